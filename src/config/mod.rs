@@ -1,0 +1,139 @@
+//! Settings: read once, resolved once, trusted afterwards.
+//!
+//! The reference is [`defaults.toml`](https://docs.rs/omni): every key with its default and a
+//! comment. A test holds it equal to these types.
+
+pub mod paths;
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use paths::Paths;
+pub use secret::Secret;
+
+/// Everything that two sensible people might set differently.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which model answers.
+    pub model: Model,
+    /// Model servers by name, beside the ones that are built in.
+    pub provider: BTreeMap<String, Provider>,
+    /// How far one turn may go.
+    pub limits: Limits,
+    /// How tools run.
+    pub tools: Tools,
+    /// What may run without asking.
+    pub policy: Policy,
+    /// Where skills are.
+    pub skills: Skills,
+    /// Where conversations are kept.
+    pub store: Store,
+    /// What is written to the log.
+    pub log: Log,
+}
+
+/// Which model answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// `provider/model`, `offline`, or `scripted:FILE`. Empty: the first that is found.
+    pub name: String,
+    /// Asked in this order when `name` gives no answer.
+    pub fallback: Vec<String>,
+    /// Tokens of the context window; 0 for what is known of the model.
+    pub window: usize,
+    /// Tokens an answer may have; 0 for the provider's own limit.
+    pub max_output: u32,
+    /// Tries after the first, before any token has arrived.
+    pub retries: u32,
+    /// Seconds to wait for a connection.
+    pub connect_timeout: f64,
+    /// Seconds to wait for the first byte of an answer.
+    pub first_byte_timeout: f64,
+    /// Seconds a stream may be silent.
+    pub idle_timeout: f64,
+}
+
+/// A model server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// The protocol it speaks: `openai`, `openai-responses`, `anthropic`, `gemini`, `ollama`, …
+    /// Empty: as the provider's name says, `openai` if that says nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Where it is. Empty: the vendor's own address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub base_url: String,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<Secret>,
+}
+
+/// How far one turn may go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Model calls.
+    pub rounds: u32,
+    /// Tool calls.
+    pub tool_calls: u32,
+    /// Tokens, prompts and answers of all its model calls together.
+    pub tokens: u64,
+    /// Seconds of wall clock time.
+    pub seconds: f64,
+}
+
+/// How tools run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// Seconds a call may take where the tool says nothing; 0 for no limit.
+    pub timeout: f64,
+    /// Bytes of a result that go to the model; the rest is kept and can be paged through.
+    pub result_bytes: usize,
+}
+
+/// What may run without asking. Patterns are tool names with `*`; the narrowest list that
+/// matches decides: deny, then ask, then allow, then the tool's own annotations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Runs at once.
+    pub allow: Vec<String>,
+    /// Waits for a person's consent.
+    pub ask: Vec<String>,
+    /// Never runs.
+    pub deny: Vec<String>,
+}
+
+/// Where skills are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skills {
+    /// Folders of skills beside the built-in, the user's and the project's; later ones win.
+    pub folders: Vec<PathBuf>,
+    /// Skills that are left out, by name.
+    pub disabled: Vec<String>,
+}
+
+/// Where conversations are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// `sqlite:PATH` or `postgres://…`; may be `env:NAME` or `file:PATH`. Empty: a SQLite
+    /// file in the data folder.
+    pub url: Secret,
+}
+
+/// What is written to the log file in the state folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or directives as `tracing` knows them.
+    pub level: String,
+}

@@ -1,0 +1,75 @@
+//! Values that must not be seen.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A secret, or where to find it: `env:NAME`, `file:PATH`, or the value itself.
+///
+/// It prints and serialises as stars unless it is a reference, which gives nothing away.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+/// Why a secret could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The variable is not set, or is not text.
+    #[error("the environment variable `{0}` is not set")]
+    Unset(String),
+    /// The file could not be read.
+    #[error("cannot read the secret in `{path}`: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: std::io::Error,
+    },
+}
+
+impl Secret {
+    /// A secret as it was written.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether nothing is configured.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value itself. The one way to it, easy to search for.
+    pub fn reveal(&self) -> Result<String, SecretError> {
+        if let Some(name) = self.0.strip_prefix("env:") {
+            return std::env::var(name).map_err(|_| SecretError::Unset(name.to_owned()));
+        }
+        if let Some(path) = self.0.strip_prefix("file:") {
+            let text = std::fs::read_to_string(path)
+                .map_err(|reason| SecretError::File { path: path.to_owned(), reason })?;
+            return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+        }
+        Ok(self.0.clone())
+    }
+
+    fn is_reference(&self) -> bool {
+        self.0.is_empty() || self.0.starts_with("env:") || self.0.starts_with("file:")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_reference() { &self.0 } else { "****" })
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({self})")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,7 @@
+//! omni
+
+pub mod message;
+pub mod config;
+
+pub mod llm;
+pub mod tool;

@@ -1,0 +1,184 @@
+//! What a turn reports while it goes on.
+
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use super::{ToolResult, Usage};
+
+/// Something that happened in a turn. Ids rise by one within a turn, so a reader can say
+/// from where it wants to go on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Event {
+    /// Position in the turn, from 1.
+    pub id: u64,
+    /// The session.
+    pub session: String,
+    /// The turn.
+    pub turn: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened. The serialised names are those of `--json`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type")]
+pub enum EventKind {
+    /// The user's message is on disk and the turn begins.
+    #[serde(rename = "turn.started")]
+    Started {
+        /// The model that will answer.
+        model: String,
+    },
+    /// A piece of the answer.
+    #[serde(rename = "message.delta")]
+    Text {
+        /// The piece.
+        text: String,
+    },
+    /// A piece of the model's reasoning.
+    #[serde(rename = "reasoning.delta")]
+    Reasoning {
+        /// The piece.
+        text: String,
+    },
+    /// A tool call begins.
+    #[serde(rename = "tool.started")]
+    ToolStarted {
+        /// The call's id.
+        call: String,
+        /// The tool's own name (`git.status`).
+        tool: String,
+        /// What it is given.
+        arguments: Map<String, Value>,
+    },
+    /// A tool reports how far it is.
+    #[serde(rename = "tool.progress")]
+    ToolProgress {
+        /// The call's id.
+        call: String,
+        /// How much is done.
+        progress: f64,
+        /// Of how much, if known.
+        total: Option<f64>,
+        /// A word about it.
+        message: Option<String>,
+    },
+    /// A tool call ended.
+    #[serde(rename = "tool.completed")]
+    ToolFinished {
+        /// The call's id.
+        call: String,
+        /// The tool's own name.
+        tool: String,
+        /// What it came to.
+        result: ToolResult,
+        /// How long it took.
+        milliseconds: f64,
+    },
+    /// A tool waits for a person's consent.
+    #[serde(rename = "approval.requested")]
+    Approval(Approval),
+    /// What one model call cost.
+    #[serde(rename = "usage")]
+    Usage(Usage),
+    /// Something worth a line that ends nothing: a retry, a fallback, a loop that was broken.
+    #[serde(rename = "notice")]
+    Notice {
+        /// The line.
+        text: String,
+    },
+    /// The turn ended; always the last event.
+    #[serde(rename = "result")]
+    Finished(Finished),
+}
+
+/// A question to a person: may this call run?
+#[derive(Debug, Clone, Serialize)]
+pub struct Approval {
+    /// The call's id.
+    pub call: String,
+    /// The tool's own name.
+    pub tool: String,
+    /// Exactly what would run.
+    pub arguments: Map<String, Value>,
+    /// Why it is asked.
+    pub reason: String,
+    /// Where the answer goes. A face that cannot ask drops it, which is a refusal.
+    #[serde(skip)]
+    pub answer: Answer,
+}
+
+/// A place for one answer; dropping every copy of it refuses.
+#[derive(Debug, Clone)]
+pub struct Answer(Arc<Mutex<Option<oneshot::Sender<Consent>>>>);
+
+/// What a person says to an [`Approval`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Yes, this once.
+    Once,
+    /// Yes, and do not ask again for this tool in this session.
+    Always,
+    /// No.
+    No,
+}
+
+impl Answer {
+    /// A place for an answer, and where it will arrive.
+    pub fn channel() -> (Self, oneshot::Receiver<Consent>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
+    }
+
+    /// Gives the answer. The first one counts; returns whether this was it.
+    pub fn give(&self, consent: Consent) -> bool {
+        let sender = self.0.lock().expect("no panic while held").take();
+        sender.is_some_and(|sender| sender.send(consent).is_ok())
+    }
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finished {
+    /// The answer, whole.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// What went wrong, where `stop` says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What the turn cost.
+    pub usage: Usage,
+    /// Model calls made.
+    pub rounds: u32,
+    /// Tool calls made.
+    pub tool_calls: u32,
+    /// Wall clock time.
+    pub milliseconds: f64,
+}
+
+/// Why a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model had nothing more to do.
+    Answered,
+    /// The provider cut the answer at its length limit.
+    Length,
+    /// A limit of ours: rounds, calls, tokens or time.
+    Limit,
+    /// The model went in circles.
+    Loop,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The provider refused the key or its use.
+    Unauthorized,
+    /// No model answered.
+    ModelFailed,
+    /// Something of ours failed: the disk, the database.
+    Failed,
+}

@@ -1,0 +1,163 @@
+//! What a tool is, and the one box that holds them all.
+//!
+//! A [`Toolset`] brings tools (the Python kernel, an MCP server, the memory); the
+//! [`Toolbox`] merges them and is the only way to call one: it finds the tool, checks the
+//! arguments against the schema, asks the policy, keeps the time, and spills what is too long.
+
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::message::Block;
+
+
+/// Everything known of a tool before it is called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its own name: `skill.tool`, or `server.tool` for a remote one.
+    pub name: String,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema (2020-12) of its arguments; always of type `object`.
+    pub input: Value,
+    /// JSON Schema of its structured result, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// What a caller may expect of it.
+    #[serde(default)]
+    pub annotations: Annotations,
+    /// Total time it may take, in seconds; `None` is the configured default, 0 no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Sentences a person might say when this tool is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+}
+
+/// Hints about a tool's effects, with MCP's names and defaults: what says nothing of itself
+/// is taken to change things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Annotations {
+    /// It changes nothing.
+    pub read_only: bool,
+    /// What it changes may be lost.
+    pub destructive: bool,
+    /// Calling it twice is as good as once.
+    pub idempotent: bool,
+    /// It reaches out of this machine.
+    pub open_world: bool,
+}
+
+impl Default for Annotations {
+    fn default() -> Self {
+        Self { read_only: false, destructive: true, idempotent: false, open_world: true }
+    }
+}
+
+/// Something that brings tools.
+#[async_trait]
+pub trait Toolset: Send + Sync {
+    /// The tools it has now, without starting anything.
+    fn specs(&self) -> Vec<Arc<Spec>>;
+
+    /// Runs one of them. The [`Toolbox`] has checked the arguments and the permission.
+    ///
+    /// Dropping the future, or cancelling `call.context.cancel`, must stop the work.
+    async fn call(&self, call: Call) -> Result<Output, Error>;
+}
+
+/// A call that may run.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What is called.
+    pub spec: Arc<Spec>,
+    /// Its arguments; they satisfy `spec.input`.
+    pub arguments: Map<String, Value>,
+    /// Around the call.
+    pub context: Context,
+}
+
+/// Where a call comes from, and how it reports.
+#[derive(Clone)]
+pub struct Context {
+    /// The id of the call, for events and logs.
+    pub id: String,
+    /// The session it belongs to, if any.
+    pub session: Option<String>,
+    /// The folder that file tools may not leave.
+    pub workspace: Arc<PathBuf>,
+    /// Cancels the call.
+    pub cancel: CancellationToken,
+    /// Takes reports of progress.
+    pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// How far a tool is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// How much is done.
+    pub progress: f64,
+    /// Of how much, if known.
+    pub total: Option<f64>,
+    /// A word about it.
+    pub message: Option<String>,
+}
+
+/// What a tool returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Output {
+    /// Text, images, resources.
+    pub content: Vec<Block>,
+    /// The same as one JSON value, where there is one.
+    pub structured: Option<Value>,
+}
+
+impl Output {
+    /// A result of text alone.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { content: vec![Block::text(text)], structured: None }
+    }
+}
+
+/// Why a call came to nothing. The first three say who acts next: the model tries again, the
+/// model moves on, or we mend a bug.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The model can correct itself: the sentence says how.
+    #[error("{0}")]
+    Retry(String),
+    /// It cannot be done; the sentence says why.
+    #[error("{0}")]
+    Failed(String),
+    /// The tool broke. The log has the traceback under this id; the model gets no detail.
+    #[error("the tool broke and its author has to look (log id `{id}`); do something else")]
+    Broken {
+        /// Where the log tells more.
+        id: String,
+    },
+    /// The tool took longer than it may.
+    #[error("the tool was stopped after {} s, its time limit", .0.as_secs_f64())]
+    Elapsed(Duration),
+    /// The policy or a person refused it.
+    #[error("refused: {0}")]
+    Denied(String),
+    /// The turn was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}

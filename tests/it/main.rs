@@ -1,0 +1,3 @@
+//! The map of the tests: one program, one file per subject.
+
+
