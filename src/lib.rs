@@ -1,7 +1,7 @@
 //! omni
 
-pub mod message;
 pub mod config;
+pub mod message;
 
 pub mod llm;
 pub mod tool;

@@ -1,6 +1,5 @@
 //! Models: one trait, and who is behind it.
 
-
 use std::sync::Arc;
 use std::time::Duration;
 

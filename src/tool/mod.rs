@@ -4,7 +4,6 @@
 //! [`Toolbox`] merges them and is the only way to call one: it finds the tool, checks the
 //! arguments against the schema, asks the policy, keeps the time, and spills what is too long.
 
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,6 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::message::Block;
-
 
 /// Everything known of a tool before it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,7 +102,10 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("id", &self.id).field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,3 +1,1 @@
 //! The map of the tests: one program, one file per subject.
-
-
