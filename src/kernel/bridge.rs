@@ -1,0 +1,312 @@
+//! Where Rust and Python meet: JSON values both ways, and the `_omni` module.
+//!
+//! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
+//! `resolve` returns. Python calls what [`_omni`] holds. Its twin is `python/omni/_omni.pyi`.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use serde_json::{Map, Number, Value};
+
+use crate::message::Block;
+use crate::tool::{self, Context, Output, Progress};
+
+/// The functions and classes that Python sees.
+#[pymodule]
+pub mod _omni {
+    #[pymodule_export]
+    use super::NativeContext;
+    #[pymodule_export]
+    use super::log;
+    #[pymodule_export]
+    use super::version;
+    #[pymodule_export]
+    use crate::kernel::looper::{Jobs, Ticket};
+}
+
+/// The version of the program.
+#[pyfunction]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Takes a line that a tool printed or logged.
+#[pyfunction]
+#[pyo3(signature = (level, call, text))]
+pub fn log(level: &str, call: Option<&str>, text: &str) {
+    let call = call.unwrap_or_default();
+    match level {
+        "error" | "critical" => tracing::error!(target: "python", call, "{text}"),
+        "warning" => tracing::warn!(target: "python", call, "{text}"),
+        "debug" => tracing::debug!(target: "python", call, "{text}"),
+        _ => tracing::info!(target: "python", call, "{text}"),
+    }
+}
+
+/// What a tool's `ctx` stands on.
+#[pyclass(frozen, name = "NativeContext", module = "_omni")]
+pub struct NativeContext {
+    context: Context,
+    data: String,
+}
+
+impl NativeContext {
+    pub(super) fn new(context: Context, data: String) -> Self {
+        Self { context, data }
+    }
+}
+
+#[pymethods]
+impl NativeContext {
+    #[getter]
+    fn workspace(&self) -> String {
+        self.context.workspace.to_string_lossy().into_owned()
+    }
+
+    #[getter]
+    fn data(&self) -> &str {
+        &self.data
+    }
+
+    #[getter]
+    fn session(&self) -> Option<&str> {
+        self.context.session.as_deref()
+    }
+
+    #[getter]
+    fn call_id(&self) -> &str {
+        &self.context.id
+    }
+
+    #[pyo3(signature = (done, total=None, message=None))]
+    fn progress(&self, done: f64, total: Option<f64>, message: Option<String>) {
+        (self.context.progress)(Progress { progress: done, total, message });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.context.cancel.is_cancelled()
+    }
+}
+
+/// The parts of `omni` that every call needs, looked up once.
+pub(super) struct Omni {
+    context: Py<PyAny>,
+    retry: Py<PyAny>,
+    failed: Py<PyAny>,
+    cancelled: Py<PyTuple>,
+    format_broken: Py<PyAny>,
+}
+
+impl Omni {
+    pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        static OMNI: pyo3::sync::PyOnceLock<Omni> = pyo3::sync::PyOnceLock::new();
+        OMNI.get_or_try_init(py, || {
+            let errors = py.import("omni.errors")?;
+            let cancelled = [
+                errors.getattr("ToolCancelled")?,
+                py.import("concurrent.futures")?.getattr("CancelledError")?,
+                py.import("asyncio")?.getattr("CancelledError")?,
+            ];
+            Ok(Self {
+                context: py.import("omni.context")?.getattr("Context")?.unbind(),
+                retry: errors.getattr("Retry")?.unbind(),
+                failed: errors.getattr("Failed")?.unbind(),
+                cancelled: PyTuple::new(py, cancelled)?.unbind(),
+                format_broken: py.import("omni.kernel")?.getattr("format_broken")?.unbind(),
+            })
+        })
+    }
+
+    /// `omni.errors.ToolCancelled`, to be raised in another thread.
+    pub(super) fn tool_cancelled<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.cancelled.bind(py).get_item(0)
+    }
+
+    /// The `ctx` of a call.
+    pub(super) fn context<'py>(&self, py: Python<'py>, native: NativeContext) -> PyResult<Bound<'py, PyAny>> {
+        self.context.bind(py).call1((native,))
+    }
+
+    /// Says in our words what an exception means. What nobody expects goes to the log with
+    /// an id; the model is given the id alone.
+    pub(super) fn error(&self, py: Python<'_>, tool: &str, error: &PyErr) -> tool::Error {
+        let sentence = || error.value(py).str().map(|text| lossy(&text)).unwrap_or_default();
+        let is = |class: &Bound<'_, PyAny>| error.matches(py, class).unwrap_or(false);
+        if is(self.retry.bind(py)) {
+            return tool::Error::Retry(sentence());
+        }
+        if is(self.failed.bind(py)) {
+            return tool::Error::Failed(sentence());
+        }
+        if is(self.cancelled.bind(py).as_any()) {
+            return tool::Error::Cancelled;
+        }
+        let traceback = self.format_broken.bind(py).call1((error.value(py),));
+        let traceback = traceback.and_then(|text| text.extract::<String>()).unwrap_or_else(|_| error.to_string());
+        broken(tool, &traceback)
+    }
+}
+
+/// Logs what broke and returns the error that carries its id.
+pub(super) fn broken(tool: &str, detail: &str) -> tool::Error {
+    let id = uuid::Uuid::now_v7().simple().to_string()[20..].to_owned();
+    tracing::error!(target: "tool", id, tool, "{detail}");
+    tool::Error::Broken { id }
+}
+
+/// A JSON object as a dict.
+pub(super) fn dict<'py>(py: Python<'py>, map: &Map<String, Value>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in map {
+        dict.set_item(key, to_python(py, value)?)?;
+    }
+    Ok(dict)
+}
+
+fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => whole.into_pyobject(py)?.into_any(),
+            (None, Some(whole)) => whole.into_pyobject(py)?.into_any(),
+            (None, None) => PyFloat::new(py, number.as_f64().unwrap_or(f64::NAN)).into_any(),
+        },
+        Value::String(text) => PyString::new(py, text).into_any(),
+        Value::Array(items) => {
+            let list = PyList::empty(py);
+            for item in items {
+                list.append(to_python(py, item)?)?;
+            }
+            list.into_any()
+        }
+        Value::Object(map) => dict(py, map)?.into_any(),
+    })
+}
+
+/// How deep a value may be nested; a cycle ends here with an error.
+const DEPTH: usize = 128;
+
+/// A Python value of JSON shape as JSON. Anything else is a `TypeError` that names its type.
+pub(super) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    convert(value, DEPTH)
+}
+
+fn convert(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
+    if depth == 0 {
+        return Err(PyValueError::new_err("the value is nested too deeply, or contains itself"));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::String(lossy(text)));
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        let mut map = Map::with_capacity(dict.len());
+        for (key, item) in dict {
+            map.insert(lossy(key.cast::<PyString>()?), convert(&item, depth - 1)?);
+        }
+        return Ok(Value::Object(map));
+    }
+    if let Ok(list) = value.cast::<PyList>() {
+        return list.iter().map(|item| convert(&item, depth - 1)).collect::<PyResult<_>>().map(Value::Array);
+    }
+    if value.is_none() {
+        return Ok(Value::Null);
+    }
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Bool(flag.is_true()));
+    }
+    if let Ok(number) = value.cast::<PyInt>() {
+        return Ok(whole(number));
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(Number::from_f64(number.value()).map_or(Value::Null, Value::Number));
+    }
+    if let Ok(tuple) = value.cast::<PyTuple>() {
+        return tuple.iter().map(|item| convert(&item, depth - 1)).collect::<PyResult<_>>().map(Value::Array);
+    }
+    Err(PyTypeError::new_err(format!("`{}` is no JSON value", value.get_type().name()?)))
+}
+
+/// An integer of any size: beyond 64 bits it goes on as a float, as JSON readers expect.
+fn whole(number: &Bound<'_, PyInt>) -> Value {
+    if let Ok(whole) = number.extract::<i64>() {
+        return whole.into();
+    }
+    if let Ok(whole) = number.extract::<u64>() {
+        return whole.into();
+    }
+    let float = number.extract::<f64>().ok().and_then(Number::from_f64);
+    float.map_or(Value::Null, Value::Number)
+}
+
+/// Text as UTF-8; lone surrogates become U+FFFD.
+fn lossy(text: &Bound<'_, PyString>) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// The pair `(content, structured)` that a handle returns.
+pub(super) fn output(pair: &Bound<'_, PyAny>) -> PyResult<Output> {
+    let pair = pair.cast::<PyTuple>()?;
+    let (content, structured) = (pair.get_item(0)?, pair.get_item(1)?);
+    let structured = if structured.is_none() { None } else { Some(from_python(&structured)?) };
+    if content.is_none() {
+        return Ok(Output { content: Vec::new(), structured });
+    }
+    if let Ok(text) = content.cast::<PyString>() {
+        return Ok(Output { content: vec![Block::text(lossy(text))], structured });
+    }
+    let blocks = serde_json::from_value::<Vec<Block>>(from_python(&content)?);
+    let content = blocks.map_err(|error| PyTypeError::new_err(format!("a block is malformed: {error}")))?;
+    Ok(Output { content, structured })
+}
+
+/// A Python callable that runs one tool, and how it wants to be called.
+pub(super) struct Handle {
+    pub(super) call: Py<PyAny>,
+    pub(super) wants_context: bool,
+}
+
+impl Handle {
+    /// Finds the function, importing its file if this is the first call into it.
+    pub(super) fn resolve(py: Python<'_>, at: &Place) -> PyResult<Arc<Self>> {
+        let arguments = (at.skill.as_str(), at.folder.as_str(), at.file.as_str(), at.function.as_str());
+        let call = py.import("omni.kernel")?.call_method1("resolve", arguments)?;
+        let wants_context = call.getattr("wants_context")?.extract()?;
+        Ok(Arc::new(Self { call: call.unbind(), wants_context }))
+    }
+
+    /// Calls it: the result of a plain function, or the coroutine of an async one.
+    pub(super) fn invoke<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: &Map<String, Value>,
+        context: NativeContext,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.call.bind(py).call1(self.arguments(py, arguments, context)?)
+    }
+
+    /// What it is called with.
+    pub(super) fn arguments<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: &Map<String, Value>,
+        context: NativeContext,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyAny>)> {
+        let context = match self.wants_context {
+            true => Omni::get(py)?.context(py, context)?,
+            false => py.None().into_bound(py),
+        };
+        Ok((dict(py, arguments)?, context))
+    }
+}
+
+/// Where a tool's function is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) skill: String,
+    pub(super) folder: String,
+    pub(super) file: String,
+    pub(super) function: String,
+}

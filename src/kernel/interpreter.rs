@@ -1,0 +1,181 @@
+//! The Python inside the binary: started once, on first need.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use pyo3::prelude::*;
+
+/// In whose process we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpreter {
+    /// Ours: Python is a part of this binary and starts when we say so.
+    Embedded,
+    /// Somebody's: we are a module of a Python that runs already.
+    Host,
+}
+
+static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+
+impl Interpreter {
+    /// Makes Python ready: the interpreter runs, `omni` is imported and its streams are ours.
+    /// The first call does the work, later ones return its result.
+    pub fn start(self) -> Result<(), String> {
+        let start = || {
+            #[cfg(feature = "embed")]
+            if self == Self::Embedded {
+                embedded::initialize()?;
+            }
+            Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))
+        };
+        STARTED.get_or_init(start).clone()
+    }
+
+    /// Whether Python has been started by [`Interpreter::start`].
+    pub fn is_running() -> bool {
+        matches!(STARTED.get(), Some(Ok(())))
+    }
+
+    /// The command that starts this very program once more.
+    pub fn again(self) -> Result<Command, String> {
+        match self {
+            Self::Embedded => {
+                // The running file itself, even if another one has taken its place since.
+                let own = PathBuf::from("/proc/self/exe");
+                let path = if own.exists() { own } else { std::env::current_exe().map_err(|e| e.to_string())? };
+                Ok(Command::new(path))
+            }
+            Self::Host => {
+                let executable = Python::attach(|py| -> PyResult<String> {
+                    py.import("sys")?.getattr("executable")?.extract()
+                });
+                let mut command = Command::new(executable.map_err(|error| error.to_string())?);
+                command.args(["-m", "omni"]);
+                Ok(command)
+            }
+        }
+    }
+}
+
+fn install(py: Python<'_>) -> PyResult<()> {
+    py.import("omni.kernel")?.call_method0("install")?;
+    Ok(())
+}
+
+/// What names this Python and the `omni` package for the skill index: a manifest made by
+/// another one is made anew.
+pub fn identity() -> String {
+    let python = option_env!("OMNI_PYTHON_STDLIB").unwrap_or("host");
+    format!("{} {python}", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(feature = "embed")]
+mod embedded {
+    //! Recipe: an isolated configuration, every path said explicitly. Left to itself CPython
+    //! takes whatever `python3` is on PATH for its own executable.
+
+    use std::ffi::CString;
+
+    use pyo3::ffi;
+
+    pub(super) fn initialize() -> Result<(), String> {
+        // SAFETY: called once (behind the OnceLock), before any other use of the interpreter
+        // by this process; every structure is initialised by CPython before it is read.
+        unsafe {
+            if ffi::Py_IsInitialized() != 0 {
+                return Ok(());
+            }
+            pre_initialize()?;
+            let mut config = std::mem::zeroed::<ffi::PyConfig>();
+            ffi::PyConfig_InitIsolatedConfig(&mut config);
+            let result = configure(&mut config).and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
+            ffi::PyConfig_Clear(&mut config);
+            result?;
+            // Gives the lock away: from here on every thread attaches for itself.
+            ffi::PyEval_SaveThread();
+        }
+        Ok(())
+    }
+
+    unsafe fn pre_initialize() -> Result<(), String> {
+        // SAFETY: see `initialize`.
+        unsafe {
+            let mut config = std::mem::zeroed::<ffi::PyPreConfig>();
+            ffi::PyPreConfig_InitIsolatedConfig(&mut config);
+            config.utf8_mode = 1;
+            check(ffi::Py_PreInitialize(&config))
+        }
+    }
+
+    unsafe fn configure(config: &mut ffi::PyConfig) -> Result<(), String> {
+        config.site_import = 0;
+        config.write_bytecode = 0;
+        config.install_signal_handlers = 0;
+        config.buffered_stdio = 0;
+        config.module_search_paths_set = 1;
+        let (executable, prefix) = (env!("OMNI_PYTHON_EXECUTABLE"), env!("OMNI_PYTHON_PREFIX"));
+        // SAFETY: the pointers are fields of `config`, which outlives the calls.
+        unsafe {
+            for field in [&raw mut config.program_name, &raw mut config.executable, &raw mut config.base_executable] {
+                set(config, field, executable)?;
+            }
+            for field in [
+                &raw mut config.home,
+                &raw mut config.prefix,
+                &raw mut config.base_prefix,
+                &raw mut config.exec_prefix,
+                &raw mut config.base_exec_prefix,
+            ] {
+                set(config, field, prefix)?;
+            }
+            set(config, &raw mut config.stdlib_dir, env!("OMNI_PYTHON_STDLIB"))?;
+            for path in [
+                env!("OMNI_PYTHON_STDLIB"),
+                env!("OMNI_PYTHON_DYNLOAD"),
+                env!("OMNI_PYTHON_SOURCE"),
+                env!("OMNI_PYTHON_PACKAGES"),
+            ] {
+                append(&raw mut config.module_search_paths, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn set(
+        config: *mut ffi::PyConfig,
+        field: *mut *mut libc::wchar_t,
+        value: &str,
+    ) -> Result<(), String> {
+        let text = CString::new(value).expect("a path baked in at build time has no NUL");
+        // SAFETY: `field` is one of `config`'s own strings.
+        check(unsafe { ffi::PyConfig_SetBytesString(config, field.cast(), text.as_ptr()) })
+    }
+
+    unsafe fn append(list: *mut ffi::PyWideStringList, value: &str) -> Result<(), String> {
+        let text = CString::new(value).expect("a path baked in at build time has no NUL");
+        // SAFETY: the list copies the decoded text, which is then freed by its own allocator.
+        unsafe {
+            let wide = ffi::Py_DecodeLocale(text.as_ptr(), std::ptr::null_mut());
+            if wide.is_null() {
+                return Err(format!("cannot decode the path `{value}`"));
+            }
+            let status = ffi::PyWideStringList_Append(list, wide);
+            ffi::PyMem_RawFree(wide.cast());
+            check(status)
+        }
+    }
+
+    fn check(status: ffi::PyStatus) -> Result<(), String> {
+        // SAFETY: `status` was returned by CPython; its messages are static strings.
+        unsafe {
+            if ffi::PyStatus_Exception(status) == 0 {
+                return Ok(());
+            }
+            let message = match status.err_msg.is_null() {
+                true => "no reason given".into(),
+                false => std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy(),
+            };
+            Err(format!("Python could not be started: {message}"))
+        }
+    }
+}

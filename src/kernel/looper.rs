@@ -1,0 +1,203 @@
+//! One asyncio event loop, on a thread of its own, for `async def` tools.
+//!
+//! Callers push into a queue and ring an eventfd; the loop drains the queue in one go. No
+//! other thread takes the interpreter for it. The Python half is `omni.kernel.serve`.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use super::bridge::{self, Handle, NativeContext, Omni};
+use crate::tool::{Error, Output};
+
+/// Calls that may wait to be started.
+const WAITING: usize = 16_384;
+
+/// The loop, seen from Rust.
+pub(super) struct Looper(Arc<Desk>);
+
+struct Desk {
+    queue: Mutex<VecDeque<Job>>,
+    cancelled: Mutex<Vec<u64>>,
+    bell: OwnedFd,
+    rung: AtomicBool,
+    stopping: AtomicBool,
+}
+
+struct Job {
+    ticket: Ticket,
+    handle: Arc<Handle>,
+    arguments: Map<String, Value>,
+    context: NativeContext,
+}
+
+type Answer = oneshot::Sender<Result<Output, Error>>;
+
+impl Looper {
+    /// Starts the thread and its loop.
+    pub(super) fn start() -> Result<Self, String> {
+        // SAFETY: plain system call; the descriptor is owned from here on.
+        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if bell < 0 {
+            return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
+        }
+        let desk = Arc::new(Desk {
+            queue: Mutex::default(),
+            cancelled: Mutex::default(),
+            // SAFETY: just made, owned by nobody else.
+            bell: unsafe { OwnedFd::from_raw_fd(bell) },
+            rung: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let jobs = Jobs(desk.clone());
+        let serve = move |py: Python<'_>| py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
+        std::thread::Builder::new()
+            .name("python-async".to_owned())
+            .spawn(move || {
+                if let Err(error) = Python::attach(serve) {
+                    tracing::error!(target: "kernel", "the event loop for async tools ended: {error}");
+                }
+            })
+            .map_err(|error| format!("cannot start the thread for async tools: {error}"))?;
+        Ok(Self(desk))
+    }
+
+    /// Runs one call. Dropping the future cancels its task.
+    pub(super) async fn call(
+        &self,
+        tool: &str,
+        handle: Arc<Handle>,
+        arguments: Map<String, Value>,
+        context: NativeContext,
+    ) -> Result<Output, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (sender, receiver) = oneshot::channel();
+        let id = NEXT.fetch_add(1, SeqCst);
+        let ticket = Ticket { id, tool: tool.to_owned(), answer: Mutex::new(Some(sender)) };
+        {
+            let mut queue = self.0.queue.lock().expect("no panic while held");
+            if queue.len() >= WAITING {
+                return Err(Error::Failed("too many tool calls are waiting already".to_owned()));
+            }
+            queue.push_back(Job { ticket, handle, arguments, context });
+        }
+        self.0.ring();
+        let mut guard = Guard { desk: &self.0, id: Some(id) };
+        let result = receiver.await;
+        guard.id = None;
+        result.unwrap_or_else(|_| Err(bridge::broken(tool, "the event loop dropped the call")))
+    }
+}
+
+impl Drop for Looper {
+    fn drop(&mut self) {
+        self.0.stopping.store(true, SeqCst);
+        self.0.ring();
+    }
+}
+
+impl Desk {
+    fn ring(&self) {
+        if !self.rung.swap(true, SeqCst) {
+            let one = 1_u64.to_ne_bytes();
+            // SAFETY: eight bytes to an eventfd that we own.
+            unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+}
+
+struct Guard<'a> {
+    desk: &'a Desk,
+    id: Option<u64>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.desk.cancelled.lock().expect("no panic while held").push(id);
+            self.desk.ring();
+        }
+    }
+}
+
+/// What waits for the event loop; the loop's side of the queue.
+#[pyclass(frozen, module = "_omni")]
+pub struct Jobs(Arc<Desk>);
+
+#[pymethods]
+impl Jobs {
+    /// A descriptor that is readable when there is something to do.
+    fn fileno(&self) -> RawFd {
+        self.0.bell.as_raw_fd()
+    }
+
+    /// Everything that waits, as `(ticket, handle, arguments, context)`.
+    #[allow(clippy::type_complexity, reason = "the shape of the tuple is the contract")]
+    fn drain<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(Ticket, Py<PyAny>, Bound<'py, PyDict>, Bound<'py, PyAny>)>> {
+        // Open for the next ring before looking: what comes later rings again.
+        self.0.rung.store(false, SeqCst);
+        let jobs = std::mem::take(&mut *self.0.queue.lock().expect("no panic while held"));
+        let mut ready = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let (arguments, context) = job.handle.arguments(py, &job.arguments, job.context)?;
+            ready.push((job.ticket, job.handle.call.clone_ref(py), arguments, context));
+        }
+        Ok(ready)
+    }
+
+    /// The ids of tickets that nobody waits for any more.
+    fn cancelled(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.0.cancelled.lock().expect("no panic while held"))
+    }
+
+    /// Whether the loop is to end.
+    fn stopping(&self) -> bool {
+        self.0.stopping.load(SeqCst)
+    }
+}
+
+/// A place for the result of one call.
+#[pyclass(frozen, module = "_omni")]
+pub struct Ticket {
+    /// Names the call in `Jobs.cancelled`.
+    #[pyo3(get)]
+    id: u64,
+    tool: String,
+    answer: Mutex<Option<Answer>>,
+}
+
+impl Ticket {
+    fn send(&self, result: Result<Output, Error>) {
+        if let Some(answer) = self.answer.lock().expect("no panic while held").take() {
+            let _ = answer.send(result);
+        }
+    }
+}
+
+#[pymethods]
+impl Ticket {
+    /// The call returned this pair of content and structured value.
+    fn done(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
+        match bridge::output(result) {
+            Ok(output) => self.send(Ok(output)),
+            Err(error) => self.send(Err(Omni::get(py)?.error(py, &self.tool, &error))),
+        }
+        Ok(())
+    }
+
+    /// The call raised this.
+    fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) -> PyResult<()> {
+        let error = PyErr::from_value(exception);
+        self.send(Err(Omni::get(py)?.error(py, &self.tool, &error)));
+        Ok(())
+    }
+}

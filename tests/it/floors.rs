@@ -1,0 +1,191 @@
+//! Imports go down, and every fenced dependency stays in its room.
+//!
+//! Inside one crate the compiler allows any cycle, so this test reads the sources and does
+//! what a crate boundary does elsewhere. The tables are those of `docs/architecture.md`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Room, floor, and the rooms it may import beside itself and floor 0.
+const ROOMS: &[(&str, u8, &[&str])] = &[
+    ("main", 6, &["*"]),
+    ("python", 6, &["*"]),
+    ("app", 6, &["*"]),
+    ("cli", 6, &["*"]),
+    ("hub", 4, &["agent", "session", "store"]),
+    ("agent", 3, &["memory", "tool", "llm", "session", "skill"]),
+    ("kernel", 2, &["tool", "skill"]),
+    ("tool", 1, &[]),
+    ("llm", 1, &[]),
+    ("session", 1, &["store"]),
+    ("skill", 1, &[]),
+    ("store", 1, &[]),
+    ("message", 0, &[]),
+    ("config", 0, &[]),
+    ("shutdown", 0, &[]),
+];
+
+/// Dependency, and the paths below `src` that may name it.
+const FENCES: &[(&str, &[&str])] = &[
+    ("pyo3", &["kernel/", "python.rs", "main.rs"]),
+    ("sqlx", &["store/", "session/log.rs"]),
+    ("genai", &["llm/provider.rs", "llm/convert.rs"]),
+    ("reqwest", &["llm/"]),
+    ("bm25", &["llm/offline"]),
+    ("clap", &["cli/"]),
+    ("anstream", &["cli/"]),
+    ("indicatif", &["cli/"]),
+    ("anyhow", &["cli/", "app.rs", "main.rs", "python.rs"]),
+    ("jsonschema", &["tool/schema.rs"]),
+    ("serde_saphyr", &["skill/manifest.rs"]),
+    ("include_dir", &["skill/builtin.rs"]),
+    ("toml_edit", &["config/"]),
+    ("etcetera", &["config/paths.rs"]),
+    ("crossbeam_channel", &["kernel/pool.rs"]),
+];
+
+struct Source {
+    path: String,
+    lines: Vec<String>,
+}
+
+#[test]
+fn imports_go_down_the_floors() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        let room = room(&source.path);
+        let Some((_, floor, allowed)) = ROOMS.iter().find(|(name, ..)| *name == room) else {
+            if room != "lib" {
+                faults.push(format!("{}: the room `{room}` is on no floor; add it to the table", source.path));
+            }
+            continue;
+        };
+        for (number, line) in source.lines.iter().enumerate() {
+            for target in imports(line) {
+                let below = ROOMS.iter().find(|(name, ..)| *name == target);
+                let fine = match below {
+                    None => target == room || !is_room(&target),
+                    Some((_, 0, _)) => target == room || *floor > 0,
+                    Some(_) => target == room || allowed.contains(&"*") || allowed.contains(&target.as_str()),
+                };
+                if !fine {
+                    faults.push(format!(
+                        "{}:{}: `{room}` (floor {floor}) imports `{target}`",
+                        source.path,
+                        number + 1
+                    ));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn fenced_dependencies_stay_in_their_rooms() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        for (name, homes) in FENCES {
+            if homes.iter().any(|home| source.path.starts_with(home)) {
+                continue;
+            }
+            for (number, line) in source.lines.iter().enumerate() {
+                if names(line, name) {
+                    faults.push(format!("{}:{}: names `{name}`; only {homes:?} may", source.path, number + 1));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_checks_see_what_they_look_for() {
+    assert_eq!(imports("use crate::tool::{self, Error};"), ["tool"]);
+    assert_eq!(imports("    let x = crate::llm::Error::Setup(s);"), ["llm"]);
+    assert_eq!(imports("use crate::{message::Part, hub};"), ["message", "hub"]);
+    assert!(names("use genai::Client;", "genai") && names("fn x(y: genai::Error)", "genai"));
+    assert!(!names("let genaix = 1;", "genai") && !names("mygenai::x", "genai"));
+}
+
+#[test]
+fn every_room_of_the_table_exists() {
+    let there: BTreeSet<String> = sources().iter().map(|source| room(&source.path)).collect();
+    let gone: Vec<_> = ROOMS.iter().filter(|(name, ..)| !there.contains(*name)).map(|(name, ..)| name).collect();
+    assert!(gone.is_empty(), "no such rooms: {gone:?}");
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let read = |path: PathBuf| Source {
+        lines: code(&std::fs::read_to_string(&path).expect("a source file is text")),
+        path: path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned(),
+    };
+    let mut sources: Vec<_> = files.into_iter().map(read).collect();
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(sources.len() > 10, "the sources were not found");
+    sources
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("src can be read") {
+        let path = entry.expect("src can be read").path();
+        if path.is_dir() {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The lines up to the tests, comments emptied.
+fn code(text: &str) -> Vec<String> {
+    let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+    lines.map(|line| line.split("//").next().unwrap_or_default().to_owned()).collect()
+}
+
+fn room(path: &str) -> String {
+    path.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned()
+}
+
+fn is_room(name: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    root.join(name).is_dir() || root.join(format!("{name}.rs")).is_file()
+}
+
+/// The rooms a line names after `crate::`.
+fn imports(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (start, _) in line.match_indices("crate::") {
+        let rest = &line[start + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                let mut depth = 0;
+                for item in group.split(|c| {
+                    depth += i32::from(c == '{') - i32::from(c == '}');
+                    c == ',' && depth == 0
+                }) {
+                    found.push(word(item.trim()));
+                }
+            }
+            None => found.push(word(rest)),
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+fn names(line: &str, dependency: &str) -> bool {
+    line.match_indices(dependency).any(|(start, _)| {
+        let before = line[..start].chars().next_back();
+        let after = &line[start + dependency.len()..];
+        let starts = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '"' || c == '.');
+        starts && (after.starts_with("::") || (line.trim_start().starts_with("use ") && after.starts_with(';')))
+    })
+}
