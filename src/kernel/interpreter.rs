@@ -62,6 +62,15 @@ fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// The version of the running Python, and where its library is.
+pub fn version() -> Result<String, String> {
+    let describe = |py: Python<'_>| -> PyResult<String> {
+        let prefix: String = py.import("sys")?.getattr("prefix")?.extract()?;
+        Ok(format!("{} in {prefix}", py.version().split(' ').next().unwrap_or_default()))
+    };
+    Python::attach(describe).map_err(|error| error.to_string())
+}
+
 /// What names this Python and the `omni` package for the skill index: a manifest made by
 /// another one is made anew.
 pub fn identity() -> String {

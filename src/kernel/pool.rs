@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::bridge::Omni;
 
@@ -83,14 +84,15 @@ impl Pool {
         Self { jobs, crew: Arc::new(crew) }
     }
 
-    /// Runs `work` on one of the threads, attached. Dropping the future cancels it: the
-    /// tool's flag is the caller's affair, the exception after [`GRACE`] is raised here.
+    /// Runs `work` on one of the threads, attached. Cancelling the token, or dropping the
+    /// future, raises `ToolCancelled` in it after [`GRACE`]; the result is waited for.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        cancel: &CancellationToken,
         work: impl FnOnce(Python<'_>) -> T + Send + 'static,
     ) -> Result<T, Lost> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let slot = Arc::new(Slot {
             id: NEXT.fetch_add(1, SeqCst),
             cancelled: AtomicBool::new(false),
@@ -107,7 +109,14 @@ impl Pool {
         }
         self.staff();
         let mut guard = Guard(Some(slot));
-        let result = receiver.await;
+        let result = tokio::select! {
+            biased;
+            result = &mut receiver => result,
+            () = cancel.cancelled() => {
+                drop(std::mem::replace(&mut guard, Guard(None)));
+                receiver.await
+            }
+        };
         guard.0 = None;
         result.map_err(|_| Lost::Died)
     }

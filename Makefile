@@ -1,0 +1,61 @@
+# make demo    the main job, from nothing
+# make test    every test
+# make lint    formatting, lints, types
+# make bench   what omni is measured by, beside its peers
+# make setup   what all of these need (they call it themselves)
+
+PYTHON ?= /usr/bin/python3
+ifeq ($(CI),true)
+# A fresh clone on a warm machine: keep what was built for the last one.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/omni/target
+VENV ?= $(HOME)/.cache/omni/venv
+else
+VENV ?= .venv
+endif
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export PYO3_PYTHON := $(abspath $(VENV))/bin/python
+export OMNI_TEST_PYTHON := $(PYO3_PYTHON)
+STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | sha256sum | cut -c1-12)
+
+BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
+TEST_PACKAGES := postgresql strace
+
+.PHONY: demo test lint bench setup setup-build clean
+.DEFAULT_GOAL := demo
+
+demo: setup-build
+	cargo build --bin omni
+	@echo
+	@echo '$$ omni ask "what is the git status of this repository?"'
+	@OMNI_MODEL__NAME=offline $(TARGET)/debug/omni ask "what is the git status of this repository?"
+
+test: setup
+	cargo test --test it --lib
+	$(VENV)/bin/python -m pytest -q tests/python tests/skills
+
+lint: setup
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict python/omni
+
+bench: setup
+	cargo build --release --bin omni
+	cargo bench --bench omni
+
+setup: setup-build
+	@./tools/packages $(TEST_PACKAGES)
+
+setup-build: $(STAMP)
+	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust 1.95 or newer from https://rustup.rs" >&2; exit 1; }
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@./tools/packages $(BUILD_PACKAGES)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv target

@@ -1,0 +1,245 @@
+//! The composition root: settings in, a wired [`Hub`] out. The only place that knows every part.
+//!
+//! Each part is made when it is first asked for: `omni tool list` opens no database, and a
+//! question that needs no tool starts no Python.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tracing_appender::non_blocking::WorkerGuard;
+
+use crate::agent::Agent;
+use crate::config::layers::{self, Loaded};
+use crate::config::{self, Paths};
+use crate::hub::Hub;
+use crate::kernel::guide::Guide;
+use crate::kernel::{Interpreter, Kernel, interpreter, worker};
+use crate::llm::{self, Model, detect};
+use crate::session::{self, Sessions};
+use crate::shutdown::Shutdown;
+use crate::skill::{Catalog, Index, Manifest};
+use crate::store::{self, Store};
+use crate::tool::{Scope, Settings, Toolbox, Toolset, policy};
+
+/// How long turns and tools have to stop when the program ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Log files that are kept, one a day.
+const LOGS: usize = 7;
+
+/// What was chosen on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Choices {
+    /// The model.
+    pub model: Option<String>,
+    /// Whether tools run without asking.
+    pub yes: bool,
+    /// More folders of skills.
+    pub skills: Vec<PathBuf>,
+    /// Settings as `KEY=VALUE`.
+    pub set: Vec<String>,
+}
+
+/// Why the parts could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no home folder, or no current one.
+    #[error("{0}")]
+    Paths(String),
+    /// A settings file, variable or flag is wrong.
+    #[error(transparent)]
+    Config(#[from] layers::Error),
+    /// A secret cannot be had.
+    #[error("cannot read `{key}`: {reason}")]
+    Secret {
+        /// The setting.
+        key: &'static str,
+        /// Why not.
+        reason: config::secret::SecretError,
+    },
+    /// A rule of the policy can never match.
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A session cannot be read.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// There is no such model.
+    #[error(transparent)]
+    Model(#[from] llm::Error),
+}
+
+/// The parts of the program, made when they are needed.
+pub struct App {
+    /// The settings and where they come from.
+    pub loaded: Loaded,
+    /// The folders.
+    pub paths: Paths,
+    choices: Choices,
+    interpreter: Interpreter,
+    shutdown: Shutdown,
+    store: OnceCell<Store>,
+    manifest: OnceCell<Arc<Manifest>>,
+    toolbox: OnceCell<Arc<Toolbox>>,
+    model: OnceCell<Arc<dyn Model>>,
+}
+
+impl App {
+    /// Reads the settings.
+    pub fn load(choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
+        let current = std::env::current_dir()
+            .map_err(|error| Error::Paths(format!("the current folder cannot be used: {error}")))?;
+        let paths = Paths::find(&current).map_err(Error::Paths)?;
+        let mut flags = layers::flags(&choices.set)?;
+        if let Some(model) = &choices.model {
+            flags.push(("model.name".to_owned(), model.as_str().into()));
+        }
+        let environment = std::env::vars_os().filter_map(|(key, value)| {
+            Some((key.into_string().ok()?, value.into_string().ok()?))
+        });
+        let loaded = layers::load(&paths, environment, flags)?;
+        Ok(Self {
+            loaded,
+            paths,
+            choices,
+            interpreter,
+            shutdown: Shutdown::default(),
+            store: OnceCell::new(),
+            manifest: OnceCell::new(),
+            toolbox: OnceCell::new(),
+            model: OnceCell::new(),
+        })
+    }
+
+    fn config(&self) -> &config::Config {
+        &self.loaded.config
+    }
+
+    /// In whose process we are.
+    pub fn interpreter(&self) -> Interpreter {
+        self.interpreter
+    }
+
+    /// Begins the log; it is complete when the guard is dropped. Where no log can be written
+    /// there is none: `omni doctor` says so, and nothing else depends on it.
+    pub fn log(&self, verbose: bool) -> Option<WorkerGuard> {
+        use tracing_subscriber::EnvFilter;
+        let filter = EnvFilter::try_new(&self.config().log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+        std::fs::create_dir_all(&self.paths.state).ok()?;
+        let file = tracing_appender::rolling::Builder::new()
+            .rotation(tracing_appender::rolling::Rotation::DAILY)
+            .filename_prefix("omni")
+            .filename_suffix("log")
+            .max_log_files(LOGS)
+            .build(&self.paths.state)
+            .ok()?;
+        let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
+        let (writer, guard) = tracing_appender::non_blocking(file);
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+        subscriber.try_init().ok().map(|()| guard)
+    }
+
+    /// The database.
+    pub async fn store(&self) -> Result<&Store, Error> {
+        let open = || async {
+            let url = self.config().store.url.reveal();
+            let url = url.map_err(|reason| Error::Secret { key: "store.url", reason })?;
+            let url = Some(url.as_str()).filter(|url| !url.is_empty());
+            Ok(Store::open(url, &self.paths.data).await?)
+        };
+        self.store.get_or_try_init(open).await
+    }
+
+    /// The sessions in the database.
+    pub async fn sessions(&self) -> Result<Sessions, Error> {
+        Ok(Sessions::new(self.store().await?.clone()))
+    }
+
+    /// The session of this workspace that was last added to.
+    pub async fn latest_session(&self) -> Result<Option<String>, Error> {
+        let latest = self.sessions().await?.latest(&self.paths.workspace).await?;
+        Ok(latest.map(|session| session.id().to_owned()))
+    }
+
+    /// The skills that can be found.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::find(&self.paths, &self.config().skills, &self.choices.skills)
+    }
+
+    /// Every tool of every skill, from the index; what has changed is described anew.
+    pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
+        let read = || async {
+            let index = Index::new(&self.paths.cache, interpreter::identity());
+            let describe = |requests| worker::describe(self.interpreter, requests);
+            Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
+        };
+        self.manifest.get_or_try_init(read).await.cloned()
+    }
+
+    /// The same, but skills with errors are described anew even if they have not changed.
+    pub async fn manifest_again(&self) -> Arc<Manifest> {
+        let index = Index::new(&self.paths.cache, interpreter::identity()).again();
+        let describe = |requests| worker::describe(self.interpreter, requests);
+        let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
+        // A second reader of the same command sees the same.
+        let _ = self.manifest.set(manifest.clone());
+        manifest
+    }
+
+    /// All tools.
+    pub async fn toolbox(&self) -> Result<Arc<Toolbox>, Error> {
+        let build = || async {
+            let manifest = self.manifest().await?;
+            let settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
+            let kernel = Kernel::new(self.interpreter, &manifest, self.paths.data.clone());
+            let mut sets: Vec<Arc<dyn Toolset>> = vec![Arc::new(kernel)];
+            sets.extend(Guide::new(&manifest).map(|guide| Arc::new(guide) as Arc<dyn Toolset>));
+            Ok(Arc::new(Toolbox::new(sets, settings)))
+        };
+        self.toolbox.get_or_try_init(build).await.cloned()
+    }
+
+    /// The model that answers.
+    pub async fn model(&self) -> Result<Arc<dyn Model>, Error> {
+        let choose = || async {
+            let environment = |name: &str| std::env::var(name).ok();
+            Ok(detect::choose(&self.config().model, &self.config().provider, &environment).await?)
+        };
+        self.model.get_or_try_init(choose).await.cloned()
+    }
+
+    /// A scope for calls outside of a turn.
+    pub fn scope(&self) -> Scope {
+        let mut scope = Scope::new(&self.paths.workspace);
+        scope.cancel = self.shutdown.signal().child_token();
+        scope
+    }
+
+    /// The hub, with everything behind it.
+    pub async fn hub(&self) -> Result<Arc<Hub>, Error> {
+        let (model, toolbox) = (self.model().await?, self.toolbox().await?);
+        let manifest = self.manifest().await?;
+        let agent = Agent::new(
+            model,
+            toolbox,
+            self.config().limits.clone(),
+            self.paths.workspace.clone(),
+            Guide::listed(&manifest),
+        );
+        let store = self.store().await?.clone();
+        Ok(Hub::new(Arc::new(agent), self.sessions().await?, store, self.shutdown.clone()))
+    }
+
+    /// Stops what still goes on and closes the database.
+    pub async fn finish(&self) {
+        if !self.shutdown.finish(PATIENCE).await {
+            tracing::warn!("some work did not stop in time");
+        }
+        if let Some(store) = self.store.get() {
+            store.close().await;
+        }
+    }
+}

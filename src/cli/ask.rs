@@ -1,0 +1,109 @@
+//! `omni ask`: one question, one answer.
+
+use std::io::{IsTerminal, Read};
+
+use super::error::{self, Failure, code};
+use super::ui::{Screen, Show};
+use crate::app::App;
+use crate::hub::Running;
+use crate::message::event::EventKind;
+use crate::message::{Incoming, Message};
+
+/// Bytes of standard input that become context.
+const CONTEXT: u64 = 1 << 20;
+
+/// Ask one question and print the answer.
+///
+/// What is piped in becomes context: `git diff | omni ask "review this"`. With no words at all,
+/// what is piped in is the question. The answer goes to standard output, everything else to
+/// standard error. With `--json` every event is a line; the last one is of type `result`.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Ask {
+    /// The question; several words are joined
+    words: Vec<String>,
+    /// Go on with a session, by its id or the beginning of it
+    #[arg(short, long, value_name = "ID")]
+    session: Option<String>,
+    /// Go on with the last session of this folder
+    #[arg(short, long = "continue", conflicts_with = "session")]
+    resume: bool,
+}
+
+pub(super) async fn run(ask: Ask, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let question = question(&ask.words)?;
+    let session = match ask.resume {
+        true => app.latest_session().await?,
+        false => ask.session,
+    };
+    let hub = app.hub().await?;
+    let incoming = Incoming { session, message: Message::user(question) };
+    let asks = std::io::stdin().is_terminal() && !screen.json;
+    let running = hub.submit(incoming, asks).await?;
+    let result = watch(running, screen).await;
+    app.finish().await;
+    result
+}
+
+/// Shows a turn to its end. Ctrl-C cancels it; what it had is kept.
+pub(super) async fn watch(mut running: Running, screen: &Screen) -> Result<u8, Failure> {
+    let mut show = Show::new(screen);
+    loop {
+        let event = tokio::select! {
+            event = running.events.next() => event,
+            _ = tokio::signal::ctrl_c(), if !running.cancel.is_cancelled() => {
+                running.cancel.cancel();
+                continue;
+            }
+        };
+        let Some(event) = event else {
+            return Err(Failure::new(code::FAILED, "the turn ended without a result"));
+        };
+        if let Err(error) = show.event(&event) {
+            // Nobody reads any more: no reason to let it go on.
+            running.cancel.cancel();
+            return Err(error.into());
+        }
+        match event.kind {
+            EventKind::Approval(approval) => {
+                if let Some(consent) = screen.approve(&approval).await {
+                    approval.answer.give(consent);
+                }
+            }
+            EventKind::Finished(finished) => return Ok(error::turn(finished.stop)),
+            _ => {}
+        }
+    }
+}
+
+/// The words, with what is piped in as context.
+fn question(words: &[String]) -> Result<String, Failure> {
+    let words = words.join(" ");
+    let piped = piped()?;
+    match (words.trim().is_empty(), piped) {
+        (true, None) => Err(Failure::new(code::USAGE, "there is no question").hint("omni ask \"which files are large?\"")),
+        (true, Some(text)) => Ok(text),
+        (false, None) => Ok(words),
+        (false, Some(text)) => {
+            // A fence that the text cannot close.
+            let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0).max(2);
+            let fence = "`".repeat(longest + 1);
+            Ok(format!("{words}\n\n{fence}\n{}\n{fence}", text.trim_end_matches('\n')))
+        }
+    }
+}
+
+/// What is on standard input, unless a person is.
+fn piped() -> Result<Option<String>, Failure> {
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    input.lock().take(CONTEXT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONTEXT {
+        let message = format!("standard input has more than {} MB", CONTEXT >> 20);
+        return Err(Failure::new(code::USAGE, message).hint("name the file in the question instead"));
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+}

@@ -1,0 +1,64 @@
+//! `omni chat`: question by question, in one session.
+
+use super::ask::watch;
+use super::error::{Failure, code};
+use super::ui::Screen;
+use crate::app::App;
+use crate::message::{Incoming, Message};
+
+/// Talk, line by line.
+///
+/// Each line is a question in the same session. `/new` begins another one, `/quit` or the end of
+/// the input ends the talk. Ctrl-C cancels the turn that is going on.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Chat {
+    /// Go on with a session, by its id or the beginning of it
+    #[arg(short, long, value_name = "ID")]
+    session: Option<String>,
+    /// Go on with the last session of this folder
+    #[arg(short, long = "continue", conflicts_with = "session")]
+    resume: bool,
+}
+
+pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let mut session = match chat.resume {
+        true => app.latest_session().await?,
+        false => chat.session,
+    };
+    let hub = app.hub().await?;
+    screen.remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));
+    // Held so that what was agreed to "always" stays agreed to for the session.
+    let mut lane = None;
+    while let Some(line) = next(screen).await {
+        match line.trim() {
+            "" => {}
+            "/quit" | "/exit" => break,
+            "/new" => {
+                session = None;
+                lane = None;
+            }
+            "/help" => screen.remark("/new begins a new session, /quit leaves; everything else is a question"),
+            command if command.starts_with('/') && !command.contains(' ') => {
+                screen.remark(&format!("there is no `{command}`; /help shows what there is"));
+            }
+            question => {
+                let incoming = Incoming { session: session.clone(), message: Message::user(question) };
+                let running = hub.submit(incoming, true).await?;
+                session = Some(running.session.clone());
+                lane = Some(running.lane());
+                watch(running, screen).await?;
+            }
+        }
+    }
+    drop(lane);
+    app.finish().await;
+    Ok(code::OK)
+}
+
+/// The next line; `None` at the end of the input or after Ctrl-C.
+async fn next(screen: &Screen) -> Option<String> {
+    tokio::select! {
+        line = screen.read("› ") => line,
+        _ = tokio::signal::ctrl_c() => None,
+    }
+}

@@ -1,0 +1,134 @@
+//! `omni doctor`: every problem with what mends it.
+
+use std::path::Path;
+
+use super::error::{Failure, code};
+use super::skill::told;
+use super::ui::Screen;
+use crate::app::{App, Choices};
+use crate::kernel::Interpreter;
+use crate::llm::Model;
+
+/// One line of the report.
+struct Finding {
+    fine: bool,
+    subject: &'static str,
+    text: String,
+    /// What to do, where something is wrong.
+    mend: Option<String>,
+}
+
+impl Finding {
+    fn fine(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { fine: true, subject, text: text.into(), mend: None }
+    }
+
+    fn wrong(subject: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { fine: false, subject, text: text.into(), mend: Some(mend.into()) }
+    }
+}
+
+pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Screen) -> Result<u8, Failure> {
+    let mut findings = vec![Finding::fine("version", env!("CARGO_PKG_VERSION"))];
+    match App::load(choices, interpreter) {
+        Ok(app) => {
+            findings.extend(folders(&app));
+            findings.push(python(interpreter));
+            findings.extend(skills(&app).await);
+            findings.push(model(&app).await);
+            findings.push(store(&app).await);
+            findings.extend(programs());
+        }
+        Err(error) => findings.push(Finding::wrong("settings", error.to_string(), "correct the setting, then run this again")),
+    }
+    report(&findings, screen)
+}
+
+fn report(findings: &[Finding], screen: &Screen) -> Result<u8, Failure> {
+    for finding in findings {
+        if screen.json {
+            screen.value(&serde_json::json!({
+                "ok": finding.fine, "subject": finding.subject, "text": finding.text, "mend": finding.mend,
+            }))?;
+            continue;
+        }
+        let sign = if finding.fine { "\x1b[32m✓\x1b[0m" } else { "\x1b[31m✗\x1b[0m" };
+        screen.line(&format!("{sign} {:10} {}", finding.subject, finding.text))?;
+        if let Some(mend) = &finding.mend {
+            screen.line(&format!("  {:10} → {mend}", ""))?;
+        }
+    }
+    let wrong = findings.iter().filter(|finding| !finding.fine).count();
+    Ok(if wrong == 0 { code::OK } else { code::FAILED })
+}
+
+fn folders(app: &App) -> Vec<Finding> {
+    let paths = &app.paths;
+    let folders = [("data", &paths.data), ("log", &paths.state), ("cache", &paths.cache)];
+    let look = |(subject, folder): (&'static str, &std::path::PathBuf)| match writable(folder) {
+        Ok(()) => Finding::fine(subject, folder.display().to_string()),
+        Err(error) => Finding::wrong(
+            subject,
+            format!("`{}` cannot be written: {error}", folder.display()),
+            "make it writable, or set OMNI_HOME to a folder that is",
+        ),
+    };
+    folders.into_iter().map(look).collect()
+}
+
+fn writable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    tempfile::tempfile_in(folder).map(drop)
+}
+
+fn python(interpreter: Interpreter) -> Finding {
+    match interpreter.start().and_then(|()| crate::kernel::interpreter::version()) {
+        Ok(version) => Finding::fine("python", version),
+        Err(reason) => Finding::wrong("python", reason, "build omni again: its Python packages are missing or have moved"),
+    }
+}
+
+async fn skills(app: &App) -> Vec<Finding> {
+    let manifest = app.manifest_again().await;
+    let tools: usize = manifest.skills.iter().map(|skill| skill.tools.len()).sum();
+    let mut findings = vec![Finding::fine("skills", format!("{} with {tools} tools", manifest.skills.len()))];
+    for problem in manifest.problems() {
+        findings.push(match problem.is_error() {
+            true => Finding::wrong("skills", told(problem), "`omni skill check` shows all of it"),
+            false => Finding::fine("skills", told(problem)),
+        });
+    }
+    if let Ok(toolbox) = app.toolbox().await {
+        let left = toolbox.problems().into_iter();
+        findings.extend(left.map(|text| Finding::wrong("tools", text, "correct the skill, or disable it in `skills.disabled`")));
+    }
+    findings
+}
+
+async fn model(app: &App) -> Finding {
+    match app.model().await {
+        Ok(model) if model.name() == "offline" => Finding::fine(
+            "model",
+            "offline: words are routed to tools; set ANTHROPIC_API_KEY, OPENAI_API_KEY or another key to talk to a model",
+        ),
+        Ok(model) => Finding::fine("model", format!("{}, {} tokens of context", model.name(), model.window())),
+        Err(error) => Finding::wrong("model", error.to_string(), "set `model.name`, or the key it needs"),
+    }
+}
+
+async fn store(app: &App) -> Finding {
+    match app.store().await {
+        Ok(store) => Finding::fine("sessions", store.place().to_owned()),
+        Err(error) => Finding::wrong("sessions", error.to_string(), "mend what it says, or set `store.url`"),
+    }
+}
+
+/// Programs that built-in skills run.
+fn programs() -> Vec<Finding> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("git")).find(|file| file.is_file());
+    vec![match found {
+        Some(file) => Finding::fine("git", file.display().to_string()),
+        None => Finding::wrong("git", "there is no `git` on PATH; the git tools will fail", "install git"),
+    }]
+}

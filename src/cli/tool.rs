@@ -1,0 +1,164 @@
+//! `omni tool`: the toolbox without a model.
+
+use serde_json::{Value, json};
+
+use super::error::{Failure, code};
+use super::ui::Screen;
+use crate::app::App;
+use crate::message::{Arguments, Block, ToolCall};
+use crate::tool::{self, Spec, Toolbox, Verdict};
+
+/// List, show and call tools.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Tool {
+    /// List the tools there are
+    List,
+    /// Show a tool: what it does, its parameters, whether it asks
+    Show {
+        /// Its name, as in `git.status`
+        name: String,
+    },
+    /// Call a tool
+    ///
+    /// Prints what it returns. Exits with 124 when it took too long, 5 when it was refused, 2
+    /// when the arguments are wrong.
+    Call {
+        /// Its name, as in `git.status`
+        name: String,
+        /// A JSON object, or `-` to read one from standard input
+        #[arg(default_value = "{}")]
+        arguments: String,
+    },
+}
+
+pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let toolbox = app.toolbox().await?;
+    match command {
+        Tool::List => list(&toolbox, screen),
+        Tool::Show { name } => show(&toolbox, &name, screen),
+        Tool::Call { name, arguments } => {
+            let result = call(app, &toolbox, &name, arguments, screen).await;
+            app.finish().await;
+            result
+        }
+    }
+}
+
+fn list(toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
+    if screen.json {
+        for spec in toolbox.specs() {
+            screen.value(&**spec)?;
+        }
+        return Ok(code::OK);
+    }
+    let width = toolbox.specs().map(|spec| spec.name.len()).max().unwrap_or(0);
+    let mut page = String::new();
+    for spec in toolbox.specs() {
+        let about = spec.description.lines().next().unwrap_or_default();
+        page.push_str(&format!("{:width$}  {:5}  {about}\n", spec.name, mark(toolbox, spec)));
+    }
+    screen.print(&page)?;
+    for problem in toolbox.problems() {
+        screen.remark(&problem);
+    }
+    Ok(code::OK)
+}
+
+/// What the policy makes of a tool, in a word.
+fn mark(toolbox: &Toolbox, spec: &Spec) -> &'static str {
+    match toolbox.verdict(&spec.name) {
+        Some(Verdict::Ask(_)) => "asks",
+        Some(Verdict::Deny(_)) => "denied",
+        _ if spec.annotations.read_only => "reads",
+        _ => "",
+    }
+}
+
+fn show(toolbox: &Toolbox, name: &str, screen: &Screen) -> Result<u8, Failure> {
+    let spec = toolbox.find(name).ok_or_else(|| unknown(toolbox, name))?;
+    if screen.json {
+        screen.value(&**spec)?;
+        return Ok(code::OK);
+    }
+    let rule = match toolbox.verdict(&spec.name) {
+        Some(Verdict::Allow(rule)) => format!("runs at once ({rule})"),
+        Some(Verdict::Ask(rule)) => format!("asks first ({rule})"),
+        Some(Verdict::Deny(rule)) => format!("never runs ({rule})"),
+        None => String::new(),
+    };
+    screen.line(&format!("{}\n\n{}\n\n{rule}\n\nparameters", spec.name, spec.description.trim()))?;
+    screen.line(&pretty(&spec.input))?;
+    if let Some(output) = &spec.output {
+        screen.line(&format!("result\n{}", pretty(output)))?;
+    }
+    Ok(code::OK)
+}
+
+async fn call(
+    app: &App,
+    toolbox: &Toolbox,
+    name: &str,
+    arguments: String,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let arguments = match arguments.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin())?,
+        _ => arguments,
+    };
+    if toolbox.find(name).is_none() {
+        return Err(unknown(toolbox, name));
+    }
+    let call = ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments: Arguments::parse(&arguments) };
+    let (approver, mut questions) = tokio::sync::mpsc::channel(1);
+    let mut scope = app.scope();
+    scope.whole = true;
+    scope.approver = Some(std::sync::Arc::new(move |approval| drop(approver.try_send(approval))));
+    let cancel = scope.cancel.clone();
+    let mut work = std::pin::pin!(toolbox.call(call.clone(), &scope));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            Some(approval) = questions.recv() => {
+                if let Some(consent) = screen.approve(&approval).await {
+                    approval.answer.give(consent);
+                }
+            }
+            _ = tokio::signal::ctrl_c(), if !cancel.is_cancelled() => cancel.cancel(),
+        }
+    };
+    if screen.json {
+        screen.value(&tool::result(&call, outcome.clone()))?;
+        return Ok(outcome.map_or_else(|error| Failure::from(error).code(), |_| code::OK));
+    }
+    let output = outcome?;
+    for block in &output.content {
+        screen.line(&readable(block, &output.structured))?;
+    }
+    Ok(code::OK)
+}
+
+/// A block for people: structured values over several lines.
+fn readable(block: &Block, structured: &Option<Value>) -> String {
+    match (block, structured) {
+        (Block::Text { text }, Some(value)) if *text == value.to_string() => pretty(value),
+        (Block::Text { text }, _) => text.trim_end_matches('\n').to_owned(),
+        (other, _) => json!(other).to_string(),
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).expect("keys are texts and numbers are finite")
+}
+
+fn unknown(toolbox: &Toolbox, name: &str) -> Failure {
+    let near = toolbox
+        .specs()
+        .map(|spec| (strsim::jaro_winkler(&spec.name, name), &spec.name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let failure = Failure::new(code::USAGE, format!("there is no tool `{name}`"));
+    match near {
+        Some((likeness, near)) if likeness > 0.7 => failure.hint(format!("did you mean `{near}`?")),
+        _ => failure.hint("`omni tool list` shows what there is"),
+    }
+}
+

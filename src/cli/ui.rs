@@ -1,0 +1,288 @@
+//! What people see: answers on standard output, everything else on standard error.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use anstream::{eprint, eprintln};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::sync::{Mutex, mpsc};
+
+use super::Globals;
+use super::error::Failure;
+use crate::message::event::{Approval, Consent, EventKind, Finished};
+use crate::message::{Event, ToolResult};
+
+const DIM: &str = "\x1b[2m";
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Whether somebody sits at both ends.
+pub(super) fn is_conversation() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// The terminal, or whatever stands in its place.
+pub(super) struct Screen {
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+    pub(super) verbose: bool,
+    keyboard: Mutex<Option<Keyboard>>,
+}
+
+impl Screen {
+    pub(super) fn new(globals: &Globals) -> Self {
+        Self { json: globals.json, quiet: globals.quiet, verbose: globals.verbose, keyboard: Mutex::new(None) }
+    }
+
+    /// Prints a piece of the answer.
+    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+        let mut out = anstream::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// Prints a line of the answer.
+    pub(super) fn line(&self, text: &str) -> io::Result<()> {
+        self.print(&format!("{text}\n"))
+    }
+
+    /// Prints a value as one line of JSON.
+    pub(super) fn value(&self, value: &impl Serialize) -> io::Result<()> {
+        self.line(&serde_json::to_string(value)?)
+    }
+
+    /// Prints a remark, unless told to be quiet.
+    pub(super) fn remark(&self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("{DIM}{text}{PLAIN}");
+        }
+    }
+
+    /// Prints what went wrong.
+    pub(super) fn failure(&self, failure: &Failure) {
+        if failure.silent {
+            return;
+        }
+        eprintln!("{BOLD}{RED}error:{PLAIN} {}", failure.message);
+        if let Some(hint) = &failure.hint {
+            eprintln!("{BOLD}hint:{PLAIN} {hint}");
+        }
+    }
+
+    /// Reads a line from the keyboard, or `None` at its end.
+    pub(super) async fn read(&self, prompt: &str) -> Option<String> {
+        if io::stdin().is_terminal() {
+            eprint!("{prompt}");
+            let _ = io::stderr().flush();
+        }
+        let mut keyboard = self.keyboard.lock().await;
+        keyboard.get_or_insert_with(Keyboard::start).lines.recv().await
+    }
+
+    /// Asks whether a call may run. Without a terminal there is nobody to ask.
+    pub(super) async fn approve(&self, approval: &Approval) -> Option<Consent> {
+        if !io::stdin().is_terminal() || self.json {
+            return None;
+        }
+        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{}{PLAIN} wants to run ({})", approval.tool, approval.reason);
+        for (name, value) in &approval.arguments {
+            eprintln!("    {name}: {}", indented(value));
+        }
+        loop {
+            let answer = self.read("  run it? [y]es once, [a]lways in this session, [n]o: ").await?;
+            match answer.trim().to_lowercase().as_str() {
+                "y" | "yes" => return Some(Consent::Once),
+                "a" | "always" => return Some(Consent::Always),
+                "n" | "no" | "" => return Some(Consent::No),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A value over several lines as people read it, clipped.
+fn indented(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let lines: Vec<_> = text.lines().take(40).collect();
+    let rest = text.lines().count().saturating_sub(lines.len());
+    let shown = lines.join("\n      ");
+    if rest == 0 { shown } else { format!("{shown}\n      … {rest} more lines") }
+}
+
+/// Lines from standard input. Reading blocks and cannot be cancelled, so it has a thread of
+/// its own, one line ahead at most.
+struct Keyboard {
+    lines: mpsc::Receiver<String>,
+}
+
+impl Keyboard {
+    fn start() -> Self {
+        let (sender, lines) = mpsc::channel(1);
+        std::thread::spawn(move || {
+            for line in io::stdin().lock().lines() {
+                let Ok(line) = line else { break };
+                if sender.blocking_send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { lines }
+    }
+}
+
+/// Shows one turn while it goes on.
+pub(super) struct Show<'a> {
+    screen: &'a Screen,
+    spinner: Option<ProgressBar>,
+    /// Whether the answer's last line is still open.
+    open: bool,
+    shown: usize,
+}
+
+impl<'a> Show<'a> {
+    pub(super) fn new(screen: &'a Screen) -> Self {
+        Self { screen, spinner: None, open: false, shown: 0 }
+    }
+
+    /// Shows an event. An error means that nobody reads any more.
+    pub(super) fn event(&mut self, event: &Event) -> io::Result<()> {
+        if self.screen.json {
+            return self.screen.value(event);
+        }
+        match &event.kind {
+            EventKind::Started { model } => self.spin(model),
+            EventKind::Text { text } => self.text(text)?,
+            EventKind::Reasoning { text } if self.screen.verbose => {
+                self.rest();
+                eprint!("{DIM}{text}{PLAIN}");
+            }
+            EventKind::ToolStarted { tool, arguments, .. } => self.started(tool, arguments)?,
+            EventKind::ToolProgress { progress, total, message, .. } => {
+                self.spin(&progress_line(*progress, *total, message.as_deref()));
+            }
+            EventKind::ToolFinished { tool, result, milliseconds, .. } => {
+                self.finished(tool, result, *milliseconds)?;
+            }
+            EventKind::Notice { text } => {
+                self.close()?;
+                self.screen.remark(&format!("note: {text}"));
+            }
+            EventKind::Finished(finished) => self.end(finished)?,
+            EventKind::Reasoning { .. } | EventKind::Approval(_) | EventKind::Usage(_) => self.rest(),
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.rest();
+        self.open = !text.ends_with('\n');
+        self.shown += text.len();
+        self.screen.print(text)
+    }
+
+    fn started(&mut self, tool: &str, arguments: &Map<String, Value>) -> io::Result<()> {
+        self.close()?;
+        if self.screen.verbose {
+            eprintln!("{DIM}● {tool} {}{PLAIN}", Value::Object(arguments.clone()));
+        }
+        self.spin(tool);
+        Ok(())
+    }
+
+    fn finished(&mut self, tool: &str, result: &ToolResult, milliseconds: f64) -> io::Result<()> {
+        self.close()?;
+        if self.screen.quiet {
+            return Ok(());
+        }
+        let (sign, colour) = if result.is_error { ("✗", RED) } else { ("✓", GREEN) };
+        eprintln!("{colour}{sign}{PLAIN} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}", lasted(milliseconds), summary(result));
+        if self.screen.verbose {
+            eprintln!("{DIM}{}{PLAIN}", result.text());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, finished: &Finished) -> io::Result<()> {
+        self.rest();
+        if self.shown == 0 && !finished.text.is_empty() {
+            self.text(&finished.text)?;
+        }
+        self.close()?;
+        if let Some(error) = &finished.error {
+            self.screen.failure(&Failure::new(1, error.clone()));
+        }
+        if self.screen.verbose {
+            let usage = finished.usage;
+            self.screen.remark(&format!(
+                "{} · {} model calls · {} tool calls · {} tokens in ({} cached), {} out",
+                lasted(finished.milliseconds), finished.rounds, finished.tool_calls, usage.input, usage.cached, usage.output
+            ));
+        }
+        Ok(())
+    }
+
+    /// Ends an open line of the answer, so that what follows begins a line.
+    fn close(&mut self) -> io::Result<()> {
+        self.rest();
+        if std::mem::take(&mut self.open) { self.screen.print("\n") } else { Ok(()) }
+    }
+
+    fn spin(&mut self, text: &str) {
+        if self.screen.quiet || self.open || !io::stderr().is_terminal() {
+            return;
+        }
+        let spinner = self.spinner.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner:.dim} {msg:.dim} {elapsed:.dim}");
+            let spinner = ProgressBar::new_spinner().with_style(style.expect("a fixed template"));
+            spinner.enable_steady_tick(Duration::from_millis(120));
+            spinner
+        });
+        spinner.set_message(text.to_owned());
+    }
+
+    /// Takes the spinner away: something is about to be printed.
+    pub(super) fn rest(&mut self) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+fn progress_line(progress: f64, total: Option<f64>, message: Option<&str>) -> String {
+    let count = match total {
+        Some(total) => format!("{progress}/{total}"),
+        None => format!("{progress}"),
+    };
+    message.map_or(count.clone(), |message| format!("{count} {message}"))
+}
+
+/// A duration as people say it.
+pub(super) fn lasted(milliseconds: f64) -> String {
+    match milliseconds {
+        under if under < 10.0 => format!("{under:.1} ms"),
+        under if under < 1000.0 => format!("{under:.0} ms"),
+        over => format!("{:.1} s", over / 1000.0),
+    }
+}
+
+/// The gist of a result: its one line, or how many there are.
+fn summary(result: &ToolResult) -> String {
+    let text = result.text();
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output").trim();
+    if lines > 1 && !result.is_error {
+        return format!("{lines} lines");
+    }
+    match first.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &first[..end]),
+        None => first.to_owned(),
+    }
+}

@@ -1,0 +1,95 @@
+//! `skill.read`: what a skill's folder says, for the model to read when a task fits.
+//!
+//! The built-in skills need no reading: their tools' descriptions say it all. So the tool is
+//! there only when others have brought skills.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use crate::skill::manifest::{Manifest, Source};
+use crate::tool::{Annotations, Call, Error, Output, Spec, Toolset};
+
+/// Bytes of a document that are read.
+const LARGEST: u64 = 1 << 20;
+
+/// The skills one can read up on.
+pub struct Guide {
+    folders: BTreeMap<String, PathBuf>,
+    spec: Arc<Spec>,
+}
+
+impl Guide {
+    /// A guide to the skills that others brought; `None` if there are none.
+    pub fn new(manifest: &Manifest) -> Option<Self> {
+        let folders: BTreeMap<_, _> =
+            brought(manifest).map(|skill| (skill.card.name.clone(), skill.folder.clone())).collect();
+        let names: Vec<_> = folders.keys().collect();
+        let spec = Spec {
+            name: "skill.read".to_owned(),
+            title: None,
+            description: "Read a skill's instructions, or one of its files.".to_owned(),
+            input: json!({
+                "type": "object",
+                "properties": {
+                    "skill": {"type": "string", "enum": names},
+                    "file": {"type": "string", "default": "SKILL.md"},
+                },
+                "required": ["skill"],
+                "additionalProperties": false,
+            }),
+            output: None,
+            annotations: Annotations { read_only: true, destructive: false, idempotent: true, open_world: false },
+            timeout: None,
+            examples: Vec::new(),
+        };
+        (!folders.is_empty()).then(|| Self { folders, spec: Arc::new(spec) })
+    }
+
+    /// What the model is told there is: name and description.
+    pub fn listed(manifest: &Manifest) -> Vec<(String, String)> {
+        brought(manifest).map(|skill| (skill.card.name.clone(), skill.card.description.clone())).collect()
+    }
+
+    fn read(&self, skill: &str, file: &str) -> Result<String, String> {
+        let folder = self.folders.get(skill).ok_or_else(|| format!("there is no skill `{skill}`"))?;
+        let told = |error: std::io::Error| format!("cannot read `{file}` of the skill `{skill}`: {error}");
+        let root = folder.canonicalize().map_err(told)?;
+        let path = root.join(file).canonicalize().map_err(told)?;
+        if !path.starts_with(&root) {
+            return Err(format!("`{file}` is outside the skill `{skill}`"));
+        }
+        let size = path.metadata().map_err(told)?.len();
+        if size > LARGEST {
+            return Err(format!("`{file}` of the skill `{skill}` is too large to read ({size} bytes)"));
+        }
+        let text = std::fs::read_to_string(&path).map_err(told)?;
+        Ok(if file == "SKILL.md" { body(&text).to_owned() } else { text })
+    }
+}
+
+fn brought(manifest: &Manifest) -> impl Iterator<Item = &crate::skill::manifest::Skill> {
+    manifest.skills.iter().filter(|skill| skill.source != Source::Builtin)
+}
+
+/// What follows the front matter.
+fn body(text: &str) -> &str {
+    let Some(rest) = text.trim_start_matches('\u{feff}').strip_prefix("---") else { return text };
+    rest.find("\n---").and_then(|end| rest[end + 1..].split_once('\n')).map_or("", |(_, body)| body.trim_start())
+}
+
+#[async_trait]
+impl Toolset for Guide {
+    fn specs(&self) -> Vec<Arc<Spec>> {
+        vec![self.spec.clone()]
+    }
+
+    async fn call(&self, call: Call) -> Result<Output, Error> {
+        let text = |key: &str| call.arguments.get(key).and_then(|value| value.as_str());
+        let (skill, file) = (text("skill").unwrap_or_default(), text("file").unwrap_or("SKILL.md"));
+        self.read(skill, file).map(Output::text).map_err(Error::Failed)
+    }
+}

@@ -1,0 +1,157 @@
+//! Describing skill files in a process of their own.
+//!
+//! To know a file's tools it has to be imported, and an import can hang, crash or print. So
+//! it happens in a child, the same binary as `omni worker`: one request a line in, one answer
+//! a line out, each with a time limit. What dies takes down its own file's tools alone.
+
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::os::fd::FromRawFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::StreamExt;
+use pyo3::prelude::*;
+use pyo3::types::PyAnyMethods;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio_util::codec::{FramedRead, LinesCodec};
+
+use super::{Interpreter, bridge};
+use crate::skill::index::{Description, Request};
+use crate::skill::manifest::Problem;
+
+/// Time one file has to be imported.
+const IMPORT: Duration = Duration::from_secs(10);
+/// Time the child has to start Python and to import `omni`, on a slow or busy machine.
+const START: Duration = Duration::from_secs(60);
+/// Bytes one answer may have.
+const ANSWER: usize = 16 << 20;
+
+/// Describes these files, in order. A file that cannot be described has a problem instead.
+pub async fn describe(interpreter: Interpreter, requests: Vec<Request>) -> Vec<Description> {
+    let mut worker = None;
+    let mut descriptions = Vec::with_capacity(requests.len());
+    for request in requests {
+        let answer = match worker.take() {
+            Some(worker) => Ok(worker),
+            None => Worker::start(interpreter).await,
+        };
+        let answer = match answer {
+            Ok(mut ready) => ready.ask(&request).await.inspect(|_| worker = Some(ready)),
+            Err(reason) => Err(reason),
+        };
+        descriptions.push(answer.unwrap_or_else(|reason| Description {
+            tools: Vec::new(),
+            problem: Some(Problem::error(request.file, None, reason)),
+        }));
+    }
+    descriptions
+}
+
+/// A child that waits for requests. Dropping it kills its process group.
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: FramedRead<ChildStdout, LinesCodec>,
+}
+
+impl Worker {
+    async fn start(interpreter: Interpreter) -> Result<Self, String> {
+        let mut command = Command::from(interpreter.again()?);
+        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.process_group(0).kill_on_drop(true);
+        // SAFETY: one async-signal-safe system call between fork and exec.
+        unsafe { command.pre_exec(die_with_parent) };
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot start a worker to import skills: {error}"))?;
+        let input = child.stdin.take().expect("piped");
+        let output = child.stdout.take().expect("piped");
+        let output = FramedRead::new(output, LinesCodec::new_with_max_length(ANSWER));
+        let mut worker = Self { child, input, output };
+        match worker.read(START).await? {
+            Value::Null => Ok(worker),
+            reason => Err(format!("Python did not start: {reason}")),
+        }
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Description, String> {
+        let line = format!("{}\n", json!([request.skill, request.folder, request.file]));
+        self.input.write_all(line.as_bytes()).await.map_err(|error| format!("the import ended: {error}"))?;
+        let answer = self.read(IMPORT).await?;
+        serde_json::from_value(answer).map_err(|error| format!("its description is malformed: {error}"))
+    }
+
+    async fn read(&mut self, limit: Duration) -> Result<Value, String> {
+        match tokio::time::timeout(limit, self.output.next()).await {
+            Err(_) => Err(format!("its import took longer than {} s and was stopped", limit.as_secs())),
+            Ok(Some(Ok(line))) => serde_json::from_str(&line).map_err(|error| error.to_string()),
+            Ok(Some(Err(error))) => Err(format!("its description cannot be read: {error}")),
+            Ok(None) => Err(self.obituary().await),
+        }
+    }
+
+    async fn obituary(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => format!("its import ended the process: {status}"),
+            Err(error) => format!("its import ended the process: {error}"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(id) = self.child.id() {
+            // SAFETY: plain system call. The child has not been waited for, so the id is its own.
+            unsafe { libc::kill(-libc::pid_t::try_from(id).expect("a process id"), libc::SIGKILL) };
+        }
+    }
+}
+
+fn die_with_parent() -> std::io::Result<()> {
+    // SAFETY: plain system call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    Ok(())
+}
+
+/// The child's side: answers requests from standard input until it ends.
+///
+/// Answers go to a private copy of standard output; descriptor 1 itself becomes standard
+/// error, so that nothing an imported file prints, from Python or C, can be taken for one.
+pub fn serve(interpreter: Interpreter) -> Result<(), String> {
+    let mut answers = private_stdout().map_err(|error| format!("cannot keep standard output: {error}"))?;
+    let mut answer = |value: &Value| {
+        serde_json::to_writer(&mut answers, value).map_err(std::io::Error::from)?;
+        answers.write_all(b"\n")
+    };
+    let started = interpreter.start();
+    let greeting = started.as_ref().err().map_or(Value::Null, |reason| Value::from(reason.as_str()));
+    answer(&greeting).map_err(|error| error.to_string())?;
+    started?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|error| error.to_string())?;
+        let request: [String; 3] = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+        let description = Python::attach(|py| {
+            let [skill, folder, file] = &request;
+            let description = py.import("omni.kernel")?.call_method1("describe", (skill, folder, file))?;
+            bridge::from_python(&description)
+        });
+        let description = description.unwrap_or_else(|error| {
+            json!({"tools": [], "problem": Problem::error(&request[2], None, error.to_string())})
+        });
+        answer(&description).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn private_stdout() -> std::io::Result<File> {
+    // SAFETY: plain system calls; the copy is owned by the returned file alone.
+    unsafe {
+        let copy = libc::fcntl(1, libc::F_DUPFD_CLOEXEC, 3);
+        if copy < 0 || libc::dup2(2, 1) < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(File::from_raw_fd(copy))
+    }
+}
