@@ -1,7 +1,26 @@
-//! omni
+#![doc = include_str!("../docs/architecture.md")]
 
 pub mod config;
 pub mod message;
+pub mod shutdown;
 
 pub mod llm;
+pub mod session;
+pub mod skill;
+pub mod store;
 pub mod tool;
+
+pub mod kernel;
+
+pub mod agent;
+
+pub mod hub;
+
+pub mod app;
+pub mod cli;
+
+#[cfg(feature = "wheel")]
+pub mod python;
+
+#[cfg(all(feature = "embed", Py_LIMITED_API))]
+compile_error!("`embed` needs PyConfig, which is not in the limited API: build with either `embed` or `wheel`");
