@@ -4,6 +4,11 @@
 //! [`Toolbox`] merges them and is the only way to call one: it finds the tool, checks the
 //! arguments against the schema, asks the policy, keeps the time, and spills what is too long.
 
+pub mod policy;
+pub mod schema;
+pub mod spill;
+pub mod toolbox;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +19,9 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::message::Block;
+
+pub use policy::{Policy, Verdict};
+pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, result};
 
 /// Everything known of a tool before it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

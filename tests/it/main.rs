@@ -1,1 +1,2 @@
 //! The map of the tests: one program, one file per subject.
+mod tool;

@@ -1,0 +1,600 @@
+//! All tools in one box, and the only way to call one.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt, stream};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::policy::{self, Policy, Verdict};
+use super::schema::{Checker, excerpt, for_model, nearest, quoted};
+use super::spill::{self, Spill};
+use super::{Call, Context, Error, Output, Progress, Spec, Toolset};
+use crate::config::{Config, Paths};
+use crate::message::event::{Answer, Approval, Consent, EventKind};
+use crate::message::{Arguments, Block, ToolCall, ToolResult};
+
+/// Read-only calls that run side by side.
+const SIDE_BY_SIDE: usize = 8;
+/// How long a tool may take to let go after its time limit.
+const LET_GO: Duration = Duration::from_secs(2);
+/// The same after a cancel, where somebody is waiting.
+const LET_GO_CANCELLED: Duration = Duration::from_millis(200);
+/// Characters of a name on the wire; OpenAI and Gemini allow no more.
+const WIRE: usize = 64;
+
+/// How the tools of a box run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What may run.
+    pub policy: Policy,
+    /// How long a call may take where the tool says nothing; zero for no limit.
+    pub timeout: Duration,
+    /// Bytes of text of a result that go to the model.
+    pub result_bytes: usize,
+    /// The folder for the rest of long results; `None` drops it.
+    pub results: Option<PathBuf>,
+}
+
+impl Settings {
+    /// As configured. `yes` answers every question of the policy.
+    pub fn new(config: &Config, paths: &Paths, yes: bool) -> Result<Self, policy::Error> {
+        Ok(Self {
+            policy: Policy::new(&config.policy, yes)?,
+            timeout: seconds(config.tools.timeout).unwrap_or_default(),
+            result_bytes: config.tools.result_bytes,
+            results: Some(paths.cache.join("results")),
+        })
+    }
+}
+
+/// A tool as it is offered to a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// Its name on the wire: `[A-Za-z0-9_-]`, at most 64, first a letter or `_`.
+    pub wire: String,
+    /// Its own name.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// The schema of its arguments, shortened by [`for_model`].
+    pub parameters: Value,
+    /// Sentences a person might say when this tool is wanted.
+    pub examples: Vec<String>,
+    /// Whether it changes nothing.
+    pub read_only: bool,
+}
+
+/// Takes what happens to calls.
+pub type Events = Arc<dyn Fn(EventKind) + Send + Sync>;
+
+/// Takes a question to a person. The answer comes through [`Approval::answer`]; dropping it
+/// refuses.
+pub type Approver = Arc<dyn Fn(Approval) + Send + Sync>;
+
+/// What the calls of one turn have in common.
+#[derive(Clone)]
+pub struct Scope {
+    /// The session, if there is one.
+    pub session: Option<String>,
+    /// The turn, for the audit.
+    pub turn: Option<String>,
+    /// The folder that file tools may not leave.
+    pub workspace: Arc<PathBuf>,
+    /// Cancels all calls.
+    pub cancel: CancellationToken,
+    /// Hears of calls; `None` costs nothing.
+    pub events: Option<Events>,
+    /// Asks a person; `None` where there is nobody.
+    pub approver: Option<Approver>,
+    /// What the person has agreed to in this session.
+    pub consents: Arc<Consents>,
+    /// Leaves long results as they are: for callers that are no model.
+    pub whole: bool,
+}
+
+impl Scope {
+    /// A scope where nobody listens and nobody can be asked.
+    pub fn new(workspace: impl Into<PathBuf>) -> Self {
+        Self {
+            session: None,
+            turn: None,
+            workspace: Arc::new(workspace.into()),
+            cancel: CancellationToken::new(),
+            events: None,
+            approver: None,
+            consents: Arc::default(),
+            whole: false,
+        }
+    }
+}
+
+/// Tools that a person has agreed to for the rest of a session.
+#[derive(Debug, Default)]
+pub struct Consents(Mutex<HashSet<String>>);
+
+impl Consents {
+    /// Remembers a tool by its own name.
+    pub fn grant(&self, tool: &str) {
+        self.0.lock().expect("no panic while held").insert(tool.to_owned());
+    }
+
+    /// Whether the tool was agreed to.
+    pub fn has(&self, tool: &str) -> bool {
+        self.0.lock().expect("no panic while held").contains(tool)
+    }
+}
+
+/// All tools at one moment. It does not change; [`Toolbox::renewed`] makes the next one, which
+/// belongs between two turns: a changed list of tools costs the provider's cache.
+pub struct Toolbox {
+    sets: Vec<Arc<dyn Toolset>>,
+    settings: Settings,
+    spill: Option<Arc<Spill>>,
+    seen: Vec<Arc<Spec>>,
+    entries: Vec<Entry>,
+    wires: HashMap<String, usize>,
+    names: HashMap<String, usize>,
+    clashes: Vec<String>,
+    definitions: OnceLock<Vec<Definition>>,
+}
+
+struct Entry {
+    spec: Arc<Spec>,
+    set: Arc<dyn Toolset>,
+    wire: String,
+    verdict: Verdict,
+    limit: Option<Duration>,
+    /// Compiled when it is first needed: a program that calls one tool compiles one schema.
+    checker: OnceLock<Result<Checker, String>>,
+}
+
+impl Entry {
+    fn checker(&self) -> Result<&Checker, &str> {
+        self.checker.get_or_init(|| Checker::new(&self.spec.input)).as_ref().map_err(String::as_str)
+    }
+}
+
+/// A call that may run now.
+struct Ready<'a> {
+    entry: &'a Entry,
+    id: String,
+    arguments: Map<String, Value>,
+}
+
+impl Toolbox {
+    /// Puts the tools of these sets into one box. Where two have the same name, the first wins.
+    pub fn new(sets: Vec<Arc<dyn Toolset>>, settings: Settings) -> Self {
+        let folder = settings.results.clone();
+        let spill = folder.map(|folder| Arc::new(Spill::new(folder, settings.result_bytes)));
+        let seen = specs(&sets);
+        Self::build(sets, settings, spill, seen)
+    }
+
+    /// The box with the tools its sets have now: the same one if nothing has changed.
+    pub fn renewed(self: &Arc<Self>) -> Arc<Self> {
+        let seen = specs(&self.sets);
+        if seen == self.seen {
+            return Arc::clone(self);
+        }
+        Arc::new(Self::build(self.sets.clone(), self.settings.clone(), self.spill.clone(), seen))
+    }
+
+    fn build(
+        sets: Vec<Arc<dyn Toolset>>,
+        settings: Settings,
+        spill: Option<Arc<Spill>>,
+        seen: Vec<Arc<Spec>>,
+    ) -> Self {
+        let (mut entries, mut clashes) = (Vec::new(), Vec::new());
+        let mut names = HashSet::new();
+        // Our own tool comes first, so that nobody else answers in its name.
+        let own = spill.iter().map(|spill| Arc::clone(spill) as Arc<dyn Toolset>);
+        for set in own.chain(sets.iter().map(Arc::clone)) {
+            for spec in set.specs() {
+                let name = spec.name.as_str();
+                if name.trim().is_empty() {
+                    clashes.push("a tool without a name is left out".to_owned());
+                } else if names.insert(name.to_owned()) {
+                    entries.push(entry(spec, &set, &settings));
+                } else {
+                    clashes.push(format!("there are two tools `{name}`; the second one is left out"));
+                }
+            }
+        }
+        entries.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        let mut wires = HashMap::new();
+        let mut names = HashMap::new();
+        for (index, entry) in entries.iter_mut().enumerate() {
+            entry.wire = wire(&entry.spec.name, |wire| wires.contains_key(wire));
+            wires.insert(entry.wire.clone(), index);
+            names.insert(entry.spec.name.clone(), index);
+        }
+        let definitions = OnceLock::new();
+        Self { sets, settings, spill, seen, entries, wires, names, clashes, definitions }
+    }
+
+    /// What a model is offered, by name. Left out is what the policy denies and what has an
+    /// unusable schema.
+    pub fn definitions(&self) -> &[Definition] {
+        self.definitions.get_or_init(|| {
+            let offered =
+                |entry: &&Entry| !matches!(entry.verdict, Verdict::Deny(_)) && entry.checker().is_ok();
+            self.entries.iter().filter(offered).map(definition).collect()
+        })
+    }
+
+    /// What is wrong with tools that were left out, a sentence each. Compiles every schema.
+    pub fn problems(&self) -> Vec<String> {
+        let unusable = self.entries.iter().filter_map(|entry| {
+            let reason = entry.checker().err()?;
+            Some(format!("the tool `{}` is left out: {reason}", entry.spec.name))
+        });
+        self.clashes.iter().cloned().chain(unusable).collect()
+    }
+
+    /// The tools there are, by name.
+    pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
+        self.entries.iter().map(|entry| &entry.spec)
+    }
+
+    /// The tool of this name, on the wire or its own.
+    pub fn find(&self, name: &str) -> Option<&Arc<Spec>> {
+        self.entry(name).map(|entry| &entry.spec)
+    }
+
+    /// The name on the wire of the tool with this name.
+    pub fn wire(&self, name: &str) -> Option<&str> {
+        self.entry(name).map(|entry| entry.wire.as_str())
+    }
+
+    /// What the policy says of this tool.
+    pub fn verdict(&self, name: &str) -> Option<&Verdict> {
+        self.entry(name).map(|entry| &entry.verdict)
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        // The wire first: it is the name that models use.
+        let index = self.wires.get(name).or_else(|| self.names.get(name))?;
+        self.entries.get(*index)
+    }
+
+    /// Runs one call: finds the tool, checks the arguments, asks for permission, keeps the
+    /// time, shortens the result. Progress is reported; its beginning and end are the caller's.
+    pub async fn call(&self, call: ToolCall, scope: &Scope) -> Result<Output, Error> {
+        let ToolCall { id, name, arguments } = call;
+        let ready = self.prepare(id, &name, arguments, scope).await?;
+        self.run(ready, scope).await
+    }
+
+    /// Runs the calls of one round and reports them. Read-only calls that follow one another
+    /// run side by side, all others alone and in order; results are in the order of the calls.
+    pub async fn call_all(&self, calls: Vec<ToolCall>, scope: &Scope) -> Vec<ToolResult> {
+        let quiet =
+            |call: &ToolCall| self.entry(&call.name).is_none_or(|entry| entry.spec.annotations.read_only);
+        let mut results = Vec::with_capacity(calls.len());
+        let mut calls = calls.into_iter().peekable();
+        while let Some(call) = calls.next() {
+            let mut group = vec![call];
+            while quiet(&group[0])
+                && let Some(next) = calls.next_if(quiet)
+            {
+                group.push(next);
+            }
+            self.call_group(group, scope, &mut results).await;
+        }
+        results
+    }
+
+    async fn call_group(&self, group: Vec<ToolCall>, scope: &Scope, results: &mut Vec<ToolResult>) {
+        let mut prepared = Vec::with_capacity(group.len());
+        for mut call in group {
+            let began = Instant::now();
+            let arguments = std::mem::replace(&mut call.arguments, Arguments::Object(Map::new()));
+            self.report_start(&call, &arguments, scope);
+            let ready = self.prepare(call.id.clone(), &call.name, arguments, scope).await;
+            prepared.push((call, began, ready));
+        }
+        let running = prepared.into_iter().map(|(call, began, ready)| async move {
+            let outcome = match ready {
+                Ok(ready) => self.run(ready, scope).await,
+                Err(error) => Err(error),
+            };
+            let result = result(&call, outcome);
+            self.report_end(&call, &result, began, scope);
+            result
+        });
+        let mut running = stream::iter(running).buffered(SIDE_BY_SIDE);
+        while let Some(result) = running.next().await {
+            results.push(result);
+        }
+    }
+
+    fn report_start(&self, call: &ToolCall, arguments: &Arguments, scope: &Scope) {
+        let Some(events) = &scope.events else { return };
+        let arguments = match arguments {
+            Arguments::Object(map) => map.clone(),
+            Arguments::Unreadable(_) => Map::new(),
+        };
+        events(EventKind::ToolStarted { call: call.id.clone(), tool: self.own_name(&call.name), arguments });
+    }
+
+    fn report_end(&self, call: &ToolCall, result: &ToolResult, began: Instant, scope: &Scope) {
+        let Some(events) = &scope.events else { return };
+        events(EventKind::ToolFinished {
+            call: call.id.clone(),
+            tool: self.own_name(&call.name),
+            result: result.clone(),
+            milliseconds: began.elapsed().as_secs_f64() * 1000.0,
+        });
+    }
+
+    fn own_name(&self, name: &str) -> String {
+        self.find(name).map_or(name, |spec| &spec.name).to_owned()
+    }
+
+    async fn prepare(
+        &self,
+        id: String,
+        name: &str,
+        arguments: Arguments,
+        scope: &Scope,
+    ) -> Result<Ready<'_>, Error> {
+        if scope.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let entry = self.entry(name).ok_or_else(|| self.unknown(name))?;
+        let arguments = match arguments {
+            Arguments::Object(map) => map,
+            Arguments::Unreadable(text) => return Err(unreadable(&entry.wire, &text)),
+        };
+        let mut ready = Ready { entry, id, arguments };
+        if let Verdict::Deny(rule) = &entry.verdict {
+            audit(&ready, scope, "denied", rule, "policy");
+            return Err(Error::Denied(format!("{rule}; leave `{}` alone", entry.spec.name)));
+        }
+        let checker = entry
+            .checker()
+            .map_err(|reason| Error::Failed(format!("`{}` cannot be used: {reason}", entry.spec.name)))?;
+        ready.arguments = checker.check(ready.arguments).map_err(Error::Retry)?;
+        match &entry.verdict {
+            Verdict::Ask(rule) => consent(&ready, scope, rule).await?,
+            Verdict::Allow(rule) | Verdict::Deny(rule) => audit(&ready, scope, "allowed", rule, "policy"),
+        }
+        Ok(ready)
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let near = nearest(name, self.definitions().iter().map(|tool| tool.wire.as_str()), 3);
+        let name = excerpt(&name, 80);
+        Error::Retry(match near.as_slice() {
+            [] => format!("there is no tool `{name}`; call only tools that you were given"),
+            near => format!("there is no tool `{name}`; did you mean {}?", quoted(near)),
+        })
+    }
+
+    async fn run(&self, ready: Ready<'_>, scope: &Scope) -> Result<Output, Error> {
+        let Ready { entry, id, arguments } = ready;
+        let context = Context {
+            progress: progress(&id, scope),
+            id,
+            session: scope.session.clone(),
+            workspace: Arc::clone(&scope.workspace),
+            cancel: scope.cancel.child_token(),
+        };
+        let call = Call { spec: Arc::clone(&entry.spec), arguments, context };
+        let mut output = timed(entry.set.as_ref(), call, entry.limit).await?;
+        if output.content.is_empty()
+            && let Some(value) = &output.structured
+        {
+            output.content.push(Block::text(value.to_string()));
+        }
+        // A page of a kept result is as long as was asked for and must not be kept again.
+        if scope.whole || entry.spec.name == spill::READ {
+            return Ok(output);
+        }
+        let session = scope.session.as_deref();
+        Ok(spill::fit(output, self.settings.result_bytes, session, self.spill.as_ref()).await)
+    }
+}
+
+impl std::fmt::Debug for Toolbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.specs().map(|spec| &spec.name)).finish()
+    }
+}
+
+/// The answer to a call, for the model and the log.
+pub fn result(call: &ToolCall, outcome: Result<Output, Error>) -> ToolResult {
+    match outcome {
+        Ok(Output { content, structured }) => ToolResult {
+            call: call.id.clone(),
+            name: call.name.clone(),
+            // Some providers take no empty result.
+            content: if content.is_empty() { vec![Block::text("(done; no output)")] } else { content },
+            structured,
+            is_error: false,
+        },
+        Err(error) => ToolResult::error(call, error.to_string()),
+    }
+}
+
+fn specs(sets: &[Arc<dyn Toolset>]) -> Vec<Arc<Spec>> {
+    sets.iter().flat_map(|set| set.specs()).collect()
+}
+
+fn entry(spec: Arc<Spec>, set: &Arc<dyn Toolset>, settings: &Settings) -> Entry {
+    let limit = spec.timeout.and_then(seconds).unwrap_or(settings.timeout);
+    Entry {
+        verdict: settings.policy.decide(&spec),
+        set: Arc::clone(set),
+        wire: String::new(),
+        limit: Some(limit).filter(|limit| !limit.is_zero()),
+        checker: OnceLock::new(),
+        spec,
+    }
+}
+
+fn seconds(value: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(value).ok()
+}
+
+fn definition(entry: &Entry) -> Definition {
+    let spec = &entry.spec;
+    Definition {
+        wire: entry.wire.clone(),
+        name: spec.name.clone(),
+        description: spec.description.clone(),
+        parameters: for_model(&spec.input),
+        examples: spec.examples.clone(),
+        read_only: spec.annotations.read_only,
+    }
+}
+
+/// A name on the wire that nobody has: `.` becomes `__`, other signs `_`; a hash of the own
+/// name follows when it is too long or taken.
+fn wire(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut wire: String = name.replace('.', "__");
+    wire =
+        wire.chars().map(|c| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' }).collect();
+    if !wire.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        wire.insert(0, '_');
+    }
+    if wire.len() <= WIRE && !taken(&wire) {
+        return wire;
+    }
+    let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+    // More of the hash each time; two names that share all of it are one name.
+    for length in (8..=WIRE - 2).step_by(8) {
+        wire.truncate(WIRE - length - 1);
+        let long = format!("{wire}_{}", &hash[..length]);
+        if !taken(&long) {
+            return long;
+        }
+    }
+    hash[..WIRE].replacen(|_: char| true, "_", 1)
+}
+
+fn unreadable(wire: &str, text: &str) -> Error {
+    let problem = match serde_json::from_str::<Value>(text) {
+        Ok(_) => "they are JSON, but no object".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let text = excerpt(&text, 200);
+    Error::Retry(format!(
+        "the arguments of `{wire}` cannot be read ({problem}); send one JSON object, not this: {text}"
+    ))
+}
+
+async fn consent(ready: &Ready<'_>, scope: &Scope, rule: &str) -> Result<(), Error> {
+    let tool = ready.entry.spec.name.as_str();
+    if scope.consents.has(tool) {
+        audit(ready, scope, "allowed", rule, "person, earlier in this session");
+        return Ok(());
+    }
+    let nobody = || {
+        audit(ready, scope, "denied", rule, "nobody to ask");
+        Error::Denied(format!(
+            "{rule}, so a person has to agree to `{tool}`, and nobody could be asked; the user can allow it \
+             with `policy.allow = [\"{tool}\"]` in the configuration, or with `--yes`"
+        ))
+    };
+    let approver = scope.approver.as_ref().ok_or_else(nobody)?;
+    let (answer, answered) = Answer::channel();
+    approver(Approval {
+        call: ready.id.clone(),
+        tool: tool.to_owned(),
+        arguments: ready.arguments.clone(),
+        reason: rule.to_owned(),
+        answer,
+    });
+    let consent = tokio::select! {
+        biased;
+        () = scope.cancel.cancelled() => return Err(Error::Cancelled),
+        consent = answered => consent.map_err(|_| nobody())?,
+    };
+    match consent {
+        Consent::Always => scope.consents.grant(tool),
+        Consent::Once => {}
+        Consent::No => {
+            audit(ready, scope, "denied", rule, "person");
+            return Err(Error::Denied(format!(
+                "the user does not want `{tool}` to run like this; do not try it again, ask or do something else"
+            )));
+        }
+    }
+    let who = if consent == Consent::Always { "person, for this session" } else { "person" };
+    audit(ready, scope, "allowed", rule, who);
+    Ok(())
+}
+
+/// One line for each decision. Values of arguments may be secret, their names are not.
+fn audit(ready: &Ready<'_>, scope: &Scope, verdict: &str, rule: &str, who: &str) {
+    tracing::info!(
+        target: "audit",
+        tool = ready.entry.spec.name,
+        call = ready.id,
+        session = scope.session,
+        turn = scope.turn,
+        verdict,
+        rule,
+        who,
+        arguments = %ready.arguments.keys().map(String::as_str).collect::<Vec<_>>().join(","),
+    );
+}
+
+fn progress(id: &str, scope: &Scope) -> Arc<dyn Fn(Progress) + Send + Sync> {
+    let Some(events) = scope.events.clone() else { return Arc::new(|_| ()) };
+    let call = id.to_owned();
+    Arc::new(move |step: Progress| {
+        events(EventKind::ToolProgress {
+            call: call.clone(),
+            progress: step.progress,
+            total: step.total,
+            message: step.message,
+        });
+    })
+}
+
+/// Runs a call until it ends, is cancelled or its time is up. Then its token is cancelled and
+/// it has a moment to let go, before it is dropped.
+async fn timed(set: &dyn Toolset, call: Call, limit: Option<Duration>) -> Result<Output, Error> {
+    let cancel = call.context.cancel.clone();
+    let name = Arc::clone(&call.spec);
+    let mut work = pin!(AssertUnwindSafe(async { set.call(call).await }).catch_unwind());
+    let elapsed = async {
+        match limit {
+            Some(limit) => {
+                tokio::time::sleep(limit).await;
+                limit
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let (error, patience) = tokio::select! {
+        biased;
+        ended = &mut work => {
+            return ended.unwrap_or_else(|panic| Err(broken(&name.name, panic.as_ref())));
+        }
+        () = cancel.cancelled() => (Error::Cancelled, LET_GO_CANCELLED),
+        limit = elapsed => (Error::Elapsed(limit), LET_GO),
+    };
+    cancel.cancel();
+    // Whatever it still says comes too late.
+    let _ = tokio::time::timeout(patience, work).await;
+    Err(error)
+}
+
+fn broken(tool: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
+    tracing::error!(id, tool, panic = text, "a toolset panicked");
+    Error::Broken { id }
+}
