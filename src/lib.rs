@@ -4,4 +4,6 @@ pub mod config;
 pub mod message;
 
 pub mod llm;
+pub mod session;
+pub mod store;
 pub mod tool;
