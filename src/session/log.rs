@@ -1,0 +1,354 @@
+//! Sessions in the store: an append-only log each.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row};
+
+use super::{Entry, Error, Session, Stored, Summary, repair};
+use crate::message::{Message, Role};
+use crate::store::{Store, Write};
+
+/// Characters of a title, and of the last text in a list.
+const TITLE: usize = 80;
+const LAST: usize = 200;
+/// Sessions that are named when a prefix fits several.
+const CANDIDATES: i64 = 10;
+
+/// A question for summaries, with the condition and the order it wants.
+macro_rules! summaries {
+    ($rest:literal) => {
+        concat!("SELECT id, title, workspace, messages, last, created, updated FROM session ", $rest)
+    };
+}
+
+/// Every session there is. Cloning shares the store.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    store: Store,
+}
+
+impl Sessions {
+    /// The sessions in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Starts a new session with an id of its own.
+    pub async fn create(&self, workspace: &Path, now: Timestamp) -> Result<Session, Error> {
+        let id = uuid::Uuid::now_v7().to_string();
+        self.ensure(&id, workspace, now).await
+    }
+
+    /// The session of exactly this id, which a client may have made up; started if there is none.
+    pub async fn ensure(&self, id: &str, workspace: &Path, now: Timestamp) -> Result<Session, Error> {
+        check(id)?;
+        if let Some(session) = self.find(id).await? {
+            return self.load(session).await;
+        }
+        let mut write = self.store.write().await?;
+        sqlx::query(
+            "INSERT INTO session (id, title, workspace, messages, last, created, updated) \
+             VALUES ($1, '', $2, 0, '', $3, $3) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(id)
+        .bind(path_text(workspace))
+        .bind(now.as_millisecond())
+        .execute(&mut *write)
+        .await
+        .map_err(|error| self.store.explain(error))?;
+        write.commit().await?;
+        // Read back rather than made up: somebody else may have started it in the same moment.
+        self.open(id).await
+    }
+
+    /// The session of this id, or the only one whose id begins so.
+    pub async fn open(&self, id: &str) -> Result<Session, Error> {
+        let summary = self.resolve(id).await?;
+        self.load(summary).await
+    }
+
+    /// The session of this workspace that was last added to.
+    pub async fn latest(&self, workspace: &Path) -> Result<Option<Session>, Error> {
+        let query = sqlx::query(summaries!("WHERE workspace = $1 ORDER BY updated DESC, id DESC LIMIT 1"))
+            .bind(path_text(workspace));
+        match self.summaries(query).await?.pop() {
+            Some(summary) => Ok(Some(self.load(summary).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// At most `limit` sessions, of one workspace or of all, those last added to first.
+    pub async fn list(&self, workspace: Option<&Path>, limit: usize) -> Result<Vec<Summary>, Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let query = match workspace {
+            Some(folder) => {
+                sqlx::query(summaries!("WHERE workspace = $1 ORDER BY updated DESC, id DESC LIMIT $2"))
+                    .bind(path_text(folder))
+                    .bind(limit)
+            }
+            None => sqlx::query(summaries!("ORDER BY updated DESC, id DESC LIMIT $1")).bind(limit),
+        };
+        self.summaries(query).await
+    }
+
+    /// What is known of a session, by its id or the beginning of it.
+    pub async fn resolve(&self, id: &str) -> Result<Summary, Error> {
+        check(id)?;
+        if let Some(summary) = self.find(id).await? {
+            return Ok(summary);
+        }
+        // Not LIKE: `_` is a letter of ids.
+        let query = sqlx::query(summaries!("WHERE substr(id, 1, length($1)) = $1 ORDER BY id LIMIT $2"))
+            .bind(id.to_owned())
+            .bind(CANDIDATES);
+        let mut found = self.summaries(query).await?;
+        match found.len() {
+            0 => Err(Error::Unknown(id.to_owned())),
+            1 => Ok(found.remove(0)),
+            count => Err(Error::Ambiguous { prefix: id.to_owned(), count }),
+        }
+    }
+
+    /// The whole log of a session, as it was written.
+    pub async fn show(&self, id: &str) -> Result<Vec<Stored>, Error> {
+        let summary = self.resolve(id).await?;
+        self.entries(&summary.id).await
+    }
+
+    /// A session as JSON lines: first what the list says of it, then every entry.
+    pub async fn export(&self, id: &str) -> Result<String, Error> {
+        let summary = self.resolve(id).await?;
+        let entries = self.entries(&summary.id).await?;
+        let mut text = String::new();
+        let mut line = |json: Result<String, serde_json::Error>| {
+            let json = json.expect("keys are texts and numbers are finite");
+            writeln!(text, "{json}").expect("a String takes everything");
+        };
+        line(serde_json::to_string(&summary));
+        entries.iter().for_each(|entry| line(serde_json::to_string(entry)));
+        Ok(text)
+    }
+
+    /// Removes a session and its log, by its id or the beginning of it; says which it was.
+    pub async fn delete(&self, id: &str) -> Result<Summary, Error> {
+        let summary = self.resolve(id).await?;
+        let mut write = self.store.write().await?;
+        for statement in ["DELETE FROM entry WHERE session = $1", "DELETE FROM session WHERE id = $1"] {
+            sqlx::query(statement)
+                .bind(&summary.id)
+                .execute(&mut *write)
+                .await
+                .map_err(|error| self.store.explain(error))?;
+        }
+        write.commit().await?;
+        Ok(summary)
+    }
+
+    /// Adds entries to the end of the log, all or none. They are durable when this returns.
+    ///
+    /// They must follow what `session` has seen: if another writer was faster, nothing is
+    /// written and the error is [`Error::Moved`].
+    pub async fn append(
+        &self,
+        session: &mut Session,
+        turn: &str,
+        entries: Vec<Entry>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let summary = grown(&session.summary, &entries, now);
+        let mut write = self.store.write().await?;
+        for (seq, entry) in (session.next..).zip(&entries) {
+            self.insert(&mut write, session.id(), seq, turn, entry, now).await?;
+        }
+        sqlx::query("UPDATE session SET title = $2, messages = $3, last = $4, updated = $5 WHERE id = $1")
+            .bind(&summary.id)
+            .bind(&summary.title)
+            .bind(summary.messages as i64)
+            .bind(&summary.last)
+            .bind(now.as_millisecond())
+            .execute(&mut *write)
+            .await
+            .map_err(|error| self.store.explain(error))?;
+        write.commit().await?;
+
+        session.next += entries.len() as i64;
+        session.summary = summary;
+        session.messages.extend(entries.into_iter().filter_map(|entry| match entry {
+            Entry::Message(message) => Some(message),
+            _ => None,
+        }));
+        Ok(())
+    }
+
+    async fn insert(
+        &self,
+        write: &mut Write,
+        id: &str,
+        seq: i64,
+        turn: &str,
+        entry: &Entry,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let (kind, body) = encode(entry);
+        let inserted = sqlx::query(
+            "INSERT INTO entry (session, seq, turn, kind, body, created) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id)
+        .bind(seq)
+        .bind(turn)
+        .bind(kind)
+        .bind(body)
+        .bind(now.as_millisecond())
+        .execute(&mut **write)
+        .await;
+        match inserted {
+            Ok(_) => Ok(()),
+            Err(sqlx::Error::Database(inner)) if inner.is_unique_violation() => {
+                Err(Error::Moved(id.to_owned()))
+            }
+            Err(sqlx::Error::Database(inner)) if inner.is_foreign_key_violation() => {
+                Err(Error::Unknown(id.to_owned()))
+            }
+            Err(error) => Err(self.store.explain(error).into()),
+        }
+    }
+
+    async fn load(&self, summary: Summary) -> Result<Session, Error> {
+        let entries = self.entries(&summary.id).await?;
+        let next = entries.last().map_or(1, |last| last.seq + 1);
+        let messages = entries.into_iter().filter_map(|stored| match stored.entry {
+            Entry::Message(message) => Some(message),
+            _ => None,
+        });
+        let messages = repair::repair(messages.collect());
+        Ok(Session { summary, messages, next })
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<Summary>, Error> {
+        let query = sqlx::query(summaries!("WHERE id = $1")).bind(id.to_owned());
+        Ok(self.summaries(query).await?.pop())
+    }
+
+    async fn summaries(
+        &self,
+        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
+    ) -> Result<Vec<Summary>, Error> {
+        let explain = |error| self.store.explain(error);
+        let rows = query.fetch_all(self.store.pool()).await.map_err(explain)?;
+        rows.iter().map(|row| summary(row).map_err(|error| explain(error).into())).collect()
+    }
+
+    async fn entries(&self, id: &str) -> Result<Vec<Stored>, Error> {
+        let explain = |error| self.store.explain(error);
+        let rows =
+            sqlx::query("SELECT seq, turn, kind, body, created FROM entry WHERE session = $1 ORDER BY seq")
+                .bind(id)
+                .fetch_all(self.store.pool())
+                .await
+                .map_err(explain)?;
+        rows.iter().map(|row| stored(id, row, &self.store)).collect()
+    }
+}
+
+/// Whether `id` may be the id of a session: it ends up in URLs, file names and logs.
+pub fn check(id: &str) -> Result<(), Error> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    match (1..=128).contains(&id.len()) && id.bytes().all(letter) {
+        true => Ok(()),
+        false => Err(Error::Id(cut(id, 128))),
+    }
+}
+
+/// The summary of a session once `entries` are in its log.
+fn grown(before: &Summary, entries: &[Entry], now: Timestamp) -> Summary {
+    let mut summary = Summary { updated: now, ..before.clone() };
+    for entry in entries {
+        let Entry::Message(message) = entry else { continue };
+        summary.messages += 1;
+        let text = message.text();
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        if let (true, Role::User, Some(line)) = (summary.title.is_empty(), message.role, line) {
+            summary.title = cut(line, TITLE);
+        }
+        if line.is_some() && message.role != Role::Tool {
+            summary.last = cut(text.trim(), LAST);
+        }
+    }
+    summary
+}
+
+fn encode(entry: &Entry) -> (&'static str, String) {
+    let (kind, body) = match entry {
+        Entry::Message(message) => ("message", serde_json::to_string(message)),
+        Entry::TurnBegan(began) => ("turn_began", serde_json::to_string(began)),
+        Entry::TurnEnded(ended) => ("turn_ended", serde_json::to_string(ended)),
+        Entry::Note(note) => ("note", serde_json::to_string(note)),
+    };
+    (kind, body.expect("keys are texts and numbers are JSON's own"))
+}
+
+fn decode(kind: &str, body: &str) -> Result<Entry, String> {
+    let entry = match kind {
+        "message" => serde_json::from_str::<Message>(body).map(Entry::Message),
+        "turn_began" => serde_json::from_str(body).map(Entry::TurnBegan),
+        "turn_ended" => serde_json::from_str(body).map(Entry::TurnEnded),
+        "note" => serde_json::from_str(body).map(Entry::Note),
+        other => return Err(format!("its kind is `{other}`, which this omni does not know")),
+    };
+    entry.map_err(|error| error.to_string())
+}
+
+fn stored(id: &str, row: &AnyRow, store: &Store) -> Result<Stored, Error> {
+    let explain = |error| Error::from(store.explain(error));
+    let seq: i64 = row.try_get("seq").map_err(explain)?;
+    let kind: String = row.try_get("kind").map_err(explain)?;
+    let body: String = row.try_get("body").map_err(explain)?;
+    let entry =
+        decode(&kind, &body).map_err(|reason| Error::Unreadable { id: id.to_owned(), seq, reason })?;
+    Ok(Stored {
+        seq,
+        turn: row.try_get("turn").map_err(explain)?,
+        created: time(row, "created").map_err(explain)?,
+        entry,
+    })
+}
+
+fn summary(row: &AnyRow) -> Result<Summary, sqlx::Error> {
+    Ok(Summary {
+        id: row.try_get("id")?,
+        title: row.try_get("title")?,
+        workspace: PathBuf::from(row.try_get::<String, _>("workspace")?),
+        messages: row.try_get::<i64, _>("messages")?.unsigned_abs(),
+        last: row.try_get("last")?,
+        created: time(row, "created")?,
+        updated: time(row, "updated")?,
+    })
+}
+
+fn time(row: &AnyRow, column: &str) -> Result<Timestamp, sqlx::Error> {
+    let milliseconds: i64 = row.try_get(column)?;
+    Timestamp::from_millisecond(milliseconds)
+        .map_err(|error| sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() })
+}
+
+/// The first `limit` characters, with an ellipsis where something is missing. NUL, which
+/// PostgreSQL refuses in a text, is left out.
+fn cut(text: &str, limit: usize) -> String {
+    let mut letters = text.chars().filter(|letter| *letter != '\0');
+    let mut short: String = letters.by_ref().take(limit).collect();
+    if letters.next().is_some() {
+        short.pop();
+        short.push('…');
+    }
+    short
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().replace('\0', "")
+}

@@ -1,0 +1,5 @@
+CREATE TABLE lease (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    expires BIGINT NOT NULL
+);

@@ -1,0 +1,282 @@
+//! The SQL database: a SQLite file by default, PostgreSQL by URL, one portable SQL text for both.
+//!
+//! Portable means: `$1` placeholders, columns of `TEXT` and `BIGINT` alone, no `RETURNING`, no
+//! `SUM` over `BIGINT` (PostgreSQL makes it `NUMERIC`, which sqlx's `Any` cannot carry).
+
+pub mod error;
+pub mod lease;
+mod migrate;
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use error::Error;
+
+/// Connections one process holds at most: SQLite has one writer and few readers, and a
+/// PostgreSQL server's default of 100 is shared by many.
+const CONNECTIONS: u32 = 8;
+/// How long one statement waits for another process, and one task for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server has to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The database, open and migrated. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    kind: Kind,
+    place: Arc<str>,
+    writers: Arc<Semaphore>,
+}
+
+/// Which database it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file of ours.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+impl Store {
+    /// Opens the database at `url`, or the file `omni.db` in the folder `data`, and brings its
+    /// tables up to date.
+    ///
+    /// `url` is `sqlite:PATH` (the path is taken literally) or `postgres://…`. A missing SQLite
+    /// file and its folder are created, readable by their owner alone. Several processes may
+    /// open a new database at the same moment.
+    pub async fn open(url: Option<&str>, data: &Path) -> Result<Self, Error> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+
+        let target = Target::parse(url, data)?;
+        target.prepare()?;
+        migrate::bring_up_to_date(&target).await?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| Box::pin(tune(target.kind, connection)))
+            .connect_with(target.options.clone())
+            .await
+            .map_err(|error| Error::connecting(&target.place, error))?;
+        let writers = match target.kind {
+            // SQLite has one writer. Queueing for it here is fair; its own busy handler polls.
+            Kind::Sqlite => 1,
+            Kind::Postgres => CONNECTIONS as usize,
+        };
+        Ok(Self {
+            pool,
+            kind: target.kind,
+            place: target.place.into(),
+            writers: Arc::new(Semaphore::new(writers)),
+        })
+    }
+
+    /// Which database it is, for the rare statement that cannot be portable.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it is: a path, or a URL without its password.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// For statements that read.
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// Begins a transaction that writes. It is durable when [`Write::commit`] returns; dropped
+    /// before that, it never happened.
+    pub async fn write(&self) -> Result<Write, Error> {
+        let permit = tokio::time::timeout(PATIENCE, self.writers.clone().acquire_owned())
+            .await
+            .map_err(|_| Error::Busy { place: self.place.to_string() })?
+            .expect("the semaphore is never closed");
+        let transaction = match self.kind {
+            // IMMEDIATE takes the write lock at once: a transaction that reads first and wants
+            // to write later is refused without waiting when somebody else wrote in between.
+            Kind::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres => self.pool.begin().await,
+        };
+        let transaction = transaction.map_err(|error| self.explain(error))?;
+        Ok(Write { transaction, store: self.clone(), _permit: permit })
+    }
+
+    /// Turns what the driver says into what a person can act on.
+    pub fn explain(&self, error: sqlx::Error) -> Error {
+        Error::explain(&self.place, error)
+    }
+
+    /// Closes every connection; a SQLite log is folded into its file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A transaction that writes; use it as a connection.
+#[derive(Debug)]
+pub struct Write {
+    // Dropped before the permit: the rollback is queued before the next writer begins.
+    transaction: Transaction<'static, Any>,
+    store: Store,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Write {
+    /// Makes it durable.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.transaction.commit().await.map_err(|error| self.store.explain(error))
+    }
+}
+
+impl Deref for Write {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.transaction
+    }
+}
+
+/// Where a database is, before it is open.
+#[derive(Debug, Clone)]
+struct Target {
+    kind: Kind,
+    place: String,
+    file: Option<PathBuf>,
+    options: AnyConnectOptions,
+}
+
+impl Target {
+    fn parse(url: Option<&str>, data: &Path) -> Result<Self, Error> {
+        let url = url.map(str::trim).filter(|url| !url.is_empty());
+        if let Some(server) = url.filter(|url| url.starts_with("postgres:") || url.starts_with("postgresql:"))
+        {
+            let place = without_password(server);
+            return Ok(Self { kind: Kind::Postgres, options: options(server, &place)?, place, file: None });
+        }
+        let file = match url {
+            None => data.join("omni.db"),
+            Some(url) => match url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+                Some(path) if !path.is_empty() && !path.starts_with(":memory:") => PathBuf::from(path),
+                _ => return Err(Error::Url { url: without_password(url) }),
+            },
+        };
+        let file = std::path::absolute(&file).unwrap_or(file);
+        let place = file.display().to_string();
+        let url = format!("sqlite://{}?mode=rwc", escape(&file));
+        Ok(Self { kind: Kind::Sqlite, options: options(&url, &place)?, place, file: Some(file) })
+    }
+
+    /// Creates the file and its folder, for its owner alone: conversations are private.
+    fn prepare(&self) -> Result<(), Error> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let create = || -> std::io::Result<()> {
+            if let Some(folder) = file.parent() {
+                private_folder(folder)?;
+            }
+            if !file.exists() {
+                private_file(file)?;
+            }
+            Ok(())
+        };
+        create().map_err(|error| Error::Unavailable {
+            place: self.place.clone(),
+            reason: error.to_string(),
+            hint: "check that the folder exists and is yours to write, or set `store.url`".to_owned(),
+        })
+    }
+
+    async fn connect(&self) -> Result<AnyConnection, Error> {
+        let connecting = AnyConnection::connect_with(&self.options);
+        let mut connection = match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(connected) => connected.map_err(|error| Error::connecting(&self.place, error))?,
+            Err(_) => {
+                return Err(Error::Unavailable {
+                    place: self.place.clone(),
+                    reason: format!("no answer within {} s", CONNECT.as_secs()),
+                    hint: "check that the database runs and `store.url` is right".to_owned(),
+                });
+            }
+        };
+        tune(self.kind, &mut connection).await.map_err(|error| Error::explain(&self.place, error))?;
+        Ok(connection)
+    }
+}
+
+/// FULL makes every commit wait for the disk, so that what was acknowledged survives a power
+/// cut and not only the end of the process, which NORMAL would do as well. A turn commits a
+/// handful of times and waits seconds for a model: the difference cannot be felt.
+async fn tune(kind: Kind, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    if kind == Kind::Sqlite {
+        connection
+            .execute("PRAGMA busy_timeout = 10000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+            .await?;
+    }
+    Ok(())
+}
+
+fn options(url: &str, place: &str) -> Result<AnyConnectOptions, Error> {
+    let options: AnyConnectOptions = url.parse().map_err(|_| Error::Url { url: place.to_owned() })?;
+    // Statements carry conversations, which do not belong into a log.
+    Ok(options.disable_statement_logging())
+}
+
+/// Percent-encodes what has a meaning in a URL.
+fn escape(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
+                text.push(*byte as char)
+            }
+            other => text.push_str(&format!("%{other:02X}")),
+        }
+    }
+    text
+}
+
+/// `postgres://ann:secret@host/db?password=x` as `postgres://ann:****@host/db`.
+fn without_password(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((who, place)) => match who.split_once(':') {
+            Some((user, _)) => format!("{scheme}://{user}:****@{place}"),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(unix)]
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(not(unix))]
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)
+}
+
+fn private_file(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
+}
