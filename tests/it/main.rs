@@ -1,1 +1,4 @@
 //! The map of the tests: one program, one file per subject.
+
+mod llm;
+mod support;
