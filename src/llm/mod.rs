@@ -1,5 +1,15 @@
 //! Models: one trait, and who is behind it.
 
+pub mod catalog;
+pub mod retry;
+
+mod convert;
+mod fault;
+mod provider;
+mod watch;
+
+pub use provider::{Provider, Server};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +30,11 @@ pub trait Model: Send + Sync {
     /// Answers one request. Pieces go to `sink` as they arrive; the reply repeats them whole.
     ///
     /// Dropping the future closes the connection.
-    async fn reply(&self, request: &Request, sink: &Sink) -> Result<Reply, Error>;
+    async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error>;
 }
 
 /// Takes the pieces of an answer while they arrive.
-pub type Sink = dyn Fn(Delta) + Send + Sync;
+pub type Sink<'a> = dyn Fn(Delta) + Send + Sync + 'a;
 
 /// A piece of an answer, or a word about how it is going.
 #[derive(Debug, Clone, PartialEq)]

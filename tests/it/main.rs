@@ -1,12 +1,17 @@
 //! The map of the tests: one program, one file per subject.
-mod tool;
 
-/// What the tests stand on: a real PostgreSQL, processes that are killed.
+/// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
 mod support;
 
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
+/// Imports go down, and every fenced dependency stays in its room.
+mod floors;
+/// Models: dialects, misbehaving servers, retries and fallbacks, detection, no model at all.
+mod llm;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
+/// The toolbox: schemas, policy, time limits, long results.
+mod tool;

@@ -3,3 +3,4 @@
 pub mod database;
 pub mod kill;
 pub mod postgres;
+pub mod vendor;
