@@ -1,0 +1,31 @@
+"""Tools for an assistant, written as Python functions.
+
+```python
+from omni import tool
+
+@tool(read_only=True)
+def greet(name: str) -> str:
+    "Greet somebody by name."
+    return f"Hello, {name}!"
+```
+
+Put the file into the `scripts` folder of a skill, and the assistant has the tool.
+"""
+
+from omni.context import Context
+from omni.errors import Failed, Retry
+from omni.result import Audio, Image, Resource, ResourceLink, Text
+from omni.tool import skill_command, tool
+
+__all__ = [
+    "Audio",
+    "Context",
+    "Failed",
+    "Image",
+    "Resource",
+    "ResourceLink",
+    "Retry",
+    "Text",
+    "skill_command",
+    "tool",
+]

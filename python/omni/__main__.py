@@ -1,0 +1,18 @@
+"""The console script of the wheel, and `python -m omni`."""
+
+import signal
+import sys
+
+from omni import _native
+
+
+def main() -> int:
+    """Run the command line of this process."""
+    # Rust listens for the interrupt itself. Python's own handler would be chained to it and raise
+    # KeyboardInterrupt after a clean shutdown.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return _native.main(sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

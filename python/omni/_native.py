@@ -1,0 +1,40 @@
+"""The one file that knows the Rust half's two names.
+
+Inside the binary it is the built-in module `_omni`; in a wheel it is `omni._omni`. Where there
+is neither, as when a skill's tests run under plain pytest, a small substitute stands in.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+
+class _Substitute:
+    """Enough of the Rust half to import the package and to run tools."""
+
+    __version__ = "0"
+
+    def main(self, argv: list[str]) -> int:
+        print("omni: the Rust half is missing; install the wheel, or run the `omni` binary", file=sys.__stderr__)
+        return 1
+
+    def log(self, level: str, call_id: str | None, text: str) -> None:
+        if sys.__stderr__ is not None:
+            print(f"{level} [{call_id}] {text}" if call_id else f"{level} {text}", file=sys.__stderr__)
+
+
+if TYPE_CHECKING:
+    from omni import _omni as native
+elif "_omni" in sys.builtin_module_names:
+    native = importlib.import_module("_omni")
+else:
+    try:
+        native = importlib.import_module("omni._omni")
+    except ModuleNotFoundError as error:
+        if error.name != "omni._omni":
+            raise
+        native = _Substitute()
+
+log = native.log
+main = native.main
+version = native.__version__

@@ -1,0 +1,122 @@
+"""What a tool knows of the call it serves."""
+
+import os
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Literal, Protocol
+
+from omni import _native
+from omni.errors import Failed
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Native(Protocol):
+    """The Rust side of a call. `omni.testing` has one in Python."""
+
+    @property
+    def workspace(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def session(self) -> str | None: ...
+    @property
+    def call_id(self) -> str: ...
+    def progress(self, done: float, total: float | None, message: str | None) -> None: ...
+    def cancelled(self) -> bool: ...
+
+
+class Context:
+    """The call a tool serves: its folders, its id, and the way to report.
+
+    A tool receives one by naming a parameter of this type, which the model never sees:
+
+    ```python
+    @tool
+    def count(pattern: str, ctx: Context) -> int: ...
+    ```
+
+    All methods may be called from any thread.
+    """
+
+    __slots__ = ("_data", "_native", "_report", "_workspace")
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self._workspace: Path | None = None
+        self._data: Path | None = None
+        self._report: tuple[float, float | None] = (0.0, None)
+
+    @property
+    def workspace(self) -> Path:
+        """The folder the assistant works in."""
+        if self._workspace is None:
+            self._workspace = Path(self._native.workspace)
+        return self._workspace
+
+    @property
+    def data(self) -> Path:
+        """The skill's own folder for what it keeps between calls, made when first asked for."""
+        if self._data is None:
+            data = Path(self._native.data)
+            data.mkdir(parents=True, exist_ok=True)
+            self._data = data
+        return self._data
+
+    @property
+    def session(self) -> str | None:
+        """The conversation the call belongs to, if any."""
+        return self._native.session
+
+    @property
+    def call_id(self) -> str:
+        """The id of this call, as in the events and in the log."""
+        return self._native.call_id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call was called off: stop, clean up, and return or raise."""
+        return self._native.cancelled()
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Report how much is done, of how much if known. Counts as a sign of life."""
+        self._report = (done, total)
+        self._native.progress(done, total, message)
+
+    def heartbeat(self) -> None:
+        """Give a sign of life, so that a long silent step is not taken for a hang.
+
+        It repeats the last report of progress.
+        """
+        self._native.progress(*self._report, None)
+
+    def log(self, level: Level, text: str) -> None:
+        """Write to the program's log, under this call's id."""
+        _native.log(level, self.call_id, text)
+
+    def resolve(self, path: str | os.PathLike[str], *, must_exist: bool = False) -> Path:
+        """Return the real, absolute form of a path inside the workspace.
+
+        A relative path starts at the workspace; `~` is an ordinary character. `..` and symbolic
+        links are followed first, those of a parent of a file yet to be made too, so that what
+        is returned lies inside the workspace for certain.
+
+        Raises `Failed` when it leads outside, or when nothing is there and `must_exist` is set.
+        """
+        text = os.fspath(path)
+        if "\0" in text:
+            raise Failed(f"{text!r} is no path: it contains a NUL character")
+        root = os.path.realpath(self._native.workspace)
+        try:
+            real = os.path.realpath(os.path.join(root, text))
+        except ValueError as error:
+            raise Failed(f"{text!r} is no path: {error}") from None
+        if real != root and not real.startswith(os.path.join(root, "")):
+            raise Failed(f"`{text}` leads to `{real}`, outside the workspace `{root}`; give a path inside it")
+        if must_exist and not os.path.lexists(real):
+            raise Failed(f"there is no `{text}` in the workspace `{root}`")
+        return Path(real)
+
+
+current: ContextVar[Context | None] = ContextVar("omni_context", default=None)
+"""The context of the call that is running here. What it prints is logged under its id."""

@@ -1,0 +1,27 @@
+"""What a tool raises, by who acts next.
+
+```text
+BaseException
+├── ToolCancelled    nobody: the call was called off while the tool ran
+└── Exception
+    ├── Retry        the model: the arguments can be mended, the sentence says how
+    ├── Failed       nobody: it cannot be done, the model is told and moves on
+    └── any other    the author: traceback to the log, one neutral sentence to the model
+```
+"""
+
+
+class Retry(Exception):
+    """The model can correct itself: the message says what to change."""
+
+
+class Failed(Exception):
+    """It cannot be done: the message says what was attempted, on what, and why not."""
+
+
+class ToolCancelled(BaseException):
+    """The call was cancelled.
+
+    It is no `Exception`, so that `except Exception` in a tool does not swallow it. It may
+    surface at any line of a tool that runs in a thread.
+    """

@@ -1,0 +1,371 @@
+"""What Rust calls. Plain values cross here, and one `Handle` per tool."""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any, Protocol, TypeAlias
+
+from pydantic import ValidationError
+
+from omni import lines, schema, skill
+from omni.context import Context, current
+from omni.result import Plain, plain
+from omni.tool import ATTRIBUTE, Options
+
+Description: TypeAlias = dict[str, Any]
+
+_LONGEST_TRACEBACK = 16 * 1024
+_OWN_FILES = {__file__, skill.__file__}
+_GRACE = 5.0
+"""Seconds that tools get to finish after they were cancelled because everything stops."""
+
+
+class Handle:
+    """One tool, ready to be called.
+
+    Called with arguments and a context it returns the plain result, or a coroutine for it when
+    `is_async`. It raises `Retry`, `Failed`, `ToolCancelled`, `asyncio.CancelledError`, and whatever
+    else the tool raises, which means the tool is broken.
+    """
+
+    __slots__ = ("_call", "is_async", "name", "wants_context")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        signature = schema.read(function)
+        self.name = name
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.wants_context = signature.context is not None
+        self._call = (_asynchronous if self.is_async else _synchronous)(name, function, signature)
+
+    def __call__(self, arguments: dict[str, Any], context: Context | None = None) -> Any:
+        return self._call(arguments, context)
+
+
+def describe(skill_name: str, folder: str, file: str) -> Description:
+    """Import one script and say what tools it has.
+
+    Returns `{"tools": [...], "problem": None}`. Whatever the script does wrong is told in
+    `problem`, with file, line and message; the tools that are fine are listed all the same.
+    """
+    try:
+        module = skill.load(skill_name, folder, file)
+    except BaseException as error:  # a stranger's code runs here, `sys.exit()` included
+        return {"tools": [], "problem": _problem(error, folder, file)}
+    tools: list[Description] = []
+    problem: Description | None = None
+    lines_by_name: dict[str, int] = {}
+    for function, options in _functions(module).values():
+        line = inspect.unwrap(function).__code__.co_firstlineno
+        try:
+            tool = _describe(skill_name, file, function, options, line)
+        except Exception as error:
+            problem = problem or {"file": file, "line": line, "message": str(error)}
+            continue
+        other = lines_by_name.setdefault(tool["name"], line)
+        if other != line:
+            message = f"there is another tool `{tool['name']}` in line {other}"
+            problem = problem or {"file": file, "line": line, "message": message}
+            continue
+        tools.append(tool)
+    tools.sort(key=lambda tool: int(tool["line"]))
+    return {"tools": tools, "problem": problem}
+
+
+_handles: dict[tuple[str, str, str, str], Handle] = {}
+
+
+def resolve(skill_name: str, folder: str, file: str, function: str) -> Handle:
+    """Return the handle of a tool function, loading its script if it must.
+
+    Handles are kept until `forget`. Raises what loading raises, and `LookupError` when the script
+    has no such tool.
+    """
+    key = (skill_name, folder, file, function)
+    handle = _handles.get(key)
+    if handle is None:
+        functions = _functions(skill.load(skill_name, folder, file))
+        if function not in functions:
+            raise LookupError(f"`{file}` of skill `{skill_name}` has no tool function `{function}`")
+        found, options = functions[function]
+        handle = _handles[key] = Handle(_name(skill_name, found, options), found)
+    return handle
+
+
+def forget(skill_name: str) -> None:
+    """Drop a skill's handles and modules: the next `describe` or `resolve` reads its files anew.
+
+    Calls under way finish on the old code.
+    """
+    for key in [key for key in _handles if key[0] == skill_name]:
+        _handles.pop(key, None)
+    skill.forget(skill_name)
+
+
+def format_broken(error: BaseException) -> str:
+    """Render a traceback for the log, without the frames of this package's machinery."""
+    told = traceback.TracebackException.from_exception(error)
+    pending: list[traceback.TracebackException] = [told]
+    seen: set[int] = set()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        kept = [frame for frame in part.stack if frame.filename not in _OWN_FILES and not _is_import(frame)]
+        part.stack = traceback.StackSummary.from_list(kept)
+        pending += [other for other in (part.__cause__, part.__context__) if other is not None]
+        pending += part.exceptions or []
+    text = "".join(told.format())
+    if len(text) > _LONGEST_TRACEBACK:
+        half = _LONGEST_TRACEBACK // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    return text
+
+
+def install() -> None:
+    """Prepare the interpreter: what tools print becomes lines of the log.
+
+    Called once at its start. Standard output may carry a protocol, so nobody prints there; the
+    standard input is the same protocol's and reads as empty.
+    """
+    lines.install()
+
+
+class Ticket(Protocol):
+    """Rust's end of one asynchronous call."""
+
+    @property
+    def id(self) -> int: ...
+    def done(self, result: Plain) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Jobs(Protocol):
+    """Rust's queue of asynchronous calls."""
+
+    def fileno(self) -> int:
+        """The eventfd that is readable when there is something to do."""
+
+    def drain(self) -> list[tuple[Ticket, Handle, dict[str, Any], Context | None]]:
+        """Take all that wait."""
+
+    def cancelled(self) -> list[int]:
+        """Take the ids of the calls that were cancelled."""
+
+    def stopping(self) -> bool:
+        """Whether to end, after cancelling what is left."""
+
+
+def serve(native: Jobs) -> None:
+    """Run asynchronous tools on this thread until `native` says stop.
+
+    Every ticket that was drained is answered exactly once, the last ones with
+    `asyncio.CancelledError`.
+    """
+    loop = asyncio.new_event_loop()
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    asyncio.set_event_loop(loop)
+    server = _Server(native, loop)
+    loop.add_reader(native.fileno(), server.ready)
+    try:
+        server.ready()
+        _run(loop, server.stopped)
+        server.cancel()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            _run(loop, asyncio.ensure_future(asyncio.wait(left, timeout=_GRACE), loop=loop))
+        server.abandon()
+        _run(loop, asyncio.ensure_future(loop.shutdown_asyncgens(), loop=loop))
+    finally:
+        loop.remove_reader(native.fileno())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Server:
+    """The calls that run on one loop."""
+
+    def __init__(self, native: Jobs, loop: asyncio.AbstractEventLoop) -> None:
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        self._native = native
+        self._loop = loop
+        self._running: dict[int, tuple[asyncio.Task[None], Ticket]] = {}
+
+    def ready(self) -> None:
+        """Take what waits."""
+        # Cancellations come first: one read here whose call is still in the queue is met below, one that
+        # comes later wakes us again.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._native.fileno(), 8)
+        stopping = self._native.stopping()
+        early = set()
+        for number in self._native.cancelled():
+            if number in self._running:
+                self._running[number][0].cancel()
+            else:
+                early.add(number)
+        for ticket, handle, arguments, context in self._native.drain():
+            if stopping or ticket.id in early:
+                ticket.failed(asyncio.CancelledError())
+            else:
+                self._start(ticket, handle, arguments, context)
+        if stopping and not self.stopped.done():
+            self.stopped.set_result(None)
+
+    def cancel(self) -> None:
+        for task, _ in list(self._running.values()):
+            task.cancel()
+
+    def abandon(self) -> None:
+        """Answer for the calls that did not end when they were told to."""
+        for _, ticket in self._running.values():
+            ticket.failed(asyncio.CancelledError())
+        self._running.clear()
+
+    def _start(self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | None) -> None:
+        task = self._loop.create_task(self._play(ticket, handle, arguments, context))
+        if not task.done():
+            self._running[ticket.id] = (task, ticket)
+
+    async def _play(self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | None) -> None:
+        # It answers from inside the task: a done-callback would cost another turn of the loop. Nothing
+        # may escape, because SystemExit from a task ends the loop.
+        try:
+            result = await handle(arguments, context)
+        except BaseException as error:
+            if self._running.pop(ticket.id, None) is not None or not self.stopped.done():
+                ticket.failed(error)
+        else:
+            if self._running.pop(ticket.id, None) is not None or not self.stopped.done():
+                ticket.done(result)
+
+
+def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+    """Run the loop until `future` is done, whatever a stray task or signal throws through it."""
+    while True:
+        try:
+            loop.run_until_complete(future)
+            return
+        except Exception:
+            raise
+        except BaseException:
+            if future.done():
+                return
+
+
+def _synchronous(
+    name: str, function: Callable[..., Any], signature: schema.Signature
+) -> Callable[[dict[str, Any], Context | None], Plain]:
+    validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
+
+    def call(arguments: dict[str, Any], context: Context | None) -> Plain:
+        token = current.set(context)
+        try:
+            try:
+                values = validate(arguments)
+            except ValidationError as error:
+                raise schema.explain(error, signature.input) from None
+            if parameter is not None:
+                values[parameter] = context
+            return plain(function(**values), name, output=output, wrapped=wrapped)
+        finally:
+            if lines.partial:
+                lines.finish(context)
+            current.reset(token)
+
+    return call
+
+
+def _asynchronous(
+    name: str, function: Callable[..., Any], signature: schema.Signature
+) -> Callable[[dict[str, Any], Context | None], Any]:
+    validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
+
+    async def call(arguments: dict[str, Any], context: Context | None) -> Plain:
+        token = current.set(context)
+        try:
+            try:
+                values = validate(arguments)
+            except ValidationError as error:
+                raise schema.explain(error, signature.input) from None
+            if parameter is not None:
+                values[parameter] = context
+            return plain(await function(**values), name, output=output, wrapped=wrapped)
+        finally:
+            if lines.partial:
+                lines.finish(context)
+            current.reset(token)
+
+    return call
+
+
+def _functions(module: ModuleType) -> dict[str, tuple[FunctionType, Options]]:
+    """The tools that are written in this very file, by the name of the function there."""
+    found: dict[str, tuple[FunctionType, Options]] = {}
+    taken: set[int] = set()
+    for key, value in vars(module).items():
+        options = getattr(value, ATTRIBUTE, None) if isinstance(value, FunctionType) else None
+        if isinstance(options, Options) and value.__module__ == module.__name__ and id(value) not in taken:
+            taken.add(id(value))
+            found[key] = (value, options)
+    return found
+
+
+def _name(skill_name: str, function: FunctionType, options: Options) -> str:
+    return f"{skill_name}.{options.name or function.__name__}"
+
+
+def _describe(skill_name: str, file: str, function: FunctionType, options: Options, line: int) -> Description:
+    signature = schema.read(function)
+    return {
+        "name": _name(skill_name, function, options),
+        "title": options.title,
+        "description": options.description or signature.description,
+        "input": signature.input,
+        "output": signature.output,
+        "annotations": {
+            "read_only": options.read_only,
+            "destructive": options.destructive,
+            "idempotent": options.idempotent,
+            "open_world": options.open_world,
+        },
+        "timeout": options.timeout,
+        "examples": list(options.examples),
+        "file": file,
+        "function": function.__name__,
+        "line": line,
+        "is_async": inspect.iscoroutinefunction(function),
+    }
+
+
+def _problem(error: BaseException, folder: str, file: str) -> Description:
+    """Say where in the skill's own files something went wrong."""
+    root = os.path.join(os.path.abspath(folder), "")
+    where, line = file, 1
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(root):
+        where, line = os.path.relpath(str(error.filename), root), error.lineno or 1
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename.startswith(root):
+                where, line = os.path.relpath(frame.filename, root), frame.lineno or 1
+    said = error.msg if isinstance(error, SyntaxError) else _said(error)
+    return {"file": where, "line": line, "message": f"{type(error).__name__}: {said}".rstrip(": ")}
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def _is_import(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith("<frozen importlib")

@@ -1,0 +1,164 @@
+"""What a tool returns, and the plain form in which it crosses to Rust."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+Plain: TypeAlias = "tuple[str | list[dict[str, Any]], Any]"
+"""Content, a text or a list of blocks, and the same as one JSON value where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text among other blocks."""
+
+    text: str
+
+    def plain(self) -> dict[str, Any]:
+        return {"type": "text", "text": clean(self.text)}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture, given as its bytes."""
+
+    data: bytes
+    mime: str = "image/png"
+
+    def plain(self) -> dict[str, Any]:
+        return {"type": "image", "mime": self.mime, "data": _base64(self.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A recording, given as its bytes."""
+
+    data: bytes
+    mime: str = "audio/wav"
+
+    def plain(self) -> dict[str, Any]:
+        return {"type": "audio", "mime": self.mime, "data": _base64(self.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A document with its content, text or bytes."""
+
+    uri: str
+    content: str | bytes
+    mime: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        block: dict[str, Any] = {"type": "resource", "uri": clean(self.uri)}
+        if self.mime is not None:
+            block["mime"] = self.mime
+        if isinstance(self.content, str):
+            block["text"] = clean(self.content)
+        else:
+            block["blob"] = _base64(self.content)
+        return block
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLink:
+    """A pointer to a document, with a short name for it."""
+
+    uri: str
+    name: str
+    mime: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        block = {"type": "resource_link", "uri": clean(self.uri), "name": clean(self.name)}
+        if self.mime is not None:
+            block["mime"] = self.mime
+        return block
+
+
+BLOCKS = (Text, Image, Audio, Resource, ResourceLink)
+
+
+def plain(value: Any, name: str, *, output: dict[str, Any] | None, wrapped: bool) -> Plain:
+    """Bring what tool `name` returned into plain form.
+
+    `output` is its output schema, if it has one, and `wrapped` whether that schema puts the
+    value under `result`. Not-a-number and the infinities become null, bytes inside a structure
+    base64, halves of surrogate pairs U+FFFD.
+
+    Raises `TypeError` when the value has no plain form, or not the promised one.
+    """
+    if output is None:
+        if isinstance(value, str):
+            return clean(str.__str__(value)), None
+        if value is None:
+            return "", None
+        if isinstance(value, BLOCKS):
+            return [value.plain()], None
+        if isinstance(value, list | tuple) and any(isinstance(item, BLOCKS) for item in value):
+            return [_block(item, name) for item in value], None
+    structured = _jsonable(value, name)
+    text = structured if isinstance(structured, str) else _text(structured)
+    if not wrapped and isinstance(structured, dict):
+        return text, structured
+    if output is not None and not wrapped:
+        raise TypeError(f"tool `{name}` returned `{type(value).__name__}`, but its annotation promises an object")
+    return text, {"result": structured}
+
+
+def clean(text: str) -> str:
+    """Replace halves of surrogate pairs, which UTF-8 cannot hold, by U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _block(item: Any, name: str) -> dict[str, Any]:
+    if isinstance(item, BLOCKS):
+        return item.plain()
+    if isinstance(item, str):
+        return Text(item).plain()
+    raise TypeError(f"tool `{name}` returned `{type(item).__name__}` in a list of content blocks")
+
+
+def _jsonable(value: Any, name: str) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"tool `{name}` returned `{type(value).__name__}`; return an Image, Audio or Resource, or text")
+    try:
+        try:
+            structured = _convert(value)
+            _text(structured)
+        except (UnicodeEncodeError, PydanticSerializationError):
+            # Half a surrogate pair in a key stops the first line, in a value the second.
+            structured = _convert(_cleaned(value))
+            _text(structured)
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"tool `{name}` returned `{type(value).__name__}`: {error}") from error
+    return structured
+
+
+def _convert(value: Any) -> Any:
+    return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null")
+
+
+def _text(structured: Any) -> str:
+    return to_json(structured).decode()
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return value if value is None or isinstance(value, int | float) else _cleaned(_convert(value))

@@ -1,0 +1,142 @@
+"""The decorator that makes a function a tool."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ATTRIBUTE = "__omni_tool__"
+"""Where a tool function carries its `Options`."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+_ELSEWHERE = {
+    "category": "group tools by the skill they are in",
+    "variants": "write one tool per variant",
+    "default_variant": "write one tool per variant",
+    "inject_root": "take a parameter `ctx: Context` and use `ctx.workspace`",
+    "inject_settings": "read what you need from the skill's own files",
+    "autowire": "take a parameter `ctx: Context`",
+    "retry_on": "raise `omni.Retry`, or try again inside the function",
+    "max_attempts": "raise `omni.Retry`, or try again inside the function",
+    "cache_ttl": "keep what is worth keeping in `ctx.data`",
+    "error_strategy": "raise `omni.Retry` or `omni.Failed`",
+    "log_level": "use `ctx.log`",
+    "trace_args": "use `ctx.log`",
+    "trace_result": "use `ctx.log`",
+    "trace_timing": "use `ctx.log`",
+    "filter_empty": "return what you mean",
+    "max_result_depth": "return what you mean",
+}
+"""Arguments of the `@skill_command` that others may bring along, and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the decorator was told; `None` where the function itself has the answer."""
+
+    name: str | None
+    title: str | None
+    description: str | None
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+    timeout: float | None
+    examples: tuple[str, ...]
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    title: str | None = None,
+    description: str | None = None,
+    read_only: bool = False,
+    destructive: bool | None = None,
+    idempotent: bool = False,
+    open_world: bool | None = None,
+    timeout: float | None = None,
+    examples: Iterable[str] = (),
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    title: str | None = None,
+    description: str | None = None,
+    read_only: bool = False,
+    destructive: bool | None = None,
+    idempotent: bool = False,
+    open_world: bool | None = None,
+    timeout: float | None = None,
+    examples: Iterable[str] = (),
+    **unknown: Any,
+) -> F | Callable[[F], F]:
+    """Make a function a tool: `@tool`, or `@tool(read_only=True, ...)`.
+
+    The function comes back as it was and can be called as before. Its signature becomes the
+    tool's schema, its docstring the description, its name the tool's name after the skill's.
+
+    - `read_only`: it changes nothing. `destructive`: what it changes may be lost, assumed of
+      everything that is not read-only. `idempotent`: calling it twice is as good as once.
+      `open_world`: it reaches out of this machine, assumed unless it says `False`.
+    - `timeout`: seconds it may take; 0 is no limit, `None` the configured one.
+    - `examples`: sentences a person might say when this tool is wanted. They help to find it
+      and are never sent to a model.
+
+    Raises `TypeError` or `ValueError` at once when an argument is unknown or makes no sense.
+    """
+    for keyword in unknown:
+        hint = f"; {_ELSEWHERE[keyword]}" if keyword in _ELSEWHERE else ""
+        raise TypeError(f"@tool has no argument `{keyword}`{hint}")
+    if function is not None and not callable(function):
+        raise TypeError(f"@tool takes its arguments by keyword, not {function!r}")
+    if name is not None:
+        check_name(name)
+    if read_only and destructive:
+        raise ValueError("a tool cannot be both read-only and destructive")
+    if timeout is not None and (isinstance(timeout, bool) or not 0 <= timeout < float("inf")):
+        raise ValueError(f"a tool's timeout is a number of seconds, or 0 for none: {timeout!r}")
+    if isinstance(examples, str):
+        raise TypeError("a tool's examples are a list of sentences, not one string")
+    options = Options(
+        name=name,
+        title=title,
+        description=description,
+        read_only=read_only,
+        destructive=not read_only if destructive is None else destructive,
+        idempotent=idempotent,
+        open_world=True if open_world is None else open_world,
+        timeout=None if timeout is None else float(timeout),
+        examples=tuple(examples),
+    )
+
+    def mark(function: F) -> F:
+        if not inspect.isfunction(function):
+            raise TypeError(f"@tool marks functions, not {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"tool `{function.__name__}` yields; a tool returns its result once")
+        check_name(options.name or function.__name__)
+        setattr(function, ATTRIBUTE, options)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+skill_command = tool
+"""Another name for `tool`, for skills that know the decorator by it."""
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless `name` can name a tool towards any model."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a tool: letters, digits, `_` and `-`, at most 64, not starting with a digit"
+        )
