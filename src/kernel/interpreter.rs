@@ -66,7 +66,7 @@ fn install(py: Python<'_>) -> PyResult<()> {
 pub fn version() -> Result<String, String> {
     let describe = |py: Python<'_>| -> PyResult<String> {
         let prefix: String = py.import("sys")?.getattr("prefix")?.extract()?;
-        Ok(format!("{} in {prefix}", py.version().split(' ').next().unwrap_or_default()))
+        Ok(format!("{} in {prefix}", Python::version_str().split(' ').next().unwrap_or_default()))
     };
     Python::attach(describe).map_err(|error| error.to_string())
 }
@@ -87,6 +87,8 @@ mod embedded {
 
     use pyo3::ffi;
 
+    use crate::kernel::bridge::_omni;
+
     pub(super) fn initialize() -> Result<(), String> {
         // SAFETY: called once (behind the OnceLock), before any other use of the interpreter
         // by this process; every structure is initialised by CPython before it is read.
@@ -94,6 +96,7 @@ mod embedded {
             if ffi::Py_IsInitialized() != 0 {
                 return Ok(());
             }
+            pyo3::append_to_inittab!(_omni);
             pre_initialize()?;
             let mut config = std::mem::zeroed::<ffi::PyConfig>();
             ffi::PyConfig_InitIsolatedConfig(&mut config);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use pyo3::prelude::*;
-use pyo3::types::PyAnyMethods;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -20,7 +20,7 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Interpreter, bridge};
 use crate::skill::index::{Description, Request};
-use crate::skill::manifest::Problem;
+use crate::skill::manifest::{Problem, Spec, ToolEntry};
 
 /// Time one file has to be imported.
 const IMPORT: Duration = Duration::from_secs(10);
@@ -42,12 +42,52 @@ pub async fn describe(interpreter: Interpreter, requests: Vec<Request>) -> Vec<D
             Ok(mut ready) => ready.ask(&request).await.inspect(|_| worker = Some(ready)),
             Err(reason) => Err(reason),
         };
-        descriptions.push(answer.unwrap_or_else(|reason| Description {
-            tools: Vec::new(),
-            problem: Some(Problem::error(request.file, None, reason)),
-        }));
+        descriptions.push(match answer {
+            Ok(told) => told.into(),
+            Err(reason) => {
+                Description { tools: Vec::new(), problems: vec![Problem::error(request.file, None, reason)] }
+            }
+        });
     }
     descriptions
+}
+
+/// What the child says of a file; the twin of what `omni.kernel.describe` returns.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    tools: Vec<ToldTool>,
+    problem: Option<ToldProblem>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ToldTool {
+    file: String,
+    function: String,
+    line: u32,
+    is_async: bool,
+    #[serde(flatten)]
+    spec: Spec,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ToldProblem {
+    file: String,
+    line: Option<u32>,
+    message: String,
+}
+
+impl From<Told> for Description {
+    fn from(told: Told) -> Self {
+        let entry = |tool: ToldTool| {
+            let ToldTool { file, function, line, is_async, spec } = tool;
+            ToolEntry { file, function, line, is_async, spec }
+        };
+        let problem = |problem: ToldProblem| Problem::error(problem.file, problem.line, problem.message);
+        Self {
+            tools: told.tools.into_iter().map(entry).collect(),
+            problems: told.problem.into_iter().map(problem).collect(),
+        }
+    }
 }
 
 /// A child that waits for requests. Dropping it kills its process group.
@@ -76,7 +116,7 @@ impl Worker {
         }
     }
 
-    async fn ask(&mut self, request: &Request) -> Result<Description, String> {
+    async fn ask(&mut self, request: &Request) -> Result<Told, String> {
         let line = format!("{}\n", json!([request.skill, request.folder, request.file]));
         self.input.write_all(line.as_bytes()).await.map_err(|error| format!("the import ended: {error}"))?;
         let answer = self.read(IMPORT).await?;
@@ -138,7 +178,8 @@ pub fn serve(interpreter: Interpreter) -> Result<(), String> {
             bridge::from_python(&description)
         });
         let description = description.unwrap_or_else(|error| {
-            json!({"tools": [], "problem": Problem::error(&request[2], None, error.to_string())})
+            let problem = ToldProblem { file: request[2].clone(), line: None, message: error.to_string() };
+            json!(Told { tools: Vec::new(), problem: Some(problem) })
         });
         answer(&description).map_err(|error| error.to_string())?;
     }

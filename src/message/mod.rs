@@ -4,11 +4,13 @@
 //! `session`, JSON lines in the faces; nothing here knows of any of those.
 
 pub mod event;
+pub mod spec;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use event::{Event, EventKind};
+pub use spec::Spec;
 
 /// What a face hands to the hub: somebody said something in a session.
 #[derive(Debug, Clone)]

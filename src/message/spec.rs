@@ -1,0 +1,51 @@
+//! What is said of a tool before it is called.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Everything known of a tool before it is called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its own name: `skill.tool`, or `server.tool` for a remote one.
+    pub name: String,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema (2020-12) of its arguments; always of type `object`.
+    pub input: Value,
+    /// JSON Schema of its structured result, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// What a caller may expect of it.
+    #[serde(default)]
+    pub annotations: Annotations,
+    /// Total time it may take, in seconds; `None` is the configured default, 0 no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+    /// Sentences a person might say when this tool is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+}
+
+/// Hints about a tool's effects, with MCP's names and defaults: what says nothing of itself
+/// is taken to change things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Annotations {
+    /// It changes nothing.
+    pub read_only: bool,
+    /// What it changes may be lost.
+    pub destructive: bool,
+    /// Calling it twice is as good as once.
+    pub idempotent: bool,
+    /// It reaches out of this machine.
+    pub open_world: bool,
+}
+
+impl Default for Annotations {
+    fn default() -> Self {
+        Self { read_only: false, destructive: true, idempotent: false, open_world: true }
+    }
+}
