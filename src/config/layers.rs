@@ -263,7 +263,12 @@ fn unknown(key: &[String], origin: Origin) -> ConfigError {
     // A key that stands in the wrong section, or in none, is found by its own name.
     let last = key.last().map_or("", String::as_str);
     let moved = candidates.iter().find(|known| known.rsplit('.').next() == Some(last));
-    let likeness = |known: &String| strsim::jaro_winkler(known, &dotted);
+    // As alike as the least alike part: `model.qqq` is not nearly `model.name`.
+    let likeness = |known: &String| {
+        let parts: Vec<&str> = known.split('.').collect();
+        let alike = key.iter().zip(&parts).map(|(one, other)| strsim::jaro_winkler(one, other));
+        if parts.len() == key.len() { alike.fold(1.0, f64::min) } else { 0.0 }
+    };
     let like = candidates
         .iter()
         .filter(|known| likeness(known) > 0.8)

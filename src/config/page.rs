@@ -111,7 +111,11 @@ fn prose(comment: &[&str]) -> String {
     for line in comment {
         let code = line.strip_prefix("  ");
         if code.is_some() != example {
-            text += if example { "```\n" } else { "```toml\n" };
+            text += match code {
+                Some(code) if code.trim_start().starts_with('[') => "```toml\n",
+                Some(_) => "```text\n",
+                None => "```\n",
+            };
             example = !example;
         }
         text += code.unwrap_or(line);

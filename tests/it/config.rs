@@ -371,6 +371,19 @@ fn what_is_shown_is_toml_without_secrets() {
 }
 
 #[test]
+fn the_workspace_is_where_a_project_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("repo/src/deep");
+    std::fs::create_dir_all(&inner).unwrap();
+    let workspace = || Paths::find(&inner).unwrap().workspace;
+    assert_eq!(workspace(), inner);
+    std::fs::write(folder.path().join("repo/.git"), "gitdir: elsewhere").unwrap();
+    assert_eq!(workspace(), folder.path().join("repo"));
+    std::fs::create_dir(folder.path().join("repo/src/.omni")).unwrap();
+    assert_eq!(workspace(), folder.path().join("repo/src"));
+}
+
+#[test]
 fn a_secret_is_read_where_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
