@@ -1,8 +1,12 @@
 //! Settings: read once, resolved once, trusted afterwards.
 //!
-//! The reference is [`defaults.toml`](https://docs.rs/omni): every key with its default and a
-//! comment. A test holds it equal to these types.
+//! [`DEFAULTS`] is the reference: every key with its default and a comment. A test holds it
+//! equal to these types, and `docs/configuration.md` is made from it.
 
+pub mod environment;
+pub mod error;
+pub mod layers;
+mod page;
 pub mod paths;
 pub mod secret;
 
@@ -11,8 +15,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use error::ConfigError;
+pub use layers::{Loaded, Origin, load};
+pub use page::{reference, show};
 pub use paths::Paths;
 pub use secret::Secret;
+
+/// Every setting with its default and what it means, as TOML.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// Everything that two sensible people might set differently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +44,13 @@ pub struct Config {
     pub store: Store,
     /// What is written to the log.
     pub log: Log,
+}
+
+impl Default for Config {
+    /// What [`DEFAULTS`] says.
+    fn default() -> Self {
+        toml::from_str(DEFAULTS).expect("the defaults are settings; a test reads them")
+    }
 }
 
 /// Which model answers.

@@ -25,7 +25,7 @@ impl Paths {
     pub fn find(current: &Path) -> Result<Self, String> {
         let workspace = workspace(current);
         if let Some(home) = std::env::var_os("OMNI_HOME").filter(|home| !home.is_empty()) {
-            let home = PathBuf::from(home);
+            let home = std::path::absolute(&home).map_err(|error| format!("OMNI_HOME: {error}"))?;
             return Ok(Self {
                 config: home.join("config"),
                 data: home.join("data"),

@@ -14,8 +14,8 @@ pub struct Secret(String);
 /// Why a secret could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The variable is not set, or is not text.
-    #[error("the environment variable `{0}` is not set")]
+    /// The variable is not set, empty, or not text.
+    #[error("the environment variable `{0}`, which holds a secret, is not set; export it and start again")]
     Unset(String),
     /// The file could not be read.
     #[error("cannot read the secret in `{path}`: {reason}")]
@@ -41,7 +41,8 @@ impl Secret {
     /// The value itself. The one way to it, easy to search for.
     pub fn reveal(&self) -> Result<String, SecretError> {
         if let Some(name) = self.0.strip_prefix("env:") {
-            return std::env::var(name).map_err(|_| SecretError::Unset(name.to_owned()));
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            return value.ok_or_else(|| SecretError::Unset(name.to_owned()));
         }
         if let Some(path) = self.0.strip_prefix("file:") {
             let text = std::fs::read_to_string(path)

@@ -150,7 +150,8 @@ impl Sessions {
     /// Adds entries to the end of the log, all or none. They are durable when this returns.
     ///
     /// They must follow what `session` has seen: if another writer was faster, nothing is
-    /// written and the error is [`Error::Moved`].
+    /// written and the error is [`Error::Moved`]. So it is after this future was dropped while
+    /// it committed, because then nobody knows; load the session again.
     pub async fn append(
         &self,
         session: &mut Session,

@@ -52,7 +52,7 @@ pub fn pack(messages: &[Message], budget: usize, estimate: &dyn Fn(&Message) -> 
 /// the truth rather than below. What the provider counts is the truth.
 ///
 /// English prose is four letters to a token and estimated a little above; code, numbers and
-/// JSON are denser; a Chinese, Japanese or Korean letter is a token, an emoji two; a picture
+/// JSON are denser; a Chinese, Japanese or Korean letter is a token, an emoji two or three; a picture
 /// is a constant, whatever its size.
 pub fn estimate(message: &Message) -> usize {
     /// The role and the separators around a message.
@@ -99,7 +99,7 @@ fn text_tokens(text: &str) -> usize {
         '\0'..='\x7f' => 8,
         '\u{80}'..='\u{2fff}' => 8,
         '\u{3000}'..='\u{ffff}' => 14,
-        _ => 24,
+        _ => 30,
     };
     text.chars().map(twelfths).sum::<usize>().div_ceil(12)
 }

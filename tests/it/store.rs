@@ -146,7 +146,9 @@ async fn a_file_that_is_no_database() {
 
 #[tokio::test]
 async fn an_address_that_is_none() {
-    for url in ["mysql://localhost/x", "sqlite:", "sqlite::memory:", "omni.db", "postgres://ann:pw@[/x"] {
+    let passwords =
+        ["postgres://ann:pw@[/x", "mysql://ann:?pw@@host/x", "postgres://[/x?password=pw", "ann:pw@host/db"];
+    for url in ["mysql://localhost/x", "sqlite:", "sqlite::memory:", "omni.db"].into_iter().chain(passwords) {
         let error = Store::open(Some(url), Path::new("/nonexistent")).await.unwrap_err();
         assert!(matches!(error, Error::Url { .. }), "{url}: {error}");
         assert!(!error.to_string().contains("pw"), "{error}");
@@ -179,4 +181,35 @@ async fn a_server_that_allows_reading_alone() {
     sqlx::query("SET TRANSACTION READ ONLY").execute(&mut *write).await.unwrap();
     let refused = sqlx::query("DELETE FROM lease").execute(&mut *write).await.unwrap_err();
     assert!(matches!(store.explain(refused), Error::ReadOnly { .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_hung_up_is_called_again() {
+    let database = Database::postgres();
+    let store = database.open().await;
+    let owner = Owner::new();
+    acquire(&store, &owner, 0).await;
+    let name = database.url.as_deref().and_then(|url| url.split(['/', '?']).nth(3)).unwrap();
+    let hang_up = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    crate::support::postgres::server().sql(&hang_up).unwrap();
+    assert!(matches!(acquire(&store, &owner, 1).await, Acquired::Mine(_)));
+}
+
+#[tokio::test]
+async fn a_database_that_somebody_else_holds_is_busy() {
+    let database = Database::sqlite();
+    let (ours, theirs) = (database.open().await, database.open().await);
+    let held = theirs.write().await.unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..ours.pool().options().get_max_connections() {
+        connections.push(ours.pool().acquire().await.unwrap());
+    }
+    for connection in &mut connections {
+        sqlx::query("PRAGMA busy_timeout = 1").execute(&mut **connection).await.unwrap();
+    }
+    drop(connections);
+    let error = ours.write().await.unwrap_err();
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    drop(held);
+    assert!(matches!(acquire(&ours, &Owner::new(), 0).await, Acquired::Mine(_)));
 }
