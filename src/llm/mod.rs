@@ -1,14 +1,21 @@
 //! Models: one trait, and who is behind it.
 
 pub mod catalog;
+pub mod detect;
 pub mod retry;
 
+mod chain;
 mod convert;
 mod fault;
+mod offline;
 mod provider;
+mod scripted;
 mod watch;
 
+pub use chain::Resilient;
+pub use offline::Offline;
 pub use provider::{Provider, Server};
+pub use scripted::Scripted;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -90,6 +90,8 @@ impl Watch {
             _ => at("/choices/0/finish_reason"),
         };
         if let Some(reason) = reason.and_then(Value::as_str) {
+            // Responses has a word of its own for the limit.
+            let reason = if reason == "max_output_tokens" { "length" } else { reason };
             seen.reason = Some(reason.to_owned());
         }
         seen.ended |= match self.kind {

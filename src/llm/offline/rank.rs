@@ -1,0 +1,195 @@
+//! Which tool a sentence is about. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use bm25::{Embedder, EmbedderBuilder, Scorer, Tokenizer};
+use serde_json::Value;
+
+use crate::llm::ToolDefinition;
+
+/// How much of what a sentence says has to be known to a tool: the share of its words,
+/// rare ones counting more.
+const KNOWN: f32 = 0.5;
+
+/// The tool that `sentence` asks for, if it is clear enough. `plain` is the sentence without
+/// its paths, quotes, numbers and addresses: those are values, not words.
+///
+/// A tool that changes something is only found by the words of its own name.
+pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Option<&'a ToolDefinition> {
+    if let Some(tool) = named(tools, sentence) {
+        return Some(tool);
+    }
+    let query = Words.tokenize(plain);
+    if query.is_empty() {
+        return None;
+    }
+    let books: Vec<String> = tools.iter().map(document).collect();
+    let lines: Vec<&str> = books.iter().map(String::as_str).collect();
+    let embedder: Embedder<u32, Words> = EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
+    let mut scorer = Scorer::<usize, u32>::new();
+    for (place, line) in lines.iter().enumerate() {
+        scorer.upsert(&place, embedder.embed(line));
+    }
+    let asked = embedder.embed(&query.join(" "));
+    let vocabulary = Vocabulary::of(&lines);
+    let mut best: Option<(f32, &ToolDefinition)> = None;
+    for (place, tool) in tools.iter().enumerate() {
+        let Some(score) = scorer.score(&place, &asked) else { continue };
+        let allowed = tool.read_only || says_action(tool, &query);
+        // Strictly better, so the order of the tools settles a draw.
+        if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
+            best = Some((score, tool));
+        }
+    }
+    best.filter(|(score, _)| *score > 0.0).map(|(_, tool)| tool)
+}
+
+/// The words of a text as they are compared: lower case, without endings; the ones that
+/// carry no meaning left out.
+pub fn words(text: &str) -> Vec<String> {
+    Words.tokenize(text)
+}
+
+/// Whether a word says nothing about what is wanted.
+pub fn is_filler(word: &str) -> bool {
+    FILLERS.contains(&word.to_lowercase().as_str())
+}
+
+// `git.status`, `git__status` anywhere, `git status` at the beginning.
+fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
+    let lower = sentence.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(['`', '"', '\'', ',', ':', '?', '!'])).collect();
+    let says = |tool: &&ToolDefinition| {
+        let title = tool.title.to_lowercase();
+        let name = tool.name.to_lowercase();
+        let parts: Vec<&str> = title.split('.').collect();
+        words.iter().any(|word| (*word == title && title.contains('.')) || *word == name)
+            || (parts.len() > 1 && words.starts_with(&parts))
+    };
+    tools.iter().find(says)
+}
+
+// What the tool does, as its name has it: `status` of `git.status`.
+fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
+    let action = tool.title.rsplit('.').next().unwrap_or(&tool.title);
+    let action = split(action).map(|word| stem(&word)).collect::<Vec<_>>();
+    action.iter().all(|word| query.contains(word))
+}
+
+// The name counts most, then what people say, then the description.
+fn document(tool: &ToolDefinition) -> String {
+    let examples = tool.examples.join(" ");
+    let mut text = format!("{0} {0} {0} {1} {1} {2}", tool.title, examples, tool.description);
+    let properties = tool.parameters.get("properties").and_then(Value::as_object);
+    for (name, schema) in properties.into_iter().flatten() {
+        let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+        text.push_str(&format!(" {name} {description}"));
+    }
+    text
+}
+
+struct Vocabulary {
+    documents: Vec<HashSet<String>>,
+    rarity: HashMap<String, f32>,
+    rarest: f32,
+}
+
+impl Vocabulary {
+    fn of(lines: &[&str]) -> Self {
+        let documents: Vec<HashSet<String>> =
+            lines.iter().map(|line| Words.tokenize(line).into_iter().collect()).collect();
+        let mut counts: HashMap<String, f32> = HashMap::new();
+        for word in documents.iter().flatten() {
+            *counts.entry(word.clone()).or_default() += 1.0;
+        }
+        let all = documents.len() as f32;
+        let rarity = |count: f32| (1.0 + (all - count + 0.5) / (count + 0.5)).ln();
+        let rarest = rarity(1.0);
+        let rarity = counts.into_iter().map(|(word, count)| (word, rarity(count))).collect();
+        Self { documents, rarity, rarest }
+    }
+
+    fn share(&self, place: usize, query: &[String]) -> f32 {
+        let weight = |word: &String| self.rarity.get(word).copied().unwrap_or(self.rarest);
+        let known = query.iter().filter(|word| self.documents[place].contains(*word)).map(weight).sum::<f32>();
+        known / query.iter().map(weight).sum::<f32>().max(f32::EPSILON)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Words;
+
+impl Tokenizer for Words {
+    fn tokenize(&self, text: &str) -> Vec<String> {
+        let mut tokens = Vec::new();
+        for word in split(text) {
+            if word.chars().any(is_cjk) {
+                tokens.extend(pairs(&word));
+            } else if !FILLERS.contains(&word.as_str()) {
+                tokens.push(stem(&word));
+            }
+        }
+        tokens
+    }
+}
+
+fn split(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'').map(str::to_lowercase);
+    words.map(|word| word.split('\'').next().unwrap_or_default().to_owned()).filter(|word| !word.is_empty())
+}
+
+// Chinese and Japanese are written without spaces: pairs of characters do instead of words.
+fn pairs(word: &str) -> Vec<String> {
+    let letters: Vec<char> = word.chars().collect();
+    match letters.len() {
+        0 | 1 => vec![word.to_owned()],
+        _ => letters.windows(2).map(|pair| pair.iter().collect()).collect(),
+    }
+}
+
+fn is_cjk(letter: char) -> bool {
+    matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}')
+}
+
+// Crude, and the same on both sides: `changes`, `changed`, `changing` become `chang`.
+fn stem(word: &str) -> String {
+    if !word.is_ascii() || word.len() < 4 {
+        return word.to_owned();
+    }
+    let mut cut = ending(word);
+    if cut.len() > 3 && cut.ends_with('e') {
+        cut.pop();
+    }
+    let mut last = cut.bytes().rev();
+    let doubled = match (last.next(), last.next()) {
+        (Some(one), Some(other)) => one == other && !b"aeiouls".contains(&one),
+        _ => false,
+    };
+    if cut.len() > 3 && doubled {
+        cut.pop();
+    }
+    cut
+}
+
+fn ending(word: &str) -> String {
+    let without = |end: &str, least: usize| word.strip_suffix(end).filter(|rest| rest.len() >= least);
+    if let Some(rest) = without("ies", 2) {
+        return format!("{rest}y");
+    }
+    if let Some(rest) = without("ing", 3).or_else(|| without("ed", 3)) {
+        return rest.to_owned();
+    }
+    let hisses = |rest: &&str| ["ch", "sh", "x", "ss", "z"].iter().any(|end| rest.ends_with(end));
+    if let Some(rest) = without("es", 3).filter(hisses) {
+        return rest.to_owned();
+    }
+    without("s", 3).filter(|rest| !rest.ends_with(['s', 'u', 'i'])).unwrap_or(word).to_owned()
+}
+
+const FILLERS: &[&str] = &[
+    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do",
+    "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if", "in", "into", "is", "it",
+    "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out", "please", "see", "should", "show", "so",
+    "some", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to",
+    "us", "want", "was", "we", "were", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your",
+];
