@@ -27,11 +27,13 @@ def ctx(workspace: Path, tmp_path: Path) -> Context:
 
 @pytest.fixture
 def use(ctx: Context) -> Callable[..., Any]:
-    """Call `skill.function` with arguments."""
+    """Call `skill.tool` with arguments."""
 
     def use(name: str, /, **arguments: Any) -> Any:
-        skill, function = name.split(".")
-        return testing.call(getattr(testing.load(SKILLS / skill), function), ctx, **arguments)
+        skill, _, own = name.partition(".")
+        module = testing.load(SKILLS / skill)
+        function = getattr(module, own, None) or getattr(module, f"{own}_")
+        return testing.call(function, ctx, **arguments)
 
     return use
 

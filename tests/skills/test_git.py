@@ -210,12 +210,12 @@ def test_during_a_merge(use: Use, workspace: Path, git: Git) -> None:
 
 
 def test_a_file_changed_within_the_tick_of_the_index(use: Use, workspace: Path, git: Git) -> None:
-    file = workspace / "a.txt"
-    index = workspace / ".git/index"
-    file.write_text("two\n")
-    # Same size and same time as git remembers: only the age of the index tells that it must look.
+    git("config", "core.trustCTime", "false")
+    file, moment = workspace / "a.txt", 1_700_000_000_000_000_000
+    os.utime(file, ns=(moment, moment))
     git("add", "a.txt")
-    moment = index.stat().st_mtime_ns
+    # Same size and time as git remembers: only the age of the index says that it has to look.
+    os.utime(workspace / ".git/index", ns=(moment, moment))
     file.write_text("six\n")
     os.utime(file, ns=(moment, moment))
     assert "+six" in use("git.propose", message="m")

@@ -230,18 +230,19 @@ def _skip(stream: Any, count: int, ctx: Context) -> bool:
 
 def _lines(stream: Any) -> Iterator[str]:
     while line := stream.readline(_LONGEST_LINE):
-        text = line.decode("utf-8", "replace")
-        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            left = 0
-            while rest := stream.readline(_CHUNK):
-                left += len(rest)
-                if rest.endswith(b"\n") or left > 64 * _CHUNK:
-                    break
-            if left > 1:
-                text = f"{text} [{left} more bytes in this line]\n"
-            elif left:
-                text += "\n"
-        yield text.removeprefix("\ufeff")
+        text = line.decode("utf-8", "replace").removeprefix("\ufeff")
+        if len(line) < _LONGEST_LINE or line.endswith(b"\n"):
+            yield text
+            continue
+        left = 0
+        while rest := stream.readline(_CHUNK):
+            left += len(rest)
+            if rest.endswith(b"\n"):
+                break
+            if left > _MOST_EDITED:
+                yield f"{text} [this line goes on for more than {_MOST_EDITED // 1024 // 1024} MB]\n"
+                return
+        yield f"{text} [{left} more bytes in this line]\n" if left > 1 else text + "\n" * left
 
 
 def _writable(ctx: Context, path: str) -> Path:
@@ -249,7 +250,7 @@ def _writable(ctx: Context, path: str) -> Path:
     inside = file.relative_to(ctx.resolve("."))
     if any(part.casefold() == ".git" for part in inside.parts):
         raise Failed(f"`{path}` belongs to git itself and is left alone")
-    if file.is_dir():
+    if os.path.isdir(file):
         raise Failed(f"`{path}` is a folder, not a file")
     return file
 
