@@ -59,10 +59,10 @@ def describe(skill_name: str, folder: str, file: str) -> Description:
     tools: list[Description] = []
     problem: Description | None = None
     lines_by_name: dict[str, int] = {}
-    for function, options in _functions(module).values():
+    for key, (function, options) in _functions(module).items():
         line = inspect.unwrap(function).__code__.co_firstlineno
         try:
-            tool = _describe(skill_name, file, function, options, line)
+            tool = {**_describe(skill_name, file, function, options), "function": key, "line": line}
         except Exception as error:
             problem = problem or {"file": file, "line": line, "message": str(error)}
             continue
@@ -323,7 +323,7 @@ def _name(skill_name: str, function: FunctionType, options: Options) -> str:
     return f"{skill_name}.{options.name or function.__name__}"
 
 
-def _describe(skill_name: str, file: str, function: FunctionType, options: Options, line: int) -> Description:
+def _describe(skill_name: str, file: str, function: FunctionType, options: Options) -> Description:
     signature = schema.read(function)
     return {
         "name": _name(skill_name, function, options),
@@ -340,8 +340,6 @@ def _describe(skill_name: str, file: str, function: FunctionType, options: Optio
         "timeout": options.timeout,
         "examples": list(options.examples),
         "file": file,
-        "function": function.__name__,
-        "line": line,
         "is_async": inspect.iscoroutinefunction(function),
     }
 
