@@ -11,8 +11,7 @@ use tokio::sync::OnceCell;
 use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::agent::Agent;
-use crate::config::layers::{self, Loaded};
-use crate::config::{self, Paths};
+use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::Hub;
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, interpreter, worker};
@@ -49,7 +48,7 @@ pub enum Error {
     Paths(String),
     /// A settings file, variable or flag is wrong.
     #[error(transparent)]
-    Config(#[from] layers::Error),
+    Config(#[from] ConfigError),
     /// A secret cannot be had.
     #[error("cannot read `{key}`: {reason}")]
     Secret {

@@ -8,23 +8,23 @@ pub mod prompt;
 pub mod turn;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
-use crate::llm::{self, Delta, Model, Reply, Request, ToolDefinition};
+use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
 use crate::message::event::{EventKind, Finished, StopReason};
-use crate::message::{Message, ToolCall, ToolResult};
-use crate::session::{Ended, Entry, Session, Sessions, window};
+use crate::message::{Message, ToolCall};
+use crate::session::{self, Ended, Entry, Session, Sessions, window};
 use crate::tool::{self, Scope, Toolbox};
 
 pub use crate::tool::Consents;
-use turn::{Ask, Step, Turn};
+use turn::{Ask, Ending, Step, Turn};
 
-/// The part of a model's window that an answer may need.
+/// An answer may need this part of a model's window: one fourth.
 const ANSWER: usize = 4;
 
 /// A model with its tools.
@@ -79,23 +79,23 @@ impl Agent {
     /// Plays one turn to its end; the user's message is in `session` already. Whatever
     /// happens, the way it ended is stored and returned.
     pub async fn turn(&self, sessions: &Sessions, session: Session, play: Play) -> Finished {
-        let began = Instant::now();
-        let mut stage = Stage { agent: self, sessions, session, play, spent: 0 };
+        let mut stage = Stage::new(self, sessions, session, play);
         let mut turn = Turn::begin(&self.limits, Duration::ZERO);
         let ending = loop {
             if stage.play.cancel.is_cancelled() {
-                turn.cancelled();
+                turn.cancelled(None);
             }
-            let taken = match turn.next(began.elapsed()) {
+            match turn.next(stage.began.elapsed()) {
                 Step::Ask(ask) => stage.ask(&mut turn, &ask).await,
                 Step::Call(calls) => stage.call(&mut turn, calls).await,
-                Step::Done(ending) => break Ok(ending),
-            };
-            if let Err(error) = taken {
-                break Err(error);
+                Step::Done(ending) => break ending,
+            }
+            if let Err(error) = stage.store(&turn).await {
+                // What cannot be stored must not go on: the next step would stand on nothing.
+                break turn.broken(&error.to_string());
             }
         };
-        stage.end(&turn, ending, began.elapsed()).await
+        stage.end(&turn, ending).await
     }
 
     fn system(&self, session: &Session) -> String {
@@ -115,63 +115,136 @@ struct Stage<'a> {
     play: Play,
     scope: Scope,
     began: Instant,
+    /// How many of the turn's messages are stored.
+    stored: usize,
     /// What the provider counted for the last prompt, over what we had estimated.
     factor: f64,
 }
 
-impl Stage<'_> {
-    /// One model call.
-    async fn ask(&mut self, turn: &mut Turn, ask: &Ask) -> Result<(), session::Error> {
+impl<'a> Stage<'a> {
+    fn new(agent: &'a Agent, sessions: &'a Sessions, session: Session, play: Play) -> Self {
+        let events = play.events.clone();
+        let scope = Scope {
+            session: Some(session.id().to_owned()),
+            turn: Some(play.turn.clone()),
+            workspace: agent.workspace.clone(),
+            cancel: play.cancel.clone(),
+            approver: play.asks.then(|| -> tool::Approver {
+                let events = events.clone();
+                Arc::new(move |approval| events(EventKind::Approval(approval)))
+            }),
+            events: Some(events),
+            consents: play.consents.clone(),
+            whole: false,
+        };
+        Self { agent, sessions, session, play, scope, began: Instant::now(), stored: 0, factor: 1.0 }
+    }
+
+    /// What the model is asked, and how many tokens we take it for.
+    fn request(&self, ask: &Ask) -> (Request, usize) {
+        let system = self.agent.system(&self.session);
+        let tools = if ask.with_tools { self.agent.tools.clone() } else { Arc::default() };
+        let fixed = window::tokens(&system) + tools.iter().map(weight).sum::<usize>();
+        let window = self.agent.model.window();
+        let room = ((window - window / ANSWER) as f64 / self.factor) as usize;
+        let mut messages = self.session.messages.clone();
+        messages.extend(ask.extra.as_ref().map(|extra| Message::user(format!("[note from omni: {extra}]"))));
+        let packed = window::pack(&messages, room.saturating_sub(fixed), &window::estimate);
+        let estimate = fixed + packed.messages.iter().map(window::estimate).sum::<usize>();
+        (Request { system, messages: packed.messages, tools }, estimate)
+    }
+
+    /// One model call. It ends with an answer, a failure, the turn's cancellation or its time.
+    async fn ask(&mut self, turn: &mut Turn, ask: &Ask) {
         let (request, estimate) = self.request(ask);
         let partial = Arc::new(Mutex::new(String::new()));
-        let sink = self.sink(partial.clone());
+        let sink = sink(self.play.events.clone(), partial.clone());
         let cancel = self.play.cancel.clone();
-        let reply = tokio::select! {
-            reply = self.agent.model.reply(&request, &*sink) => Some(reply),
-            () = cancel.cancelled() => None,
-            () = tokio::time::sleep(self.left()) => None,
-        };
-        let partial = std::mem::take(&mut *partial.lock().expect("no panic while held"));
-        match reply {
-            Some(Ok(reply)) => self.replied(turn, reply, estimate).await,
-            Some(Err(error)) => self.failed(turn, error, partial).await,
-            None => self.stopped(turn, partial).await,
+        let left = turn.deadline().saturating_sub(self.began.elapsed());
+        tokio::select! {
+            reply = self.agent.model.reply(&request, &sink) => match reply {
+                Ok(reply) => {
+                    self.learn(&reply, estimate);
+                    turn.replied(reply);
+                }
+                Err(error) => turn.model_failed(&error),
+            },
+            () = cancel.cancelled() => {
+                let partial = std::mem::take(&mut *partial.lock().expect("no panic while held"));
+                turn.cancelled(Some(Message::assistant(partial)));
+            }
+            // The next step is the end.
+            () = tokio::time::sleep(left) => {}
         }
     }
 
-    async fn replied(&mut self, turn: &mut Turn, reply: Reply, estimate: usize) -> Result<(), session::Error> {
+    /// Corrects the estimate of prompts by what the provider counted.
+    fn learn(&mut self, reply: &Reply, estimate: usize) {
         if let Some(usage) = reply.usage {
             self.factor = (usage.input as f64 / estimate.max(1) as f64).clamp(0.5, 4.0);
             (self.play.events)(EventKind::Usage(usage));
         }
-        let message = turn.replied(reply);
-        self.store(message.map(Entry::Message)).await
-    }
-
-    async fn failed(&mut self, turn: &mut Turn, error: llm::Error, partial: String) -> Result<(), session::Error> {
-        let stop = match &error {
-            llm::Error::Unauthorized { .. } | llm::Error::Setup(_) => StopReason::Unauthorized,
-            _ => StopReason::ModelFailed,
-        };
-        turn.model_failed(stop, error.to_string(), &partial);
-        self.store(said(partial)).await
-    }
-
-    /// The turn was cancelled, or its time is up, in the middle of an answer.
-    async fn stopped(&mut self, turn: &mut Turn, partial: String) -> Result<(), session::Error> {
-        turn.broke_off(&partial);
-        self.store(said(partial)).await
     }
 
     /// One round of tool calls.
-    async fn call(&mut self, turn: &mut Turn, calls: Vec<ToolCall>) -> Result<(), session::Error> {
-        let results = self.agent.toolbox.call_all(calls, &self.scope).await;
-        turn.called(results.clone());
-        self.store(Some(Entry::Message(Message::results(results)))).await
+    async fn call(&mut self, turn: &mut Turn, calls: Vec<ToolCall>) {
+        turn.called(self.agent.toolbox.call_all(calls, &self.scope).await);
     }
 
-    async fn store(&mut self, entry: Option<Entry>) -> Result<(), session::Error> {
-        let entries = entry.into_iter().collect();
-        self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await
+    /// Stores what the turn has added to the conversation.
+    async fn store(&mut self, turn: &Turn) -> Result<(), session::Error> {
+        let added = &turn.messages()[self.stored..];
+        let entries = added.iter().cloned().map(Entry::Message).collect();
+        self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await?;
+        self.stored = turn.messages().len();
+        Ok(())
     }
+
+    /// Stores how the turn ended.
+    async fn end(&mut self, turn: &Turn, ending: Ending) -> Finished {
+        let Ending { text, stop, error, rounds, tool_calls, usage } = ending;
+        let milliseconds = self.began.elapsed().as_secs_f64() * 1000.0;
+        let mut finished = Finished { text, stop, error, usage, rounds, tool_calls, milliseconds };
+        let mut stored = self.store(turn).await;
+        if stored.is_ok() {
+            let entries = vec![Entry::TurnEnded(Ended::from(&finished))];
+            stored = self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await;
+        }
+        if let Err(error) = stored {
+            tracing::error!(session = self.session.id(), "the end of a turn was not stored: {error}");
+            finished.error.get_or_insert(error.to_string());
+            finished.stop = StopReason::Failed;
+        }
+        finished
+    }
+}
+
+/// Passes pieces of an answer on as events, and keeps them in case it breaks off.
+fn sink(events: tool::Events, partial: Arc<Mutex<String>>) -> impl Fn(Delta) + Send + Sync {
+    move |delta| {
+        events(match delta {
+            Delta::Text(text) => {
+                partial.lock().expect("no panic while held").push_str(&text);
+                EventKind::Text { text }
+            }
+            Delta::Reasoning(text) => EventKind::Reasoning { text },
+            Delta::Notice(text) => EventKind::Notice { text },
+        });
+    }
+}
+
+fn definition(tool: &tool::Definition) -> ToolDefinition {
+    ToolDefinition {
+        name: tool.wire.clone(),
+        title: tool.name.clone(),
+        description: tool.description.clone(),
+        parameters: tool.parameters.clone(),
+        examples: tool.examples.clone(),
+        read_only: tool.read_only,
+    }
+}
+
+/// Tokens of a tool's definition, estimated.
+fn weight(tool: &ToolDefinition) -> usize {
+    window::tokens(&tool.name) + window::tokens(&tool.description) + window::tokens(&tool.parameters.to_string())
 }

@@ -45,7 +45,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
                 let incoming = Incoming { session: session.clone(), message: Message::user(question) };
                 let running = hub.submit(incoming, true).await?;
                 session = Some(running.session.clone());
-                lane = Some(running.lane());
+                lane = Some(running.lane.clone());
                 watch(running, screen).await?;
             }
         }

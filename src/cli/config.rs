@@ -3,7 +3,7 @@
 use super::error::{Failure, code};
 use super::ui::Screen;
 use crate::app::App;
-use crate::config::layers;
+use crate::config;
 
 /// Show the settings in force.
 #[derive(Debug, clap::Subcommand)]
@@ -21,7 +21,7 @@ pub(super) enum Config {
 pub(super) fn run(command: Config, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match command {
         Config::Show { .. } if screen.json => screen.value(&app.loaded.config)?,
-        Config::Show { origin } => screen.print(&layers::show(&app.loaded, origin))?,
+        Config::Show { origin } => screen.print(&config::show(&app.loaded, origin))?,
         Config::Paths => {
             let paths = &app.paths;
             let rows = [

@@ -7,7 +7,6 @@ use super::skill::told;
 use super::ui::Screen;
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
-use crate::llm::Model;
 
 /// One line of the report.
 struct Finding {

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::app;
+use crate::hub;
 use crate::message::event::StopReason;
 use crate::{llm, session, store, tool};
 
@@ -61,6 +62,14 @@ impl From<app::Error> for Failure {
             app::Error::Store(error) => error.into(),
             app::Error::Model(error) => error.into(),
             other => Self::new(code::SETUP, other.to_string()),
+        }
+    }
+}
+
+impl From<hub::Error> for Failure {
+    fn from(error: hub::Error) -> Self {
+        match error {
+            hub::Error::Session(error) => error.into(),
         }
     }
 }

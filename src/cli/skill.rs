@@ -38,7 +38,7 @@ pub(super) enum Skill {
 pub(super) async fn run(command: Skill, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match command {
         Skill::List => list(&*app.manifest().await?, screen),
-        Skill::Check => check(&app.manifest_again().await, screen),
+        Skill::Check => check(&*app.manifest_again().await, screen),
         Skill::Trust { name } => {
             app.catalog().trust(&name).map_err(failure)?;
             screen.remark(&format!("`{name}` may run as it is now; when it changes, you will be asked again"));

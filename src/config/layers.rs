@@ -98,6 +98,20 @@ pub fn load(
     Ok(Loaded { config, origins })
 }
 
+/// Reads `KEY=VALUE` as it is typed on a command line: the value as TOML where the setting is
+/// no text, as it stands where it is.
+pub fn flags(typed: &[String]) -> Result<Vec<(String, Value)>, ConfigError> {
+    let flag = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let path: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
+        match place(&path) {
+            Place::Value(default) => Ok((key.trim().to_owned(), environment::value(value, default.is_str()))),
+            _ => Err(unknown(&path, Origin::Flag)),
+        }
+    };
+    typed.iter().map(flag).collect()
+}
+
 /// Every key that the defaults have.
 pub(super) fn known_keys() -> Vec<String> {
     let keys = |(section, values): (&String, &Value)| -> Vec<String> {

@@ -40,9 +40,10 @@ pub struct Hub {
     shutdown: Shutdown,
 }
 
-/// What outlives a turn of a session in this process.
+/// What outlives a turn of a session in this process. A face that holds it across turns keeps
+/// what was agreed to "always".
 #[derive(Default)]
-struct Lane {
+pub struct Lane {
     turn: tokio::sync::Mutex<()>,
     consents: Arc<crate::agent::Consents>,
 }
@@ -57,8 +58,8 @@ pub struct Running {
     pub events: Events,
     /// Ends it early; what it had is kept.
     pub cancel: CancellationToken,
-    /// Keeps the session's consents while the face holds it.
-    _lane: Arc<Lane>,
+    /// The lane of its session.
+    pub lane: Arc<Lane>,
 }
 
 /// Why a message was not accepted.
@@ -88,7 +89,7 @@ impl Hub {
         let (outbox, events) = Outbox::new(id.clone(), turn.clone());
         let lane = self.lane(&id);
         let running =
-            Running { session: id.clone(), turn: turn.clone(), events, cancel: cancel.clone(), _lane: lane.clone() };
+            Running { session: id.clone(), turn: turn.clone(), events, cancel: cancel.clone(), lane: lane.clone() };
         let hub = self.clone();
         let play = Play {
             turn,
@@ -120,18 +121,22 @@ impl Hub {
             alone = lane.turn.lock() => alone,
             () = play.cancel.cancelled() => return events(EventKind::Finished(cancelled())),
         };
-        let finished = match self.claim(id, &play).await {
-            Ok(lease) => {
-                let finished = self.held(id, play, &lease).await;
-                if let Err(error) = lease::release(&self.store, &lease).await {
-                    tracing::warn!(session = id, "the lease of a session stays until it ends: {error}");
-                }
-                finished
-            }
-            Err(finished) => finished,
-        };
+        let finished = self.leased(id, play).await;
         drop(alone);
         events(EventKind::Finished(finished));
+    }
+
+    /// Plays the turn while the session is leased.
+    async fn leased(&self, id: &str, play: Play) -> Finished {
+        let lease = match self.claim(id, &play).await {
+            Ok(lease) => lease,
+            Err(finished) => return finished,
+        };
+        let finished = self.held(id, play, &lease).await;
+        if let Err(error) = lease::release(&self.store, &lease).await {
+            tracing::warn!(session = id, "the lease of a session stays until it ends: {error}");
+        }
+        finished
     }
 
     /// Plays the turn while the lease is kept alive; a lease that is lost ends it.

@@ -66,23 +66,23 @@ fn part_tokens(part: &Part) -> usize {
     /// Around a call or a result: its id, the name of each field.
     const FRAME: usize = 16;
     match part {
-        Part::Text { text } | Part::Reasoning { text } => text_tokens(text),
+        Part::Text { text } | Part::Reasoning { text } => tokens(text),
         Part::Image { .. } => PICTURE,
         Part::Call(call) => {
             let arguments = serde_json::to_string(&call.arguments).unwrap_or_default();
-            FRAME + text_tokens(&call.name) + text_tokens(&arguments)
+            FRAME + tokens(&call.name) + tokens(&arguments)
         }
         Part::Result(result) => {
             let blocks = result.content.iter().map(|block| match block {
-                Block::Text { text } => text_tokens(text),
+                Block::Text { text } => tokens(text),
                 Block::Image { .. } | Block::Audio { .. } => PICTURE,
-                Block::Resource { uri, text: Some(text), .. } => text_tokens(uri) + text_tokens(text),
-                Block::Resource { uri, .. } => text_tokens(uri) + PICTURE,
-                Block::ResourceLink { uri, name, .. } => text_tokens(uri) + text_tokens(name),
+                Block::Resource { uri, text: Some(text), .. } => tokens(uri) + tokens(text),
+                Block::Resource { uri, .. } => tokens(uri) + PICTURE,
+                Block::ResourceLink { uri, name, .. } => tokens(uri) + tokens(name),
             });
             let structured = match (&result.structured, result.content.is_empty()) {
                 // The model sees it only where there is nothing else.
-                (Some(value), true) => text_tokens(&value.to_string()),
+                (Some(value), true) => tokens(&value.to_string()),
                 _ => 0,
             };
             FRAME + blocks.sum::<usize>() + structured
@@ -90,8 +90,8 @@ fn part_tokens(part: &Part) -> usize {
     }
 }
 
-/// Counts in twelfths of a token.
-fn text_tokens(text: &str) -> usize {
+/// Tokens a text may cost, estimated as in [`estimate`]. Counts in twelfths of a token.
+pub fn tokens(text: &str) -> usize {
     let twelfths = |letter: char| match letter {
         'a'..='z' | ' ' => 3,
         'A'..='Z' => 4,

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -293,15 +294,31 @@ impl Toolbox {
     }
 
     async fn call_group(&self, group: Vec<ToolCall>, scope: &Scope, results: &mut Vec<ToolResult>) {
-        let mut prepared = Vec::with_capacity(group.len());
+        let mut running = Vec::with_capacity(group.len());
         for mut call in group {
             let began = Instant::now();
             let arguments = std::mem::replace(&mut call.arguments, Arguments::Object(Map::new()));
             self.report_start(&call, &arguments, scope);
             let ready = self.prepare(call.id.clone(), &call.name, arguments, scope).await;
-            prepared.push((call, began, ready));
+            running.push(self.settle(call, began, ready, scope));
         }
-        let running = prepared.into_iter().map(|(call, began, ready)| async move {
+        let mut running = stream::iter(running).buffered(SIDE_BY_SIDE);
+        while let Some(result) = running.next().await {
+            results.push(result);
+        }
+    }
+
+    /// Runs a call of a group and reports its end.
+    ///
+    /// Boxed: the compiler sees that a stream of these is `Send` only if they have a named type.
+    fn settle<'a>(
+        &'a self,
+        call: ToolCall,
+        began: Instant,
+        ready: Result<Ready<'a>, Error>,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, ToolResult> {
+        Box::pin(async move {
             let outcome = match ready {
                 Ok(ready) => self.run(ready, scope).await,
                 Err(error) => Err(error),
@@ -309,11 +326,7 @@ impl Toolbox {
             let result = result(&call, outcome);
             self.report_end(&call, &result, began, scope);
             result
-        });
-        let mut running = stream::iter(running).buffered(SIDE_BY_SIDE);
-        while let Some(result) = running.next().await {
-            results.push(result);
-        }
+        })
     }
 
     fn report_start(&self, call: &ToolCall, arguments: &Arguments, scope: &Scope) {
