@@ -1,0 +1,4 @@
+//! The mind: plays one turn.
+
+pub mod guard;
+pub mod turn;
