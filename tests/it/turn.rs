@@ -452,6 +452,7 @@ proptest! {
         for (index, message) in messages.iter().enumerate() {
             let wanted: Vec<_> = message.calls().map(|call| (&call.id, &call.name)).collect();
             prop_assert!(wanted.iter().all(|(id, _)| ids.insert((*id).clone())), "an id twice");
+            prop_assert!(wanted.iter().all(|(id, _)| !id.is_empty()), "no id");
             if !wanted.is_empty() {
                 let got: Vec<_> =
                     messages[index + 1].tool_results().map(|result| (&result.call, &result.name)).collect();
