@@ -19,7 +19,11 @@ pub mod extension {
     #[pymodule_export]
     use super::main;
     #[pymodule_export]
-    use crate::kernel::bridge::{NativeContext, log, version};
+    use crate::kernel::bridge::{NativeContext, log};
     #[pymodule_export]
     use crate::kernel::looper::{Jobs, Ticket};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

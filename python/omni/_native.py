@@ -36,5 +36,9 @@ else:
         native = _Substitute()
 
 log = native.log
-main = native.main
 version = native.__version__
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line. The binary's own module has none: there it is the binary itself."""
+    return native.main(argv)

@@ -17,19 +17,13 @@ use crate::tool::{self, Context, Output, Progress};
 #[pymodule]
 pub mod _omni {
     #[pymodule_export]
-    use super::NativeContext;
-    #[pymodule_export]
-    use super::log;
-    #[pymodule_export]
-    use super::version;
+    use super::{NativeContext, log};
     #[pymodule_export]
     use crate::kernel::looper::{Jobs, Ticket};
-}
 
-/// The version of the program.
-#[pyfunction]
-pub fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }
 
 /// Takes a line that a tool printed or logged.

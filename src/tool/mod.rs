@@ -21,7 +21,7 @@ use crate::message::Block;
 
 pub use crate::message::spec::{Annotations, Spec};
 pub use policy::{Policy, Verdict};
-pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, result};
+pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, refused, result};
 
 /// Something that brings tools.
 #[async_trait]
@@ -116,7 +116,7 @@ pub enum Error {
     /// The tool took longer than it may.
     #[error("the tool was stopped after {} s, its time limit", .0.as_secs_f64())]
     Elapsed(Duration),
-    /// The policy or a person refused it.
+    /// The policy or a person refused it. [`refused`] knows a result by these words.
     #[error("refused: {0}")]
     Denied(String),
     /// The turn was cancelled.

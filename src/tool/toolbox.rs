@@ -438,6 +438,13 @@ pub fn result(call: &ToolCall, outcome: Result<Output, Error>) -> ToolResult {
     }
 }
 
+/// Whether a result made by [`result`] tells of a refusal, which no other call will change.
+pub fn refused(result: &ToolResult) -> bool {
+    // The words are those of `Error::Denied`.
+    let first = result.content.first();
+    result.is_error && matches!(first, Some(Block::Text { text }) if text.starts_with("refused: "))
+}
+
 fn specs(sets: &[Arc<dyn Toolset>]) -> Vec<Arc<Spec>> {
     sets.iter().flat_map(|set| set.specs()).collect()
 }

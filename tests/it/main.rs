@@ -15,3 +15,5 @@ mod session;
 mod store;
 /// The toolbox: schemas, policy, time limits, long results.
 mod tool;
+/// One turn as a state machine: limits, circles, and that it always ends.
+mod turn;
