@@ -5,7 +5,7 @@ use super::ui::Screen;
 use crate::app::App;
 
 pub(super) async fn run(app: &App, screen: &Screen) -> Result<u8, Failure> {
-    let manifest = app.manifest().await?;
+    let manifest = app.manifest_again().await;
     let tools: usize = manifest.skills.iter().map(|skill| skill.tools.len()).sum();
     let problems: Vec<_> = manifest.problems().collect();
     if screen.json {
