@@ -152,8 +152,7 @@ impl DerefMut for Write {
     }
 }
 
-/// Where a database is, before it is open.
-#[derive(Debug, Clone)]
+/// Where a database is, before it is open. Not `Debug`: the options hold the password.
 struct Target {
     kind: Kind,
     place: String,
