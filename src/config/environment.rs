@@ -11,6 +11,13 @@ use super::layers::known_keys;
 pub const VARIABLES: &[(&str, &str)] =
     &[("OMNI_HOME", "A folder that takes the place of the configuration, data, state and cache folders.")];
 
+/// The environment of this process, for [`load`](super::load). A variable that is no Unicode is
+/// left out: it can be no setting.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// What the name of a variable says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// A secret, or where to find it: `env:NAME`, `file:PATH`, or the value itself.
 ///
-/// It prints and serialises as stars unless it is a reference, which gives nothing away.
+/// It prints and serialises as stars unless it is a reference, or the path of a SQLite file,
+/// which give nothing away.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -52,14 +53,14 @@ impl Secret {
         Ok(self.0.clone())
     }
 
-    fn is_reference(&self) -> bool {
-        self.0.is_empty() || self.0.starts_with("env:") || self.0.starts_with("file:")
+    fn is_harmless(&self) -> bool {
+        self.0.is_empty() || ["env:", "file:", "sqlite:"].iter().any(|prefix| self.0.starts_with(prefix))
     }
 }
 
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_reference() { &self.0 } else { "****" })
+        f.write_str(if self.is_harmless() { &self.0 } else { "****" })
     }
 }
 

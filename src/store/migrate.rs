@@ -1,6 +1,6 @@
 //! Brings the tables of a database up to date.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{AnyConnection, Connection, Executor, Row};
 
@@ -12,19 +12,19 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("leases", include_str!("migrations/0002_leases.sql")),
 ];
 
-/// Tries of a first start while other processes do the same: switching a new SQLite file to
-/// its write-ahead log needs it alone, and SQLite does not wait for that by itself.
-const TRIES: u32 = 100;
+/// How long a start waits for others that migrate the same database, and how long it pauses in
+/// between: where waiting by itself would be a deadlock, SQLite is busy at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn bring_up_to_date(target: &Target) -> Result<(), Error> {
-    for _ in 1..TRIES {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         match once(target).await {
-            Err(Error::Busy { .. }) => tokio::time::sleep(PAUSE).await,
+            Err(Error::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             done => return done,
         }
     }
-    once(target).await
 }
 
 async fn once(target: &Target) -> Result<(), Error> {

@@ -62,6 +62,7 @@ impl Store {
             .max_connections(CONNECTIONS)
             .acquire_timeout(PATIENCE)
             .after_connect(move |connection, _| Box::pin(tune(target.kind, connection)))
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_with(target.options.clone())
             .await
             .map_err(|error| Error::connecting(&target.place, error))?;
@@ -151,8 +152,7 @@ impl DerefMut for Write {
     }
 }
 
-/// Where a database is, before it is open.
-#[derive(Debug, Clone)]
+/// Where a database is, before it is open. Not `Debug`: the options hold the password.
 struct Target {
     kind: Kind,
     place: String,
@@ -229,6 +229,18 @@ async fn tune(kind: Kind, connection: &mut AnyConnection) -> Result<(), sqlx::Er
         Kind::Postgres => "SET lock_timeout = '10s'",
     };
     connection.execute(settings).await.map(drop)
+}
+
+/// Whether a connection may be used again.
+///
+/// SQLite ends a transaction by itself when the disk is full; the driver's own rollback then
+/// fails, and it would refuse to begin another on this connection for ever. The ping waits for
+/// a rollback that is under way.
+async fn is_clean(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 fn options(url: &str, place: &str) -> Result<AnyConnectOptions, Error> {

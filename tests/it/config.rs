@@ -392,6 +392,7 @@ fn a_secret_is_read_where_it_is() {
     assert_eq!(from_file.reveal().unwrap(), "s3cret");
     assert_eq!(Secret::new("plain").reveal().unwrap(), "plain");
     assert_eq!(format!("{:?}", Secret::new("plain")), "Secret(****)");
+    assert_eq!(Secret::new("sqlite:x.db").to_string(), "sqlite:x.db");
     let missing = Secret::new("env:OMNI_TEST_THAT_IS_NOT_SET").reveal().unwrap_err().to_string();
     assert!(missing.contains("`OMNI_TEST_THAT_IS_NOT_SET`"), "{missing}");
 }

@@ -365,7 +365,10 @@ async fn fill(store: &store::Store, make_room: impl AsyncFnOnce()) {
     assert_eq!(sessions.open(session.id()).await.unwrap(), session);
 
     make_room().await;
-    say(&sessions, &mut session, "is there room now?", 2).await;
+    // More than once: every connection of the pool has to work again.
+    for second in 2..20 {
+        say(&sessions, &mut session, "is there room now?", second).await;
+    }
     assert_eq!(sessions.open(session.id()).await.unwrap(), session);
 }
 
@@ -391,7 +394,7 @@ async fn a_full_disk() {
     let child = kill::child("session::child_fills_a_small_disk");
     let output = std::process::Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=1m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
+        .arg("mount -t tmpfs -o size=2m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
         .arg("sh")
         .arg(child.get_program())
         .args(child.get_args())
@@ -411,7 +414,7 @@ async fn child_fills_a_small_disk() {
     let data =
         std::path::PathBuf::from(std::env::var("OMNI_TEST_DATA").expect("this test is a child of another"));
     let ballast = data.join("ballast");
-    std::fs::write(&ballast, vec![0; 300_000]).unwrap();
+    std::fs::write(&ballast, vec![0; 1_000_000]).unwrap();
     let store = store::Store::open(None, &data).await.unwrap();
     fill(&store, async || std::fs::remove_file(&ballast).unwrap()).await;
     kill::acknowledge("filled");
@@ -497,6 +500,15 @@ fn a_result_of_an_earlier_call_is_not_given_to_a_later_one_of_the_same_id() {
     let repaired = repair(messages);
     let last = repaired.last().unwrap().tool_results().next().unwrap();
     assert_eq!((last.call.as_str(), last.text().as_str(), last.is_error), ("a-2", INTERRUPTED, true));
+}
+
+#[test]
+fn a_result_belongs_to_the_nearest_call_before_it() {
+    let messages = vec![calling(&["a"]), Message::user("again"), calling(&["a"]), results(&["a"])];
+    let repaired = repair(messages);
+    let found: Vec<_> =
+        repaired.iter().flat_map(Message::tool_results).map(|it| (&*it.call, it.is_error)).collect();
+    assert_eq!(found, [("a", true), ("a-2", false)]);
 }
 
 #[test]
@@ -642,6 +654,24 @@ fn a_turn_that_is_too_long_loses_the_text_of_old_results_first() {
     assert_eq!(packed.messages[4], new);
     let text = packed.messages[2].tool_results().next().unwrap().text();
     assert!(text.ends_with("\n[9800 bytes of this result were left out to save room]"), "{text}");
+}
+
+#[test]
+fn a_result_that_a_stub_would_only_lengthen_is_left_whole() {
+    let short = Message::results(vec![result("a", &"x".repeat(210))]);
+    let long = Message::results(vec![result("b", &"y".repeat(4_000))]);
+    let messages = [
+        Message::user("go"),
+        calling(&["a"]),
+        short.clone(),
+        calling(&["b"]),
+        long,
+        calling(&["c"]),
+        results(&["c"]),
+    ];
+    let packed = pack(&messages, 600, &estimate);
+    assert_eq!((packed.messages.len(), packed.shortened), (7, 1));
+    assert_eq!(packed.messages[2], short);
 }
 
 #[test]
