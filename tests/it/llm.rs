@@ -887,3 +887,52 @@ async fn a_wrong_script_says_where() {
     let unmet = ask(&model, &asking("coffee, please")).await.0.expect_err("an error").to_string();
     assert_eq!(unmet, "scripted:s, step 1: the last message should contain `tea`, but it says: coffee, please");
 }
+
+/// Everything that goes over the wire in these tests is read by the vendors' own types.
+#[tokio::test]
+async fn recorded_requests_are_valid_for_the_vendor() {
+    let mut lines = String::new();
+    let mut record = |vendor: &Vendor| {
+        for recorded in vendor.requests() {
+            lines += &format!("{}\n", recorded.line());
+        }
+    };
+    for (kind, name) in DIALECTS {
+        let vendor = Vendor::start().await;
+        let messages = play_two_rounds(&vendor, *kind, name).await;
+        record(&vendor);
+        // The same conversation, told to everybody else.
+        for (other, name) in DIALECTS {
+            let vendor = Vendor::start().await;
+            vendor.answer(Answer::text("ok"));
+            let server = Server { provider: "other".to_owned(), kind: *other, base_url: vendor.url(), key: Some(KEY.to_owned()) };
+            let mut messages = messages.clone();
+            messages.push(Message::of(
+                Role::User,
+                vec![Part::text("and this?"), Part::Image { mime: "image/png".to_owned(), data: "aGk=".to_owned() }],
+            ));
+            let model = Provider::new(server, name, &config::Model { max_output: 500, ..settings() }).expect("a model");
+            ask(&model, &request(messages)).await.0.expect("an answer");
+            record(&vendor);
+        }
+        // A second try without a stream.
+        let vendor = Vendor::start().await;
+        vendor.answer(Answer::text(""));
+        vendor.answer(Answer::text("ok"));
+        let bare = Request { system: String::new(), messages: vec![Message::user("hi")], tools: Arc::from(vec![]) };
+        ask(&model(&vendor, *kind, name), &bare).await.0.expect("an answer");
+        record(&vendor);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("requests.jsonl");
+    std::fs::write(&file, lines).expect("a file");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
+    let checked = std::process::Command::new(&python)
+        .arg(here.join("tests/clients/vendor_requests.py"))
+        .arg(&file)
+        .output()
+        .unwrap_or_else(|error| panic!("no Python at {} ({error}); `make setup` makes one", python.display()));
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success(), "{out}\n{err}");
+}

@@ -1,4 +1,5 @@
 //! The map of the tests: one program, one file per subject.
 
 mod llm;
+mod offline;
 mod support;

@@ -126,7 +126,10 @@ impl<'a> Form<'a> {
         let properties = tool.parameters.get("properties").and_then(Value::as_object);
         let all = properties.into_iter().flat_map(Map::keys).filter(|name| !required.contains(name));
         let names = required.iter().chain(all).cloned().collect();
-        Self { tool, sentence, required, names, arguments: known.clone(), used: vec![false; sentence.values.len()] }
+        // `fs.read` looks like a file, but it is the tool.
+        let is_tool = |found: &Found| matches!(found, Found::Path(text) if *text == tool.title || *text == tool.name);
+        let used = sentence.values.iter().map(is_tool).collect();
+        Self { tool, sentence, required, names, arguments: known.clone(), used }
     }
 
     fn schema(&self, name: &str) -> &'a Value {
@@ -256,7 +259,7 @@ impl<'a> Form<'a> {
 
     // What is left: of a sentence whose values all found a place, only the words between them.
     fn rest(&self) -> Option<String> {
-        if !self.used.iter().any(|used| *used) && !self.arguments.values().any(Value::is_string) {
+        if !self.used.contains(&true) && !self.arguments.values().any(Value::is_string) {
             return self.sentence.rest(&self.vocabulary());
         }
         let mut left = Sentence::read(&self.sentence.plain);
@@ -272,10 +275,11 @@ impl<'a> Form<'a> {
         left.rest(&self.vocabulary())
     }
 
-    // The words that name the tool and its parameters. What people say to it counts only as
-    // far as it is not the value of an example: verbs and the like come first.
+    // The words that name the tool, its parameters and what it does. Of what people say to it
+    // only the first word: the others may be values.
     fn vocabulary(&self) -> HashSet<String> {
         let mut words: HashSet<String> = rank::words(&self.tool.title).into_iter().collect();
+        words.extend(rank::words(&self.tool.description));
         words.extend(self.names.iter().flat_map(|name| rank::words(name)));
         words.extend(self.tool.examples.iter().filter_map(|example| rank::words(example).into_iter().next()));
         words.extend(OPENERS.iter().map(|word| (*word).to_owned()));
@@ -283,8 +287,10 @@ impl<'a> Form<'a> {
     }
 
     fn done(self) -> Filled {
-        let missing = self.required.iter().filter(|name| !self.arguments.contains_key(*name)).cloned().collect();
-        Filled { arguments: self.arguments, missing }
+        let Self { names, required, mut arguments, .. } = self;
+        let missing = required.into_iter().filter(|name| !arguments.contains_key(name)).collect();
+        let in_order = names.into_iter().filter_map(|name| arguments.remove(&name).map(|value| (name, value)));
+        Filled { arguments: in_order.collect(), missing }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bm25::{Embedder, EmbedderBuilder, Scorer, Tokenizer};
 use serde_json::Value;
 
+use super::fill::Sentence;
 use crate::llm::ToolDefinition;
 
 /// How much of what a sentence says has to be known to a tool: the share of its words,
@@ -35,6 +36,7 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     let mut best: Option<(f32, &ToolDefinition)> = None;
     for (place, tool) in tools.iter().enumerate() {
         let Some(score) = scorer.score(&place, &asked) else { continue };
+        let score = score * (1.0 + likeness(tool, &query));
         let allowed = tool.read_only || says_action(tool, &query);
         // Strictly better, so the order of the tools settles a draw.
         if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
@@ -74,6 +76,18 @@ fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
     let action = tool.title.rsplit('.').next().unwrap_or(&tool.title);
     let action = split(action).map(|word| stem(&word)).collect::<Vec<_>>();
     action.iter().all(|word| query.contains(word))
+}
+
+// How close the sentence comes to one that people are known to say: 1 for the same words.
+fn likeness(tool: &ToolDefinition, query: &[String]) -> f32 {
+    let query: HashSet<&String> = query.iter().collect();
+    let shares = tool.examples.iter().map(|example| {
+        let example = Words.tokenize(&Sentence::read(example).plain);
+        let example: HashSet<&String> = example.iter().collect();
+        let all = example.union(&query).count().max(1);
+        example.intersection(&query).count() as f32 / all as f32
+    });
+    shares.fold(0.0, f32::max)
 }
 
 // The name counts most, then what people say, then the description.
@@ -177,6 +191,9 @@ fn ending(word: &str) -> String {
         return format!("{rest}y");
     }
     if let Some(rest) = without("ing", 3).or_else(|| without("ed", 3)) {
+        return rest.to_owned();
+    }
+    if let Some(rest) = without("ly", 4) {
         return rest.to_owned();
     }
     let hisses = |rest: &&str| ["ch", "sh", "x", "ss", "z"].iter().any(|end| rest.ends_with(end));
