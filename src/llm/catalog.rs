@@ -80,7 +80,8 @@ impl Kind {
         }
         let path = url.path().trim_end_matches('/').to_owned();
         let last = path.rsplit('/').next().unwrap_or_default();
-        let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let is_version =
+            last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         let path = match self {
             Self::Ollama => path.trim_end_matches("/v1").trim_end_matches("/api").to_owned(),
             Self::Anthropic if !is_version => format!("{path}/v1"),

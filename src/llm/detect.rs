@@ -163,18 +163,21 @@ impl Search<'_> {
             None => known.map_or(Kind::OpenAi, |known| known.kind),
         };
         let url = configured.map(|provider| provider.base_url.clone()).filter(|url| !url.trim().is_empty());
-        let url = url.or_else(|| self.set(self.url_variable(known?)?)).or_else(|| known.map(|known| known.url.to_owned()));
+        let url = url
+            .or_else(|| self.set(self.url_variable(known?)?))
+            .or_else(|| known.map(|known| known.url.to_owned()));
         let url = url.ok_or_else(|| Error::Setup(format!("`provider.{name}` has no `base_url`")))?;
         let base_url = kind
             .base_url(&url)
             .map_err(|problem| Error::Setup(format!("the address of `{name}` cannot be used: {problem}")))?;
-        let key = match configured.and_then(|provider| provider.api_key.as_ref()).filter(|key| !key.is_empty()) {
-            Some(secret) => {
-                let key = secret.reveal();
-                Some(key.map_err(|error| Error::Setup(format!("the key of `{name}`: {error}")))?)
-            }
-            None => known.and_then(|known| self.set(self.key_variable(known)?)),
-        };
+        let key =
+            match configured.and_then(|provider| provider.api_key.as_ref()).filter(|key| !key.is_empty()) {
+                Some(secret) => {
+                    let key = secret.reveal();
+                    Some(key.map_err(|error| Error::Setup(format!("the key of `{name}`: {error}")))?)
+                }
+                None => known.and_then(|known| self.set(self.key_variable(known)?)),
+            };
         Ok(Server { provider: name.to_owned(), kind, base_url, key })
     }
 
@@ -217,7 +220,10 @@ impl Search<'_> {
         if server.kind == Kind::Ollama {
             let model = ollama_model(&server.base_url).await;
             return model.map(|model| (model, None)).ok_or_else(|| {
-                Error::Setup(format!("no model at {}; pull one, or name it: `{}/MODEL`", server.base_url, server.provider))
+                Error::Setup(format!(
+                    "no model at {}; pull one, or name it: `{}/MODEL`",
+                    server.base_url, server.provider
+                ))
             });
         }
         if known.is_some_and(|known| known.url == server.base_url) {
@@ -241,7 +247,10 @@ impl Search<'_> {
         names.extend(["offline", "scripted:FILE"]);
         names.sort_unstable();
         names.dedup();
-        let nearest = names.iter().map(|known| (strsim::jaro_winkler(name, known), *known)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let nearest = names
+            .iter()
+            .map(|known| (strsim::jaro_winkler(name, known), *known))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         let hint = match nearest {
             Some((likeness, known)) if likeness > 0.8 => format!(" Did you mean `{known}`?"),
             _ => String::new(),
@@ -281,12 +290,15 @@ async fn listed(server: &Server) -> Vec<(String, Option<usize>)> {
     let list = fetch(&format!("{}models", server.base_url), server.key.as_deref(), LISTING_PATIENCE).await;
     let models = list.as_ref().and_then(|list| list.get("data")).and_then(Value::as_array);
     let window = |model: &Value| {
-        let told = ["max_model_len", "context_length", "context_window"].iter().find_map(|key| model.get(key)?.as_u64());
+        let told = ["max_model_len", "context_length", "context_window"]
+            .iter()
+            .find_map(|key| model.get(key)?.as_u64());
         told.and_then(|tokens| usize::try_from(tokens).ok())
     };
-    let named = models.into_iter().flatten().filter_map(|model| {
-        Some((model.get("id").and_then(Value::as_str)?.to_owned(), window(model)))
-    });
+    let named = models
+        .into_iter()
+        .flatten()
+        .filter_map(|model| Some((model.get("id").and_then(Value::as_str)?.to_owned(), window(model))));
     named.collect()
 }
 

@@ -83,7 +83,9 @@ impl Provider {
         let key = server.key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
             let provider = &server.provider;
-            return Err(Error::Setup(format!("the key of `{provider}` has spaces or line breaks in it; copy it anew")));
+            return Err(Error::Setup(format!(
+                "the key of `{provider}` has spaces or line breaks in it; copy it anew"
+            )));
         }
         let client = client(seconds(settings.connect_timeout))
             .map_err(|reason| Error::Setup(format!("cannot start an HTTP client for `{name}`: {reason}")))?;
@@ -231,7 +233,9 @@ impl Inner {
             return Err(self.interrupted(heard, self.source().object(error)));
         }
         if !seen.ended && (seen.frames > 0 || !heard.shows_nothing()) {
-            return Err(self.interrupted(heard, self.source().network("the stream ended before the answer did")));
+            return Err(
+                self.interrupted(heard, self.source().network("the stream ended before the answer did"))
+            );
         }
         if let (0, Some(garbage)) = (seen.frames, &seen.garbage) {
             return Err(self.source().unreadable("the stream is no JSON", garbage));
@@ -366,30 +370,31 @@ impl Inner {
         let source = self.source();
         if let Some(status) = error.status().map(|status| status.as_u16()) {
             let header = |name: &str| error.headers()?.get(name)?.to_str().ok().map(str::to_owned);
-            let milliseconds = header("retry-after-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
-            let wait =
-                milliseconds.or_else(|| retry_after(&header("retry-after")?, SystemTime::now()));
+            let milliseconds =
+                header("retry-after-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
+            let wait = milliseconds.or_else(|| retry_after(&header("retry-after")?, SystemTime::now()));
             return source.status(status, &body(&error), wait);
         }
         match error {
             genai::Error::WebStream { error, .. } => self.transport(error),
-            genai::Error::WebModelCall { webc_error, .. } | genai::Error::WebAdapterCall { webc_error, .. } => {
-                match webc_error {
-                    webc::Error::Reqwest(error) => self.transport(Box::new(error)),
-                    webc::Error::ResponseFailedNotJson { content_type, body } => {
-                        source.unreadable(&format!("the answer is `{content_type}`, no JSON"), &body)
-                    }
-                    webc::Error::ResponseFailedInvalidJson { body, .. } => {
-                        source.unreadable("the answer is broken JSON", &body)
-                    }
-                    other => source.unreadable("the answer could not be read", &other.to_string()),
+            genai::Error::WebModelCall { webc_error, .. }
+            | genai::Error::WebAdapterCall { webc_error, .. } => match webc_error {
+                webc::Error::Reqwest(error) => self.transport(Box::new(error)),
+                webc::Error::ResponseFailedNotJson { content_type, body } => {
+                    source.unreadable(&format!("the answer is `{content_type}`, no JSON"), &body)
                 }
-            }
+                webc::Error::ResponseFailedInvalidJson { body, .. } => {
+                    source.unreadable("the answer is broken JSON", &body)
+                }
+                other => source.unreadable("the answer could not be read", &other.to_string()),
+            },
             genai::Error::ChatResponse { body, .. } => source.object(&body),
             genai::Error::StreamParse { serde_error, .. } => {
                 source.unreadable("the stream is broken", &serde_error.to_string())
             }
-            genai::Error::ChatResponseGeneration { cause, .. } => source.unreadable("the answer makes no sense", &cause),
+            genai::Error::ChatResponseGeneration { cause, .. } => {
+                source.unreadable("the answer makes no sense", &cause)
+            }
             other => source.unreadable("the exchange failed", &other.to_string()),
         }
     }
@@ -419,7 +424,8 @@ impl Heard {
         let (calls, rest): (Vec<_>, Vec<_>) =
             content.into_parts().into_iter().partition(|part| part.as_tool_call().is_some());
         self.answer.content = rest;
-        self.answer.calls = named(calls.into_iter().filter_map(ContentPart::into_tool_call).map(Called::from));
+        self.answer.calls =
+            named(calls.into_iter().filter_map(ContentPart::into_tool_call).map(Called::from));
     }
 }
 
@@ -505,7 +511,8 @@ fn chain(error: &(dyn std::error::Error + 'static), base_url: &str) -> String {
         cause = deeper;
     }
     let host = reqwest::Url::parse(base_url).ok();
-    let host = host.as_ref().and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
+    let host =
+        host.as_ref().and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
     format!("{cause} ({})", host.unwrap_or_default())
 }
 

@@ -96,7 +96,9 @@ impl Watch {
         }
         seen.ended |= match self.kind {
             Kind::Anthropic => at("/type").is_some_and(|kind| kind == "message_stop"),
-            Kind::Responses => at("/type").is_some_and(|kind| kind == "response.completed" || kind == "response.incomplete"),
+            Kind::Responses => {
+                at("/type").is_some_and(|kind| kind == "response.completed" || kind == "response.incomplete")
+            }
             Kind::Ollama => at("/done").is_some_and(|done| done == true),
             _ => reason.is_some(),
         };
@@ -123,7 +125,12 @@ impl Seen {
             name.is_empty() || (call.name == name && !id.is_empty() && call.id == id)
         });
         let place = continued.unwrap_or_else(|| {
-            self.calls.push(Pieces { index, id: id.to_owned(), name: name.to_owned(), arguments: String::new() });
+            self.calls.push(Pieces {
+                index,
+                id: id.to_owned(),
+                name: name.to_owned(),
+                arguments: String::new(),
+            });
             self.calls.len() - 1
         });
         match delta.pointer("/function/arguments") {
@@ -142,7 +149,8 @@ pub fn whole(body: &Value) -> Option<(String, String, Vec<Pieces>, Option<String
     let message = choice.get("message")?;
     let word = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut seen = Seen::default();
-    for (place, call) in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate() {
+    for (place, call) in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate()
+    {
         let mut call = call.clone();
         if let Some(call) = call.as_object_mut() {
             call.insert("index".to_owned(), place.into());

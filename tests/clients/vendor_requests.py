@@ -21,6 +21,9 @@ from openai.types.responses import response_create_params as responses_params
 from pydantic import TypeAdapter, ValidationError
 
 
+adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
 class Wrong(Exception):
     """A request that the vendor would refuse."""
 
@@ -53,10 +56,12 @@ def check_chat(body: dict[str, Any], headers: dict[str, str]) -> None:
     if not headers.get("authorization", "").startswith("Bearer "):
         raise Wrong("no bearer token")
     validate(chat_params.CompletionCreateParamsStreaming if body.get("stream") else chat_params.CompletionCreateParamsNonStreaming, body)
+    # `reasoning_content` is no key of OpenAI's own. Copies of its protocol that send reasoning
+    # want it back under that name, and OpenAI itself never sends any.
     known = {
         "system": {"role", "content", "name"},
         "user": {"role", "content", "name"},
-        "assistant": {"role", "content", "name", "tool_calls", "refusal", "audio", "function_call"},
+        "assistant": {"role", "content", "name", "tool_calls", "refusal", "audio", "function_call", "reasoning_content"},
         "tool": {"role", "content", "tool_call_id"},
     }
     open_calls: list[str] = []
@@ -192,10 +197,12 @@ def check_gemini(body: dict[str, Any], headers: dict[str, str]) -> None:
 
 def validate(kind: Any, body: dict[str, Any]) -> None:
     only(body, set(typing.get_type_hints(kind)), "the request")
-    for part in iterables(TypeAdapter(kind).validate_python(body)):
-        # Pydantic reads iterables lazily: only walking them checks what is inside.
-        for _ in part:
-            pass
+    # Pydantic reads iterables lazily, so they have to be walked, and while the adapter lives.
+    if kind not in adapters:
+        adapters[kind] = TypeAdapter(kind)
+    adapter = adapters[kind]
+    for _ in iterables(adapter.validate_python(body)):
+        pass
 
 
 def iterables(value: Any) -> Iterator[Any]:

@@ -6,8 +6,20 @@ use omni::llm::{Delta, Model, Offline, Request, ToolDefinition};
 use omni::message::{Arguments, Block, Message, Part, Role, ToolCall, ToolResult};
 use serde_json::{Value, json};
 
-fn tool(title: &str, description: &str, parameters: Value, read_only: bool, examples: &[&str]) -> ToolDefinition {
-    let required: Vec<Value> = parameters.as_object().into_iter().flatten().filter(|(_, schema)| schema.get("default").is_none()).map(|(name, _)| json!(name)).collect();
+fn tool(
+    title: &str,
+    description: &str,
+    parameters: Value,
+    read_only: bool,
+    examples: &[&str],
+) -> ToolDefinition {
+    let required: Vec<Value> = parameters
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, schema)| schema.get("default").is_none())
+        .map(|(name, _)| json!(name))
+        .collect();
     ToolDefinition {
         name: title.replace('.', "__"),
         title: title.to_owned(),
@@ -24,25 +36,139 @@ fn tools() -> Arc<[ToolDefinition]> {
     let number = |description: &str, default: i64| json!({ "type": "integer", "description": description, "default": default });
     let flag = |description: &str| json!({ "type": "boolean", "description": description, "default": false });
     Arc::from(vec![
-        tool("fs.read", "Read a text file of the workspace.", json!({ "path": text("The file, relative to the workspace."), "offset": number("First line.", 1), "limit": number("How many lines.", 2000) }), true, &["read README.md", "show the file src/main.rs", "open notes.txt", "print config.toml"]),
-        tool("fs.write", "Create a file or replace all of its content.", json!({ "path": text("The file."), "content": text("All of the new content.") }), false, &["write \"hello\" to greeting.txt"]),
-        tool("fs.edit", "Replace one piece of text in a file.", json!({ "path": text("The file."), "old": text("The text that is there."), "new": text("The text that shall be there.") }), false, &["edit a.txt and replace \"x\" with \"y\""]),
-        tool("fs.list", "List the files and folders in a folder.", json!({ "path": json!({ "type": "string", "description": "The folder.", "default": "." }), "recursive": flag("Whether folders in it are listed too.") }), true, &["list the files", "what is in this folder", "ls src"]),
-        tool("fs.search", "Search the text of files for a pattern.", json!({ "pattern": text("Text or regular expression."), "path": json!({ "type": "string", "description": "Where to search.", "default": "." }), "ignore_case": flag("Whether upper and lower case are the same.") }), true, &["search for TODO", "grep \"fn main\" in src", "find unwrap in the files"]),
-        tool("fs.stat", "Tell size, kind and modification time of a file.", json!({ "path": text("The file or folder.") }), true, &["how big is data.bin", "stat Cargo.toml", "file size of a.txt"]),
-        tool("git.status", "Show which files of the repository are changed, staged or untracked.", json!({}), true, &["what changed", "git status", "are there uncommitted changes"]),
-        tool("git.diff", "Show the changes of the working tree as a diff.", json!({ "path": optional("Only this file or folder."), "staged": flag("Show what is staged.") }), true, &["show the diff", "show me the staged changes", "diff of src/main.rs"]),
-        tool("git.log", "Show the latest commits.", json!({ "limit": number("How many commits.", 10), "author": optional("Only commits by this author.") }), true, &["show the last commits", "git history", "recent commits"]),
-        tool("git.show", "Show one commit with its changes.", json!({ "revision": json!({ "type": "string", "description": "Which commit.", "default": "HEAD" }) }), true, &["show the commit abc123"]),
-        tool("git.branch", "List the branches of the repository.", json!({}), true, &["list the branches", "which branch am I on"]),
-        tool("git.commit", "Commit the staged changes.", json!({ "message": text("The commit message.") }), false, &["commit with message \"fix typo\""]),
-        tool("git.propose", "Propose a commit message for the staged changes.", json!({}), true, &["propose a commit message", "suggest a commit message"]),
-        tool("process.run", "Run a command in the workspace and return its output.", json!({ "command": text("The command line."), "timeout": json!({ "type": "number", "description": "Seconds.", "default": 60 }) }), false, &["run cargo test", "run the command ls -la"]),
-        tool("web.fetch", "Fetch a web page and return it as text.", json!({ "url": json!({ "type": "string", "format": "uri", "description": "The address of the page." }), "format": json!({ "type": "string", "enum": ["markdown", "text", "html"], "description": "How to return the page.", "default": "markdown" }) }), true, &["fetch https://example.com", "download the page https://example.org/a", "get the website"]),
-        tool("time.now", "Tell the current date and time.", json!({ "timezone": json!({ "type": "string", "description": "An IANA name such as Europe/Berlin.", "default": "UTC" }) }), true, &["what time is it", "what is the date today", "现在几点了"]),
-        tool("notes.add", "Add a note.", json!({ "text": text("What to remember."), "tags": json!({ "type": "array", "items": { "type": "string" }, "description": "Words to find it by.", "default": [] }) }), false, &["add a note: buy milk", "add note \"call Anna\""]),
-        tool("notes.search", "Search the notes.", json!({ "query": text("Words to look for.") }), true, &["search my notes for milk", "find the note about Anna"]),
-        tool("notes.list", "List the latest notes.", json!({ "limit": number("How many notes.", 20) }), true, &["list my notes", "show the notes"]),
+        tool(
+            "fs.read",
+            "Read a text file of the workspace.",
+            json!({ "path": text("The file, relative to the workspace."), "offset": number("First line.", 1), "limit": number("How many lines.", 2000) }),
+            true,
+            &["read README.md", "show the file src/main.rs", "open notes.txt", "print config.toml"],
+        ),
+        tool(
+            "fs.write",
+            "Create a file or replace all of its content.",
+            json!({ "path": text("The file."), "content": text("All of the new content.") }),
+            false,
+            &["write \"hello\" to greeting.txt"],
+        ),
+        tool(
+            "fs.edit",
+            "Replace one piece of text in a file.",
+            json!({ "path": text("The file."), "old": text("The text that is there."), "new": text("The text that shall be there.") }),
+            false,
+            &["edit a.txt and replace \"x\" with \"y\""],
+        ),
+        tool(
+            "fs.list",
+            "List the files and folders in a folder.",
+            json!({ "path": json!({ "type": "string", "description": "The folder.", "default": "." }), "recursive": flag("Whether folders in it are listed too.") }),
+            true,
+            &["list the files", "what is in this folder", "ls src"],
+        ),
+        tool(
+            "fs.search",
+            "Search the text of files for a pattern.",
+            json!({ "pattern": text("Text or regular expression."), "path": json!({ "type": "string", "description": "Where to search.", "default": "." }), "ignore_case": flag("Whether upper and lower case are the same.") }),
+            true,
+            &["search for TODO", "grep \"fn main\" in src", "find unwrap in the files"],
+        ),
+        tool(
+            "fs.stat",
+            "Tell size, kind and modification time of a file.",
+            json!({ "path": text("The file or folder.") }),
+            true,
+            &["how big is data.bin", "stat Cargo.toml", "file size of a.txt"],
+        ),
+        tool(
+            "git.status",
+            "Show which files of the repository are changed, staged or untracked.",
+            json!({}),
+            true,
+            &["what changed", "git status", "are there uncommitted changes"],
+        ),
+        tool(
+            "git.diff",
+            "Show the changes of the working tree as a diff.",
+            json!({ "path": optional("Only this file or folder."), "staged": flag("Show what is staged.") }),
+            true,
+            &["show the diff", "show me the staged changes", "diff of src/main.rs"],
+        ),
+        tool(
+            "git.log",
+            "Show the latest commits.",
+            json!({ "limit": number("How many commits.", 10), "author": optional("Only commits by this author.") }),
+            true,
+            &["show the last commits", "git history", "recent commits"],
+        ),
+        tool(
+            "git.show",
+            "Show one commit with its changes.",
+            json!({ "revision": json!({ "type": "string", "description": "Which commit.", "default": "HEAD" }) }),
+            true,
+            &["show the commit abc123"],
+        ),
+        tool(
+            "git.branch",
+            "List the branches of the repository.",
+            json!({}),
+            true,
+            &["list the branches", "which branch am I on"],
+        ),
+        tool(
+            "git.commit",
+            "Commit the staged changes.",
+            json!({ "message": text("The commit message.") }),
+            false,
+            &["commit with message \"fix typo\""],
+        ),
+        tool(
+            "git.propose",
+            "Propose a commit message for the staged changes.",
+            json!({}),
+            true,
+            &["propose a commit message", "suggest a commit message"],
+        ),
+        tool(
+            "process.run",
+            "Run a command in the workspace and return its output.",
+            json!({ "command": text("The command line."), "timeout": json!({ "type": "number", "description": "Seconds.", "default": 60 }) }),
+            false,
+            &["run cargo test", "run the command ls -la"],
+        ),
+        tool(
+            "web.fetch",
+            "Fetch a web page and return it as text.",
+            json!({ "url": json!({ "type": "string", "format": "uri", "description": "The address of the page." }), "format": json!({ "type": "string", "enum": ["markdown", "text", "html"], "description": "How to return the page.", "default": "markdown" }) }),
+            true,
+            &["fetch https://example.com", "download the page https://example.org/a", "get the website"],
+        ),
+        tool(
+            "time.now",
+            "Tell the current date and time.",
+            json!({ "timezone": json!({ "type": "string", "description": "An IANA name such as Europe/Berlin.", "default": "UTC" }) }),
+            true,
+            &["what time is it", "what is the date today", "现在几点了"],
+        ),
+        tool(
+            "notes.add",
+            "Add a note.",
+            json!({ "text": text("What to remember."), "tags": json!({ "type": "array", "items": { "type": "string" }, "description": "Words to find it by.", "default": [] }) }),
+            false,
+            &["add a note: buy milk", "add note \"call Anna\""],
+        ),
+        tool(
+            "notes.search",
+            "Search the notes.",
+            json!({ "query": text("Words to look for.") }),
+            true,
+            &["search my notes for milk", "find the note about Anna"],
+        ),
+        tool(
+            "notes.list",
+            "List the latest notes.",
+            json!({ "limit": number("How many notes.", 20) }),
+            true,
+            &["list my notes", "show the notes"],
+        ),
     ])
 }
 
@@ -52,7 +178,11 @@ fn asking(messages: Vec<Message>) -> Request {
 
 async fn answer(messages: Vec<Message>) -> Message {
     let shown = std::sync::Mutex::new(String::new());
-    let sink = |delta| if let Delta::Text(text) = delta { shown.lock().expect("no panic").push_str(&text) };
+    let sink = |delta| {
+        if let Delta::Text(text) = delta {
+            shown.lock().expect("no panic").push_str(&text)
+        }
+    };
     let reply = Offline.reply(&asking(messages), &sink).await.expect("it always answers");
     assert_eq!(reply.message.text(), *shown.lock().expect("no panic"));
     reply.message
@@ -70,7 +200,11 @@ async fn outcome(sentence: &str) -> String {
         };
     }
     match message.replay {
-        Some(replay) => format!("? {} {}", replay.content["tool"].as_str().expect("a tool").replace("__", "."), replay.content["asked"].as_str().expect("a name")),
+        Some(replay) => format!(
+            "? {} {}",
+            replay.content["tool"].as_str().expect("a tool").replace("__", "."),
+            replay.content["asked"].as_str().expect("a name")
+        ),
         None => "-".to_owned(),
     }
 }
@@ -107,12 +241,18 @@ async fn sentences_find_their_tools() {
         ("search for TODO", r#"fs.search {"pattern":"TODO"}"#),
         ("grep \"fn main\" in src", r#"fs.search {"pattern":"fn main","path":"src"}"#),
         ("search the files for unwrap in src/llm", r#"fs.search {"pattern":"unwrap","path":"src/llm"}"#),
-        ("write \"hello world\" to greeting.txt", r#"fs.write {"path":"greeting.txt","content":"hello world"}"#),
+        (
+            "write \"hello world\" to greeting.txt",
+            r#"fs.write {"path":"greeting.txt","content":"hello world"}"#,
+        ),
         ("edit a.txt and replace \"x\" with \"y\"", r#"fs.edit {"path":"a.txt","old":"x","new":"y"}"#),
         ("run cargo test", r#"process.run {"command":"cargo test"}"#),
         ("run `ls -la`", r#"process.run {"command":"ls -la"}"#),
         ("fetch https://example.com/a?b=c", r#"web.fetch {"url":"https://example.com/a?b=c"}"#),
-        ("download the page https://example.org as html", r#"web.fetch {"url":"https://example.org","format":"html"}"#),
+        (
+            "download the page https://example.org as html",
+            r#"web.fetch {"url":"https://example.org","format":"html"}"#,
+        ),
         ("fetch the website", "? web.fetch url"),
         ("what time is it?", "time.now"),
         ("what's the date today?", "time.now"),
@@ -173,16 +313,28 @@ async fn several_questions_come_one_after_another() {
         messages.extend([asked, Message::user(text)]);
     }
     let call = answer(messages).await.calls().next().expect("a call").clone();
-    assert_eq!(call.arguments, Arguments::from(json!({ "path": "a.txt", "old": "old words", "new": "new words" })));
+    assert_eq!(
+        call.arguments,
+        Arguments::from(json!({ "path": "a.txt", "old": "old words", "new": "new words" }))
+    );
 }
 
 #[tokio::test]
 async fn results_are_shown_as_text() {
     let shown = async |content: &str, structured: Option<Value>, is_error: bool| {
-        let call = ToolCall { id: "call_1".to_owned(), name: "git__status".to_owned(), arguments: Arguments::from(json!({})) };
+        let call = ToolCall {
+            id: "call_1".to_owned(),
+            name: "git__status".to_owned(),
+            arguments: Arguments::from(json!({})),
+        };
         let content = if content.is_empty() { vec![] } else { vec![Block::text(content)] };
-        let result = ToolResult { call: call.id.clone(), name: call.name.clone(), content, structured, is_error };
-        let messages = vec![Message::user("git status"), Message::of(Role::Assistant, vec![Part::Call(call)]), Message::results(vec![result])];
+        let result =
+            ToolResult { call: call.id.clone(), name: call.name.clone(), content, structured, is_error };
+        let messages = vec![
+            Message::user("git status"),
+            Message::of(Role::Assistant, vec![Part::Call(call)]),
+            Message::results(vec![result]),
+        ];
         let message = answer(messages).await;
         assert_eq!(message.calls().count(), 0);
         message.text()
@@ -191,7 +343,10 @@ async fn results_are_shown_as_text() {
     assert_eq!(shown("a\nb", None, false).await, "git.status:\n\na\nb");
     assert_eq!(shown("", None, false).await, "git.status: done");
     assert_eq!(shown("not a repository", None, true).await, "git.status failed: not a repository");
-    assert_eq!(shown(r#"{"branch":"main","changed":2}"#, None, false).await, "git.status:\n\nbranch: main\nchanged: 2");
+    assert_eq!(
+        shown(r#"{"branch":"main","changed":2}"#, None, false).await,
+        "git.status:\n\nbranch: main\nchanged: 2"
+    );
     assert_eq!(shown("", Some(json!(["a", "b"])), false).await, "git.status:\n\n- a\n- b");
     let long = shown(&"x".repeat(10_000), None, false).await;
     assert!(long.ends_with("… (6000 more characters)") && long.len() < 4_200);

@@ -86,7 +86,12 @@ fn resume(request: &Request, pending: Pending, text: &str, sentence: &Sentence) 
     }
 }
 
-fn go_on(request: &Request, tool: &ToolDefinition, sentence: &Sentence, known: &Map<String, Value>) -> Message {
+fn go_on(
+    request: &Request,
+    tool: &ToolDefinition,
+    sentence: &Sentence,
+    known: &Map<String, Value>,
+) -> Message {
     let filled = fill::fill(tool, sentence, known);
     match filled.missing.into_iter().next() {
         Some(missing) => ask(tool, filled.arguments, missing),
@@ -107,9 +112,8 @@ fn call(request: &Request, tool: &ToolDefinition, arguments: Map<String, Value>)
 fn ask(tool: &ToolDefinition, arguments: Map<String, Value>, asked: String) -> Message {
     let mut message = Message::assistant(show::question(tool, &asked));
     let pending = Pending { tool: tool.name.clone(), arguments, asked };
-    message.replay = serde_json::to_value(pending)
-        .ok()
-        .map(|content| Replay { provider: NAME.to_owned(), content });
+    message.replay =
+        serde_json::to_value(pending).ok().map(|content| Replay { provider: NAME.to_owned(), content });
     message
 }
 

@@ -26,7 +26,8 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     }
     let books: Vec<String> = tools.iter().map(document).collect();
     let lines: Vec<&str> = books.iter().map(String::as_str).collect();
-    let embedder: Embedder<u32, Words> = EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
+    let embedder: Embedder<u32, Words> =
+        EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
     let mut scorer = Scorer::<usize, u32>::new();
     for (place, line) in lines.iter().enumerate() {
         scorer.upsert(&place, embedder.embed(line));
@@ -60,7 +61,10 @@ pub fn is_filler(word: &str) -> bool {
 // `git.status`, `git__status` anywhere, `git status` at the beginning.
 fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
     let lower = sentence.to_lowercase();
-    let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(['`', '"', '\'', ',', ':', '?', '!'])).collect();
+    let words: Vec<&str> = lower
+        .split_whitespace()
+        .map(|word| word.trim_matches(['`', '"', '\'', ',', ':', '?', '!']))
+        .collect();
     let says = |tool: &&ToolDefinition| {
         let title = tool.title.to_lowercase();
         let name = tool.name.to_lowercase();
@@ -125,7 +129,8 @@ impl Vocabulary {
 
     fn share(&self, place: usize, query: &[String]) -> f32 {
         let weight = |word: &String| self.rarity.get(word).copied().unwrap_or(self.rarest);
-        let known = query.iter().filter(|word| self.documents[place].contains(*word)).map(weight).sum::<f32>();
+        let known =
+            query.iter().filter(|word| self.documents[place].contains(*word)).map(weight).sum::<f32>();
         known / query.iter().map(weight).sum::<f32>().max(f32::EPSILON)
     }
 }
@@ -204,9 +209,10 @@ fn ending(word: &str) -> String {
 }
 
 const FILLERS: &[&str] = &[
-    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do",
-    "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if", "in", "into", "is", "it",
-    "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out", "please", "see", "should", "show", "so",
-    "some", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to",
-    "us", "want", "was", "we", "were", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your",
+    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could",
+    "did", "do", "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if",
+    "in", "into", "is", "it", "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out",
+    "please", "see", "should", "show", "so", "some", "tell", "than", "that", "the", "their", "them", "then",
+    "there", "these", "they", "this", "those", "to", "us", "want", "was", "we", "were", "what", "when",
+    "where", "which", "who", "will", "with", "would", "you", "your",
 ];
