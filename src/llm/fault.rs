@@ -88,6 +88,8 @@ impl Source<'_> {
             true => without_tags(&text),
             false => text,
         };
+        // A server must not steer the terminal its words end up on.
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some(key) = self.key.filter(|key| key.len() >= 4) {
             line = line.replace(key, "****");

@@ -87,7 +87,7 @@ impl Provider {
                 "the key of `{provider}` has spaces or line breaks in it; copy it anew"
             )));
         }
-        let client = client(seconds(settings.connect_timeout))
+        let client = client(&base_url, seconds(settings.connect_timeout))
             .map_err(|reason| Error::Setup(format!("cannot start an HTTP client for `{name}`: {reason}")))?;
         let window = match settings.window {
             0 => catalog::window(server.kind, model),
@@ -129,21 +129,34 @@ impl Model for Provider {
     }
 
     async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error> {
-        let (sender, mut pieces) = mpsc::channel(PIECES);
         let (inner, request) = (Arc::clone(&self.0), request.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move { inner.exchange(&request, &sender).await });
-        while let Some(piece) = pieces.recv().await {
-            sink(piece);
+        let work = move |pieces| async move { inner.exchange(&request, &pieces).await };
+        supervised(work, sink, self.0.source()).await
+    }
+}
+
+// Runs `work` in a task that ends with this future, and passes on what it has to say.
+async fn supervised<F>(
+    work: impl FnOnce(mpsc::Sender<Delta>) -> F,
+    sink: &Sink<'_>,
+    source: Source<'_>,
+) -> Result<Reply, Error>
+where
+    F: Future<Output = Result<Reply, Error>> + Send + 'static,
+{
+    let (sender, mut pieces) = mpsc::channel(PIECES);
+    let mut task = JoinSet::new();
+    task.spawn(work(sender));
+    while let Some(piece) = pieces.recv().await {
+        sink(piece);
+    }
+    match task.join_next().await {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) if error.is_panic() => {
+            let why = panicked(error.into_panic());
+            Err(source.unreadable("the client could not make sense of the answer", &why))
         }
-        match task.join_next().await {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) if error.is_panic() => {
-                let why = panicked(error.into_panic());
-                Err(self.0.source().unreadable("the client could not make sense of the answer", &why))
-            }
-            _ => Err(self.0.source().network("the request was cancelled")),
-        }
+        _ => Err(source.network("the request was cancelled")),
     }
 }
 
@@ -468,7 +481,7 @@ fn thinks(kind: Kind, model: &str) -> bool {
 
 // Keys travel in headers that reqwest does not know as secrets, so it would carry them to
 // wherever it is sent: redirects are followed on the same host only.
-fn client(connect: Duration) -> Result<Client, String> {
+fn client(base_url: &str, connect: Duration) -> Result<Client, String> {
     let same_host = reqwest::redirect::Policy::custom(|attempt| {
         let stays = attempt.previous().last().is_some_and(|from| from.host_str() == attempt.url().host_str());
         match stays && attempt.previous().len() < 5 {
@@ -476,7 +489,11 @@ fn client(connect: Duration) -> Result<Client, String> {
             false => attempt.stop(),
         }
     });
-    let http = reqwest::Client::builder()
+    let mut http = reqwest::Client::builder();
+    if catalog::is_local(base_url) {
+        http = http.no_proxy();
+    }
+    let http = http
         .connect_timeout(connect)
         .redirect(same_host)
         .user_agent(concat!("omni/", env!("CARGO_PKG_VERSION")))
@@ -532,4 +549,27 @@ fn words(error: Error) -> String {
 fn panicked(payload: Box<dyn std::any::Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_the_client_is_an_unreadable_answer() {
+        let source = Source { provider: "lab", key: None };
+        let work = |pieces: mpsc::Sender<Delta>| async move {
+            let _ = pieces.send(Delta::Text("so far".to_owned())).await;
+            panic!("index out of bounds")
+        };
+        let shown = std::sync::Mutex::new(Vec::new());
+        let sink = |delta| shown.lock().expect("no panic").push(delta);
+        match supervised(work, &sink, source).await {
+            Err(Error::Unreadable { message, .. }) => {
+                assert!(message.contains("index out of bounds"), "{message}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(*shown.lock().expect("no panic"), [Delta::Text("so far".to_owned())]);
+    }
 }

@@ -464,6 +464,8 @@ async fn a_status_becomes_the_error_that_says_who_acts() {
         let until =
             wait(told(Answer::status(429, "slow").header("retry-after", &date)).await).expect("a time");
         assert!((2900..=3000).contains(&until.as_secs()), "{until:?}");
+        let steering = told(Answer::status(500, "\u{1b}[2Jgone")).await.to_string();
+        assert!(!steering.contains('\u{1b}'), "{steering:?}");
         let long = told(Answer::status(500, &"long ".repeat(1000))).await;
         assert!(matches!(long, Error::Unavailable { message, .. } if message.chars().count() <= 300));
         assert!(matches!(
@@ -844,6 +846,9 @@ async fn a_base_url_without_a_key_counts_and_its_first_model_is_taken() {
     let silent = Vendor::start().await;
     let usual = find(&[("OPENAI_BASE_URL", &silent.openai_url())], "", "").await.expect("a model");
     assert!(usual.model.starts_with("openai/gpt"), "{usual:?}");
+    let secret = url.replace("http://", "http://me:secret@");
+    let hidden = find(&[("OPENAI_BASE_URL", &secret)], "", "openai/m").await.expect("a model");
+    assert_eq!(hidden.address, Some(format!("{url}/")));
     let lab = format!("[lab]\nbase_url = \"{url}\"");
     let lab = find(&[NOBODY], &lab, "lab/org/model").await.expect("a model");
     assert_eq!(lab.model, "lab/org/model");
@@ -856,6 +861,8 @@ async fn what_cannot_work_is_said_with_the_way_out() {
     };
     let unknown = told(&[], "", "antropic/claude").await;
     assert!(unknown.contains("Did you mean `anthropic`?") && unknown.contains("openrouter"), "{unknown}");
+    let bare = told(&[], "", "gpt-4o").await;
+    assert!(bare.contains("`openai/gpt-4o`"), "{bare}");
     let keyless = told(&[], "", "groq/x").await;
     assert!(keyless.contains("set `GROQ_API_KEY`"), "{keyless}");
     let kind = told(&[], "[lab]\nkind = \"soap\"\nbase_url = \"http://x\"", "lab/m").await;

@@ -302,6 +302,8 @@ async fn a_question_is_answered_by_the_next_message() {
     assert_eq!(call.arguments, Arguments::from(json!({ "message": "fix the broken link" })));
     let dropped = answer(so_far("cancel")).await;
     assert_eq!((dropped.text().as_str(), dropped.calls().count()), ("Dropped.", 0));
+    let other = answer(so_far("git status")).await;
+    assert_eq!(other.calls().next().expect("a call").name, "git__status");
 }
 
 #[tokio::test]

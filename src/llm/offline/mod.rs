@@ -73,6 +73,9 @@ fn resume(request: &Request, pending: Pending, text: &str, sentence: &Sentence) 
     let Some(tool) = request.tools.iter().find(|tool| tool.name == pending.tool) else {
         return Message::assistant(show::help(&request.tools));
     };
+    if let Some(other) = rank::named(&request.tools, text).filter(|other| other.name != tool.name) {
+        return go_on(request, other, sentence, &Map::new());
+    }
     let mut known = pending.arguments;
     let found = fill::fill(tool, sentence, &known);
     // What looks like the value is the value; otherwise the whole answer is.

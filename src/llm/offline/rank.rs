@@ -58,19 +58,19 @@ pub fn is_filler(word: &str) -> bool {
     FILLERS.contains(&word.to_lowercase().as_str())
 }
 
-// `git.status`, `git__status` anywhere, `git status` at the beginning.
-fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
+/// The tool whose own name is said: `git.status` or `git__status` anywhere, `git status` and
+/// names of one word only at the beginning.
+pub fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
     let lower = sentence.to_lowercase();
-    let words: Vec<&str> = lower
-        .split_whitespace()
-        .map(|word| word.trim_matches(['`', '"', '\'', ',', ':', '?', '!']))
-        .collect();
+    let marks = ['`', '"', '\'', ',', ':', '?', '!'];
+    let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(marks)).collect();
     let says = |tool: &&ToolDefinition| {
         let title = tool.title.to_lowercase();
         let name = tool.name.to_lowercase();
+        let is_special = |name: &str| name.contains('.') || name.contains("__");
         let parts: Vec<&str> = title.split('.').collect();
-        words.iter().any(|word| (*word == title && title.contains('.')) || *word == name)
-            || (parts.len() > 1 && words.starts_with(&parts))
+        words.iter().any(|word| is_special(word) && (*word == title || *word == name))
+            || words.starts_with(&parts)
     };
     tools.iter().find(says)
 }
