@@ -80,7 +80,8 @@ impl Kind {
         }
         let path = url.path().trim_end_matches('/').to_owned();
         let last = path.rsplit('/').next().unwrap_or_default();
-        let is_version = last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let is_version =
+            last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         let path = match self {
             Self::Ollama => path.trim_end_matches("/v1").trim_end_matches("/api").to_owned(),
             Self::Anthropic if !is_version => format!("{path}/v1"),
@@ -205,6 +206,43 @@ pub const KNOWN: &[Known] = &[
         model: "",
     },
 ];
+
+/// An address for people: without what may be secret in it, name, password and query.
+pub fn shown(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else { return url.to_owned() };
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+/// Whether an address is on this machine, where no proxy leads.
+pub fn is_local(url: &str) -> bool {
+    let url = Url::parse(url).ok();
+    url.as_ref().and_then(Url::host_str).is_some_and(|host| {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// The provider that a bare model name most likely belongs to.
+pub fn family(model: &str) -> Option<&'static str> {
+    let families = [
+        ("claude", "anthropic"),
+        ("gpt", "openai"),
+        ("o1", "openai"),
+        ("o3", "openai"),
+        ("o4", "openai"),
+        ("gemini", "gemini"),
+        ("deepseek", "deepseek"),
+        ("grok", "xai"),
+        ("mistral", "mistral"),
+        ("qwen", "ollama"),
+        ("llama", "ollama"),
+        ("gemma", "ollama"),
+    ];
+    families.iter().find(|(start, _)| model.starts_with(start)).map(|(_, provider)| *provider)
+}
 
 /// The server of this name.
 pub fn known(name: &str) -> Option<&'static Known> {

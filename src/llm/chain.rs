@@ -47,7 +47,10 @@ impl Resilient {
             let Some(wait) = retry::after(attempt, &error, random(), &self.limits) else {
                 if let Some(asked) = retry::asked(&error).filter(|asked| *asked > self.limits.longest) {
                     let (asked, longest) = (asked.as_secs(), self.limits.longest.as_secs());
-                    sink(Delta::Notice(format!("{} asks to wait {asked} s; more than {longest} s is too long", model.name())));
+                    sink(Delta::Notice(format!(
+                        "{} asks to wait {asked} s; more than {longest} s is too long",
+                        model.name()
+                    )));
                 }
                 return Err(Failure::Passed(error));
             };

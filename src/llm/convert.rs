@@ -97,7 +97,10 @@ impl Audience<'_> {
                 if let Block::Image { mime, data } = block
                     && is_visible(mime)
                 {
-                    pictures.push(ContentPart::from_text(format!("A picture from the result of `{}`:", result.name)));
+                    pictures.push(ContentPart::from_text(format!(
+                        "A picture from the result of `{}`:",
+                        result.name
+                    )));
                     pictures.push(ContentPart::Binary(Binary::from_base64(mime.clone(), data.clone(), None)));
                 }
             }
@@ -125,7 +128,11 @@ impl Audience<'_> {
             return id.to_owned();
         }
         let digest = Sha256::digest(id.as_bytes());
-        digest.iter().take(9).map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[usize::from(byte % 32)])).collect()
+        digest
+            .iter()
+            .take(9)
+            .map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz012345"[usize::from(byte % 32)]))
+            .collect()
     }
 
     /// The message of an answer. `content` is the client's form of it, without the calls.
@@ -253,7 +260,8 @@ fn unique(calls: Vec<Called>, history: &[Message]) -> Vec<(ToolCall, Option<Vec<
 }
 
 fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 fn user(message: &Message) -> ChatMessage {
@@ -265,7 +273,9 @@ fn user(message: &Message) -> ChatMessage {
                 parts.push(ContentPart::Binary(Binary::from_base64(mime.clone(), data.clone(), None)));
             }
             Part::Image { mime, .. } => {
-                parts.push(ContentPart::from_text(format!("[a picture of type {mime}, which cannot be shown]")));
+                parts.push(ContentPart::from_text(format!(
+                    "[a picture of type {mime}, which cannot be shown]"
+                )));
             }
             _ => {}
         }

@@ -68,7 +68,7 @@ pub async fn describe(
 ) -> Result<Found, Error> {
     let (choice, why) = Search { settings, providers, env }.first().await?;
     let address = match &choice {
-        Choice::Provider(_, address) => Some(address.clone()),
+        Choice::Provider(_, address) => Some(catalog::shown(address)),
         _ => None,
     };
     let model = choice.model();
@@ -141,7 +141,7 @@ impl Search<'_> {
         }
         let server = self.server("ollama")?;
         if let Some(model) = ollama_model(&server.base_url).await {
-            let why = format!("no key is set, and Ollama answers at {}", server.base_url);
+            let why = format!("no key is set, and Ollama answers at {}", catalog::shown(&server.base_url));
             return Ok((self.provider(server, &model).await?, why));
         }
         Ok((Choice::Offline(Offline), "no key is set, and no Ollama answers".to_owned()))
@@ -163,18 +163,21 @@ impl Search<'_> {
             None => known.map_or(Kind::OpenAi, |known| known.kind),
         };
         let url = configured.map(|provider| provider.base_url.clone()).filter(|url| !url.trim().is_empty());
-        let url = url.or_else(|| self.set(self.url_variable(known?)?)).or_else(|| known.map(|known| known.url.to_owned()));
+        let url = url
+            .or_else(|| self.set(self.url_variable(known?)?))
+            .or_else(|| known.map(|known| known.url.to_owned()));
         let url = url.ok_or_else(|| Error::Setup(format!("`provider.{name}` has no `base_url`")))?;
         let base_url = kind
             .base_url(&url)
             .map_err(|problem| Error::Setup(format!("the address of `{name}` cannot be used: {problem}")))?;
-        let key = match configured.and_then(|provider| provider.api_key.as_ref()).filter(|key| !key.is_empty()) {
-            Some(secret) => {
-                let key = secret.reveal();
-                Some(key.map_err(|error| Error::Setup(format!("the key of `{name}`: {error}")))?)
-            }
-            None => known.and_then(|known| self.set(self.key_variable(known)?)),
-        };
+        let key =
+            match configured.and_then(|provider| provider.api_key.as_ref()).filter(|key| !key.is_empty()) {
+                Some(secret) => {
+                    let key = secret.reveal();
+                    Some(key.map_err(|error| Error::Setup(format!("the key of `{name}`: {error}")))?)
+                }
+                None => known.and_then(|known| self.set(self.key_variable(known)?)),
+            };
         Ok(Server { provider: name.to_owned(), kind, base_url, key })
     }
 
@@ -217,7 +220,11 @@ impl Search<'_> {
         if server.kind == Kind::Ollama {
             let model = ollama_model(&server.base_url).await;
             return model.map(|model| (model, None)).ok_or_else(|| {
-                Error::Setup(format!("no model at {}; pull one, or name it: `{}/MODEL`", server.base_url, server.provider))
+                Error::Setup(format!(
+                    "no model at {}; pull one, or name it: `{}/MODEL`",
+                    catalog::shown(&server.base_url),
+                    server.provider
+                ))
             });
         }
         if known.is_some_and(|known| known.url == server.base_url) {
@@ -230,7 +237,8 @@ impl Search<'_> {
             None if !usual.is_empty() => Ok((usual.to_owned(), None)),
             None => Err(Error::Setup(format!(
                 "{} lists no models; name one: `{}/MODEL`",
-                server.base_url, server.provider
+                catalog::shown(&server.base_url),
+                server.provider
             ))),
         }
     }
@@ -241,10 +249,12 @@ impl Search<'_> {
         names.extend(["offline", "scripted:FILE"]);
         names.sort_unstable();
         names.dedup();
-        let nearest = names.iter().map(|known| (strsim::jaro_winkler(name, known), *known)).max_by(|a, b| a.0.total_cmp(&b.0));
-        let hint = match nearest {
-            Some((likeness, known)) if likeness > 0.8 => format!(" Did you mean `{known}`?"),
-            _ => String::new(),
+        let nearest = names.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
+        let nearest = nearest.filter(|known| strsim::damerau_levenshtein(name, known) <= 2);
+        let hint = match (nearest, catalog::family(name)) {
+            (Some(known), _) => format!(" Did you mean `{known}`?"),
+            (None, Some(family)) => format!(" A model is named with its provider: `{family}/{name}`."),
+            (None, None) => String::new(),
         };
         Error::Setup(format!("there is no provider `{name}`.{hint} These are known: {}", names.join(", ")))
     }
@@ -278,21 +288,27 @@ async fn ollama_model(base_url: &str) -> Option<String> {
 
 // Names and windows, as far as a server of the OpenAI kind tells them.
 async fn listed(server: &Server) -> Vec<(String, Option<usize>)> {
-    let list = fetch(&format!("{}models", server.base_url), server.key.as_deref(), LISTING_PATIENCE).await;
+    let url = reqwest::Url::parse(&server.base_url).and_then(|url| url.join("models"));
+    let Ok(url) = url else { return Vec::new() };
+    let list = fetch(url.as_str(), server.key.as_deref(), LISTING_PATIENCE).await;
     let models = list.as_ref().and_then(|list| list.get("data")).and_then(Value::as_array);
     let window = |model: &Value| {
-        let told = ["max_model_len", "context_length", "context_window"].iter().find_map(|key| model.get(key)?.as_u64());
+        let told = ["max_model_len", "context_length", "context_window"]
+            .iter()
+            .find_map(|key| model.get(key)?.as_u64());
         told.and_then(|tokens| usize::try_from(tokens).ok())
     };
-    let named = models.into_iter().flatten().filter_map(|model| {
-        Some((model.get("id").and_then(Value::as_str)?.to_owned(), window(model)))
-    });
+    let named = models
+        .into_iter()
+        .flatten()
+        .filter_map(|model| Some((model.get("id").and_then(Value::as_str)?.to_owned(), window(model))));
     named.collect()
 }
 
 // Silence is an answer here: whatever goes wrong means that nobody is there.
 async fn fetch(url: &str, key: Option<&str>, patience: Duration) -> Option<Value> {
     let client = reqwest::Client::builder().timeout(patience).connect_timeout(patience);
+    let client = if catalog::is_local(url) { client.no_proxy() } else { client };
     let client = client.redirect(reqwest::redirect::Policy::none()).build().ok()?;
     let mut request = client.get(url);
     if let Some(key) = key {

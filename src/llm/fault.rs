@@ -53,7 +53,12 @@ impl Source<'_> {
             _ if said.contains("rate_limit") || said.contains("resource_exhausted") => 429,
             _ if said.contains("overloaded") => 529,
             _ if ["authentication", "permission", "api_key"].iter().any(|word| said.contains(word)) => 401,
-            _ if said.contains("invalid") || said.contains("not_found") || said.contains("context_length") => 400,
+            _ if said.contains("invalid")
+                || said.contains("not_found")
+                || said.contains("context_length") =>
+            {
+                400
+            }
             _ => 500,
         };
         self.status(status, &error.to_string(), None)
@@ -83,6 +88,8 @@ impl Source<'_> {
             true => without_tags(&text),
             false => text,
         };
+        // A server must not steer the terminal its words end up on.
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some(key) = self.key.filter(|key| key.len() >= 4) {
             line = line.replace(key, "****");
@@ -136,7 +143,8 @@ fn without_tags(page: &str) -> String {
         rest = after.find('>').map_or("", |end| &after[end + 1..]);
     }
     text.push_str(rest);
-    let entities = [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+    let entities =
+        [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
     entities.iter().fold(text, |text, (entity, char)| text.replace(entity, char))
 }
 

@@ -83,9 +83,11 @@ impl Provider {
         let key = server.key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
             let provider = &server.provider;
-            return Err(Error::Setup(format!("the key of `{provider}` has spaces or line breaks in it; copy it anew")));
+            return Err(Error::Setup(format!(
+                "the key of `{provider}` has spaces or line breaks in it; copy it anew"
+            )));
         }
-        let client = client(seconds(settings.connect_timeout))
+        let client = client(&base_url, seconds(settings.connect_timeout))
             .map_err(|reason| Error::Setup(format!("cannot start an HTTP client for `{name}`: {reason}")))?;
         let window = match settings.window {
             0 => catalog::window(server.kind, model),
@@ -127,21 +129,34 @@ impl Model for Provider {
     }
 
     async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error> {
-        let (sender, mut pieces) = mpsc::channel(PIECES);
         let (inner, request) = (Arc::clone(&self.0), request.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move { inner.exchange(&request, &sender).await });
-        while let Some(piece) = pieces.recv().await {
-            sink(piece);
+        let work = move |pieces| async move { inner.exchange(&request, &pieces).await };
+        supervised(work, sink, self.0.source()).await
+    }
+}
+
+// Runs `work` in a task that ends with this future, and passes on what it has to say.
+async fn supervised<F>(
+    work: impl FnOnce(mpsc::Sender<Delta>) -> F,
+    sink: &Sink<'_>,
+    source: Source<'_>,
+) -> Result<Reply, Error>
+where
+    F: Future<Output = Result<Reply, Error>> + Send + 'static,
+{
+    let (sender, mut pieces) = mpsc::channel(PIECES);
+    let mut task = JoinSet::new();
+    task.spawn(work(sender));
+    while let Some(piece) = pieces.recv().await {
+        sink(piece);
+    }
+    match task.join_next().await {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) if error.is_panic() => {
+            let why = panicked(error.into_panic());
+            Err(source.unreadable("the client could not make sense of the answer", &why))
         }
-        match task.join_next().await {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) if error.is_panic() => {
-                let why = panicked(error.into_panic());
-                Err(self.0.source().unreadable("the client could not make sense of the answer", &why))
-            }
-            _ => Err(self.0.source().network("the request was cancelled")),
-        }
+        _ => Err(source.network("the request was cancelled")),
     }
 }
 
@@ -231,7 +246,9 @@ impl Inner {
             return Err(self.interrupted(heard, self.source().object(error)));
         }
         if !seen.ended && (seen.frames > 0 || !heard.shows_nothing()) {
-            return Err(self.interrupted(heard, self.source().network("the stream ended before the answer did")));
+            return Err(
+                self.interrupted(heard, self.source().network("the stream ended before the answer did"))
+            );
         }
         if let (0, Some(garbage)) = (seen.frames, &seen.garbage) {
             return Err(self.source().unreadable("the stream is no JSON", garbage));
@@ -366,30 +383,31 @@ impl Inner {
         let source = self.source();
         if let Some(status) = error.status().map(|status| status.as_u16()) {
             let header = |name: &str| error.headers()?.get(name)?.to_str().ok().map(str::to_owned);
-            let milliseconds = header("retry-after-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
-            let wait =
-                milliseconds.or_else(|| retry_after(&header("retry-after")?, SystemTime::now()));
+            let milliseconds =
+                header("retry-after-ms").and_then(|text| text.parse().ok()).map(Duration::from_millis);
+            let wait = milliseconds.or_else(|| retry_after(&header("retry-after")?, SystemTime::now()));
             return source.status(status, &body(&error), wait);
         }
         match error {
             genai::Error::WebStream { error, .. } => self.transport(error),
-            genai::Error::WebModelCall { webc_error, .. } | genai::Error::WebAdapterCall { webc_error, .. } => {
-                match webc_error {
-                    webc::Error::Reqwest(error) => self.transport(Box::new(error)),
-                    webc::Error::ResponseFailedNotJson { content_type, body } => {
-                        source.unreadable(&format!("the answer is `{content_type}`, no JSON"), &body)
-                    }
-                    webc::Error::ResponseFailedInvalidJson { body, .. } => {
-                        source.unreadable("the answer is broken JSON", &body)
-                    }
-                    other => source.unreadable("the answer could not be read", &other.to_string()),
+            genai::Error::WebModelCall { webc_error, .. }
+            | genai::Error::WebAdapterCall { webc_error, .. } => match webc_error {
+                webc::Error::Reqwest(error) => self.transport(Box::new(error)),
+                webc::Error::ResponseFailedNotJson { content_type, body } => {
+                    source.unreadable(&format!("the answer is `{content_type}`, no JSON"), &body)
                 }
-            }
+                webc::Error::ResponseFailedInvalidJson { body, .. } => {
+                    source.unreadable("the answer is broken JSON", &body)
+                }
+                other => source.unreadable("the answer could not be read", &other.to_string()),
+            },
             genai::Error::ChatResponse { body, .. } => source.object(&body),
             genai::Error::StreamParse { serde_error, .. } => {
                 source.unreadable("the stream is broken", &serde_error.to_string())
             }
-            genai::Error::ChatResponseGeneration { cause, .. } => source.unreadable("the answer makes no sense", &cause),
+            genai::Error::ChatResponseGeneration { cause, .. } => {
+                source.unreadable("the answer makes no sense", &cause)
+            }
             other => source.unreadable("the exchange failed", &other.to_string()),
         }
     }
@@ -419,7 +437,8 @@ impl Heard {
         let (calls, rest): (Vec<_>, Vec<_>) =
             content.into_parts().into_iter().partition(|part| part.as_tool_call().is_some());
         self.answer.content = rest;
-        self.answer.calls = named(calls.into_iter().filter_map(ContentPart::into_tool_call).map(Called::from));
+        self.answer.calls =
+            named(calls.into_iter().filter_map(ContentPart::into_tool_call).map(Called::from));
     }
 }
 
@@ -462,7 +481,7 @@ fn thinks(kind: Kind, model: &str) -> bool {
 
 // Keys travel in headers that reqwest does not know as secrets, so it would carry them to
 // wherever it is sent: redirects are followed on the same host only.
-fn client(connect: Duration) -> Result<Client, String> {
+fn client(base_url: &str, connect: Duration) -> Result<Client, String> {
     let same_host = reqwest::redirect::Policy::custom(|attempt| {
         let stays = attempt.previous().last().is_some_and(|from| from.host_str() == attempt.url().host_str());
         match stays && attempt.previous().len() < 5 {
@@ -470,7 +489,11 @@ fn client(connect: Duration) -> Result<Client, String> {
             false => attempt.stop(),
         }
     });
-    let http = reqwest::Client::builder()
+    let mut http = reqwest::Client::builder();
+    if catalog::is_local(base_url) {
+        http = http.no_proxy();
+    }
+    let http = http
         .connect_timeout(connect)
         .redirect(same_host)
         .user_agent(concat!("omni/", env!("CARGO_PKG_VERSION")))
@@ -505,7 +528,8 @@ fn chain(error: &(dyn std::error::Error + 'static), base_url: &str) -> String {
         cause = deeper;
     }
     let host = reqwest::Url::parse(base_url).ok();
-    let host = host.as_ref().and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
+    let host =
+        host.as_ref().and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
     format!("{cause} ({})", host.unwrap_or_default())
 }
 
@@ -525,4 +549,27 @@ fn words(error: Error) -> String {
 fn panicked(payload: Box<dyn std::any::Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_the_client_is_an_unreadable_answer() {
+        let source = Source { provider: "lab", key: None };
+        let work = |pieces: mpsc::Sender<Delta>| async move {
+            let _ = pieces.send(Delta::Text("so far".to_owned())).await;
+            panic!("index out of bounds")
+        };
+        let shown = std::sync::Mutex::new(Vec::new());
+        let sink = |delta| shown.lock().expect("no panic").push(delta);
+        match supervised(work, &sink, source).await {
+            Err(Error::Unreadable { message, .. }) => {
+                assert!(message.contains("index out of bounds"), "{message}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(*shown.lock().expect("no panic"), [Delta::Text("so far".to_owned())]);
+    }
 }

@@ -54,6 +54,8 @@ fn is_passing(error: &Error) -> bool {
     match error {
         Error::Unavailable { .. } | Error::Network { .. } | Error::Silent { .. } => true,
         Error::Interrupted { partial, .. } => partial.parts.is_empty(),
-        Error::Unauthorized { .. } | Error::Rejected { .. } | Error::Unreadable { .. } | Error::Setup(_) => false,
+        Error::Unauthorized { .. } | Error::Rejected { .. } | Error::Unreadable { .. } | Error::Setup(_) => {
+            false
+        }
     }
 }

@@ -132,7 +132,9 @@ impl Scripted {
         let steps = steps(text).map_err(|problem| Error::Setup(format!("the script `{file}`, {problem}")))?;
         if let Some(place) = steps.iter().rev().skip(1).rposition(|step| step.again) {
             let step = place + 1;
-            return Err(Error::Setup(format!("the script `{file}`, step {step}: only the last step can `loop`")));
+            return Err(Error::Setup(format!(
+                "the script `{file}`, step {step}: only the last step can `loop`"
+            )));
         }
         let name = format!("scripted:{file}");
         Ok(Self { name, steps, next: AtomicUsize::new(0), window: 128_000 })
@@ -149,7 +151,11 @@ impl Scripted {
         let place = if again { number % self.steps.len() } else { number };
         let step = self.steps.get(place).ok_or_else(|| {
             let length = self.steps.len();
-            Error::Setup(format!("{} is used up: it has {length} steps and this is request {}", self.name, number + 1))
+            Error::Setup(format!(
+                "{} is used up: it has {length} steps and this is request {}",
+                self.name,
+                number + 1
+            ))
         });
         step.map(|step| (number, step))
     }
@@ -250,7 +256,8 @@ fn steps(text: &str) -> Result<Vec<Step>, String> {
     }
     let lines = text.lines().enumerate().map(|(place, line)| (place + 1, line.trim()));
     let steps = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let steps = steps.map(|(number, line)| serde_json::from_str(line).map_err(|error| format!("line {number}: {error}")));
+    let steps = steps
+        .map(|(number, line)| serde_json::from_str(line).map_err(|error| format!("line {number}: {error}")));
     steps.collect()
 }
 

@@ -96,7 +96,9 @@ impl Watch {
         }
         seen.ended |= match self.kind {
             Kind::Anthropic => at("/type").is_some_and(|kind| kind == "message_stop"),
-            Kind::Responses => at("/type").is_some_and(|kind| kind == "response.completed" || kind == "response.incomplete"),
+            Kind::Responses => {
+                at("/type").is_some_and(|kind| kind == "response.completed" || kind == "response.incomplete")
+            }
             Kind::Ollama => at("/done").is_some_and(|done| done == true),
             _ => reason.is_some(),
         };
@@ -117,13 +119,22 @@ impl Seen {
             Some(_) => self.calls.iter().rposition(|call| call.index == index),
             None => self.calls.len().checked_sub(1),
         };
-        // A name begins a call, unless it is repeated with every piece of the same call.
+        // A name begins a call, unless it is repeated with every piece of the same one.
         let continued = place.filter(|&place| {
             let call = &self.calls[place];
-            name.is_empty() || (call.name == name && !id.is_empty() && call.id == id)
+            let repeated = match id {
+                "" => !is_complete(&call.arguments),
+                id => call.id == id,
+            };
+            name.is_empty() || (call.name == name && repeated)
         });
         let place = continued.unwrap_or_else(|| {
-            self.calls.push(Pieces { index, id: id.to_owned(), name: name.to_owned(), arguments: String::new() });
+            self.calls.push(Pieces {
+                index,
+                id: id.to_owned(),
+                name: name.to_owned(),
+                arguments: String::new(),
+            });
             self.calls.len() - 1
         });
         match delta.pointer("/function/arguments") {
@@ -134,6 +145,10 @@ impl Seen {
     }
 }
 
+fn is_complete(arguments: &str) -> bool {
+    serde_json::from_str::<Value>(arguments).is_ok_and(|value| value.is_object())
+}
+
 /// The message in an answer of chat completions that was not streamed: its text, reasoning,
 /// calls and the reason it ended. Read here because the client insists on a `type` and on
 /// arguments that parse.
@@ -142,7 +157,8 @@ pub fn whole(body: &Value) -> Option<(String, String, Vec<Pieces>, Option<String
     let message = choice.get("message")?;
     let word = |key: &str| message.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut seen = Seen::default();
-    for (place, call) in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate() {
+    for (place, call) in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten().enumerate()
+    {
         let mut call = call.clone();
         if let Some(call) = call.as_object_mut() {
             call.insert("index".to_owned(), place.into());
@@ -152,4 +168,53 @@ pub fn whole(body: &Value) -> Option<(String, String, Vec<Pieces>, Option<String
     let reasoning = Some(word("reasoning_content")).filter(|text| !text.is_empty());
     let reason = choice.get("finish_reason").and_then(Value::as_str).map(str::to_owned);
     Some((word("content"), reasoning.unwrap_or_else(|| word("reasoning")), seen.calls, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The calls in these pieces, each `index id name arguments`, `-` for what is not sent.
+    fn calls(pieces: &[&str]) -> String {
+        let watch = Watch::new(Kind::OpenAi);
+        for piece in pieces {
+            let [index, id, name, arguments] = piece.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{piece}")
+            };
+            let mut call = json!({ "function": {} });
+            if index != "-" {
+                call["index"] = json!(index.parse::<u64>().expect("a number"));
+            }
+            for (word, target) in [(id, "/id"), (name, "/function/name"), (arguments, "/function/arguments")]
+            {
+                let (parent, key) = target.rsplit_once('/').expect("a slash");
+                if word != "-" {
+                    call.pointer_mut(parent).expect("an object")[key] = json!(word);
+                }
+            }
+            let frame = json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] });
+            watch.frame(None, &frame.to_string());
+        }
+        let seen = watch.seen().calls;
+        let shown = seen.iter().map(|call| format!("{}:{}{}", call.id, call.name, call.arguments));
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn pieces_find_their_call() {
+        for (pieces, wanted) in [
+            (&["0 a f -", "0 - - {\"x\":", "0 - - 1}"][..], "a:f{\"x\":1}"),
+            (&["0 a f -", "1 b g -", "0 - - {}", "1 - - {}"], "a:f{} b:g{}"),
+            (&["- a f -", "- - - {}", "- b f -", "- - - {}"], "a:f{} b:f{}"),
+            (&["0 a f {}", "0 b g {}"], "a:f{} b:g{}"),
+            (&["0 a f {\"x\":", "0 a f 1}"], "a:f{\"x\":1}"),
+            (&["0 - f {\"x\":", "0 - f 1}"], ":f{\"x\":1}"),
+            (&["- - f {}", "- - f {}"], ":f{} :f{}"),
+            (&["7 a f {}"], "a:f{}"),
+        ] {
+            assert_eq!(calls(pieces), wanted, "{pieces:?}");
+        }
+    }
 }

@@ -45,7 +45,8 @@ fn model(vendor: &Vendor, kind: Kind, name: &str) -> Provider {
 }
 
 fn model_with(vendor: &Vendor, kind: Kind, name: &str, settings: &config::Model) -> Provider {
-    let server = Server { provider: "lab".to_owned(), kind, base_url: vendor.url(), key: Some(KEY.to_owned()) };
+    let server =
+        Server { provider: "lab".to_owned(), kind, base_url: vendor.url(), key: Some(KEY.to_owned()) };
     Provider::new(server, name, settings).expect("a model")
 }
 
@@ -60,7 +61,10 @@ fn tools() -> Arc<[ToolDefinition]> {
     };
     Arc::from(vec![
         tool("git__status", json!({ "type": "object" })),
-        tool("fs__read", json!({ "type": "object", "properties": { "path": { "type": "string" } }, "required": ["path"] })),
+        tool(
+            "fs__read",
+            json!({ "type": "object", "properties": { "path": { "type": "string" } }, "required": ["path"] }),
+        ),
     ])
 }
 
@@ -79,7 +83,10 @@ async fn ask(model: &dyn Model, request: &Request) -> (Result<Reply, Error>, Vec
 }
 
 fn shown(deltas: &[Delta]) -> String {
-    deltas.iter().filter_map(|delta| if let Delta::Text(text) = delta { Some(text.as_str()) } else { None }).collect()
+    deltas
+        .iter()
+        .filter_map(|delta| if let Delta::Text(text) = delta { Some(text.as_str()) } else { None })
+        .collect()
 }
 
 fn result(call: &ToolCall, text: &str) -> ToolResult {
@@ -144,7 +151,8 @@ async fn tools_are_called_over_several_rounds() {
         assert_eq!(calls[0].arguments, Arguments::from(json!({})));
         assert_eq!(calls[1].arguments, Arguments::from(json!({ "path": "säule.txt" })), "{kind:?}");
         assert_eq!(messages[5].text(), "All is well.");
-        let ids: std::collections::HashSet<_> = messages.iter().flat_map(Message::calls).map(|call| &call.id).collect();
+        let ids: std::collections::HashSet<_> =
+            messages.iter().flat_map(Message::calls).map(|call| &call.id).collect();
         assert_eq!(ids.len(), 3, "{kind:?}: ids repeat");
     }
 }
@@ -164,7 +172,8 @@ async fn signed_reasoning_goes_back_verbatim() {
         json!({ "type": "thinking", "thinking": "What does he want?", "signature": "signed:What does he want?" })
     );
     let responses = replayed(Kind::Responses, "gpt-5.6").await;
-    let sealed = responses["input"].as_array().expect("items").iter().filter(|item| item["type"] == "reasoning");
+    let sealed =
+        responses["input"].as_array().expect("items").iter().filter(|item| item["type"] == "reasoning");
     let sealed: Vec<_> = sealed.map(|item| item["encrypted_content"].as_str().expect("text")).collect();
     assert_eq!(sealed, ["sealed:What does he want?", "sealed:Again."]);
     let gemini = replayed(Kind::Gemini, "gemini-3.8-flash").await;
@@ -181,7 +190,8 @@ async fn another_provider_sees_no_foreign_reasoning() {
     for kind in [Kind::Anthropic, Kind::Groq, Kind::Responses, Kind::Mistral] {
         let vendor = Vendor::start().await;
         vendor.answer(Answer::text("ok"));
-        let server = Server { provider: "other".to_owned(), kind, base_url: vendor.url(), key: Some(KEY.to_owned()) };
+        let server =
+            Server { provider: "other".to_owned(), kind, base_url: vendor.url(), key: Some(KEY.to_owned()) };
         let model = Provider::new(server, "m", &settings()).expect("a model");
         ask(&model, &request(messages.clone())).await.0.expect("an answer");
         let body = vendor.requests()[0].body.to_string();
@@ -240,7 +250,11 @@ async fn anthropic_gets_a_stable_prefix_to_cache() {
 
 #[tokio::test]
 async fn results_tell_errors_and_bring_pictures() {
-    let call = |id: &str| ToolCall { id: id.to_owned(), name: "fs__read".to_owned(), arguments: Arguments::from(json!({})) };
+    let call = |id: &str| ToolCall {
+        id: id.to_owned(),
+        name: "fs__read".to_owned(),
+        arguments: Arguments::from(json!({})),
+    };
     let picture = Block::Image { mime: "image/png".to_owned(), data: "aGk=".to_owned() };
     let mut good = result(&call("a"), "seen");
     good.content.push(picture);
@@ -270,13 +284,19 @@ async fn arguments_that_are_no_object_are_kept_as_text_and_can_be_sent_back() {
         let message = reply.expect("an answer").message;
         let call = message.calls().next().expect("a call").clone();
         assert_eq!(call.arguments, Arguments::Unreadable(r#"{"path": "x"#.to_owned()), "{kind:?}");
-        let messages = vec![Message::user("read"), message, Message::results(vec![ToolResult::error(&call, "no JSON")])];
+        let messages =
+            vec![Message::user("read"), message, Message::results(vec![ToolResult::error(&call, "no JSON")])];
         ask(&model, &request(messages)).await.0.expect("an answer");
         let body = &vendor.requests()[1].body;
         let input = match kind {
             Kind::Anthropic => body["messages"][1]["content"][0]["input"].clone(),
-            Kind::Responses => serde_json::from_str(body["input"][1]["arguments"].as_str().expect("text")).expect("JSON"),
-            _ => serde_json::from_str(body["messages"][2]["tool_calls"][0]["function"]["arguments"].as_str().expect("text")).expect("JSON"),
+            Kind::Responses => {
+                serde_json::from_str(body["input"][1]["arguments"].as_str().expect("text")).expect("JSON")
+            }
+            _ => serde_json::from_str(
+                body["messages"][2]["tool_calls"][0]["function"]["arguments"].as_str().expect("text"),
+            )
+            .expect("JSON"),
         };
         assert!(input.is_object(), "{kind:?}: {input}");
     }
@@ -287,7 +307,10 @@ async fn calls_without_index_are_all_there() {
     for answer in [
         Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).without_index(),
         Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).same_index(),
-        Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).without_index().without_ids(),
+        Answer::call("git__status", json!({}))
+            .and_call("fs__read", json!({ "path": "a" }))
+            .without_index()
+            .without_ids(),
         Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).losing_calls(),
         Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).without_done(),
         Answer::call("git__status", json!({})).and_call("fs__read", json!({ "path": "a" })).unstreamed(),
@@ -298,7 +321,8 @@ async fn calls_without_index_are_all_there() {
         vendor.answer(answer.clone());
         let (reply, _) = ask(&model(&vendor, Kind::OpenAi, "local"), &asking("go")).await;
         let message = reply.unwrap_or_else(|error| panic!("{answer:?}: {error}")).message;
-        let calls: Vec<_> = message.calls().map(|call| (call.name.as_str(), call.arguments.clone())).collect();
+        let calls: Vec<_> =
+            message.calls().map(|call| (call.name.as_str(), call.arguments.clone())).collect();
         let wanted = [("git__status", json!({}).into()), ("fs__read", json!({ "path": "a" }).into())];
         assert_eq!(calls, wanted, "{answer:?}");
         let ids: Vec<_> = message.calls().map(|call| call.id.as_str()).collect();
@@ -312,7 +336,9 @@ async fn missing_ids_are_the_same_each_time_and_differ_between_rounds() {
         let mut runs = Vec::new();
         for _ in 0..2 {
             let vendor = Vendor::start().await;
-            vendor.answer(Answer::call("git__status", json!({})).and_call("git__status", json!({})).without_ids());
+            vendor.answer(
+                Answer::call("git__status", json!({})).and_call("git__status", json!({})).without_ids(),
+            );
             vendor.answer(Answer::call("git__status", json!({})).without_ids());
             let model = model(&vendor, kind, "m");
             let first = ask(&model, &asking("go")).await.0.expect("an answer").message;
@@ -348,7 +374,9 @@ async fn torn_characters_and_long_lines_arrive_whole() {
 #[tokio::test]
 async fn half_an_answer_is_an_interruption_with_what_was_said() {
     for (kind, name) in DIALECTS {
-        for answer in [Answer::text("one two three four five").half(), Answer::text("one two three four five").reset()] {
+        for answer in
+            [Answer::text("one two three four five").half(), Answer::text("one two three four five").reset()]
+        {
             let vendor = Vendor::start().await;
             vendor.answer(answer.clone());
             let (reply, deltas) = ask(&model(&vendor, *kind, name), &asking("hi")).await;
@@ -402,7 +430,7 @@ async fn a_status_becomes_the_error_that_says_who_acts() {
     for (kind, name) in DIALECTS {
         let vendor = Vendor::start().await;
         let model = model(&vendor, *kind, name);
-        let mut told = async |answer: Answer| {
+        let told = async |answer: Answer| {
             vendor.answer(answer);
             let error = ask(&model, &asking("hi")).await.0.expect_err("an error");
             let text = error.to_string();
@@ -431,9 +459,13 @@ async fn a_status_becomes_the_error_that_says_who_acts() {
         assert_eq!(wait(told(Answer::status(429, "slow")).await), None);
         let seconds = told(Answer::status(429, "slow").header("retry-after", "7")).await;
         assert_eq!(wait(seconds), Some(std::time::Duration::from_secs(7)));
-        let date = httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_secs(3000));
-        let until = wait(told(Answer::status(429, "slow").header("retry-after", &date)).await).expect("a time");
+        let date =
+            httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_secs(3000));
+        let until =
+            wait(told(Answer::status(429, "slow").header("retry-after", &date)).await).expect("a time");
         assert!((2900..=3000).contains(&until.as_secs()), "{until:?}");
+        let steering = told(Answer::status(500, "\u{1b}[2Jgone")).await.to_string();
+        assert!(!steering.contains('\u{1b}'), "{steering:?}");
         let long = told(Answer::status(500, &"long ".repeat(1000))).await;
         assert!(matches!(long, Error::Unavailable { message, .. } if message.chars().count() <= 300));
         assert!(matches!(
@@ -496,8 +528,16 @@ async fn silence_ends_after_the_time_that_was_set() {
 
 #[tokio::test]
 async fn nobody_listening_is_a_network_error() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-    let server = Server { provider: "lab".to_owned(), kind: Kind::OpenAi, base_url: format!("http://127.0.0.1:{port}"), key: None };
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port();
+    let server = Server {
+        provider: "lab".to_owned(),
+        kind: Kind::OpenAi,
+        base_url: format!("http://127.0.0.1:{port}"),
+        key: None,
+    };
     let model = Provider::new(server, "m", &settings()).expect("a model");
     match ask(&model, &asking("hi")).await.0 {
         Err(Error::Network { message, .. }) => assert!(message.contains(&port.to_string()), "{message}"),
@@ -528,23 +568,20 @@ async fn a_limit_or_a_filter_is_no_failure() {
 
 #[tokio::test]
 async fn dropping_the_reply_closes_the_connection() {
-    let vendor = Vendor::start().await;
-    vendor.answer(Answer::text("one two three four five six").stalls());
-    vendor.answer(Answer::text("next"));
-    let model = model(&vendor, Kind::OpenAi, "m");
-    let heard = Arc::new(tokio::sync::Notify::new());
-    let bell = Arc::clone(&heard);
-    {
+    for (kind, name) in DIALECTS {
+        let vendor = Vendor::start().await;
+        vendor.answer(Answer::text("one two three four five six").stalls());
+        let model = model(&vendor, *kind, name);
+        let heard = Arc::new(tokio::sync::Notify::new());
+        let bell = Arc::clone(&heard);
         let request = asking("hi");
         let sink = move |_: Delta| bell.notify_one();
-        let reply = model.reply(&request, &sink);
         tokio::select! {
-            reply = reply => panic!("it stalls: {reply:?}"),
+            reply = model.reply(&request, &sink) => panic!("it stalls: {reply:?}"),
             () = heard.notified() => {}
         }
+        vendor.until_hung_up().await;
     }
-    // The abandoned task is gone: nothing holds the model any more but us.
-    assert_eq!(ask(&model, &asking("hi")).await.0.expect("an answer").message.text(), "next");
 }
 
 #[tokio::test]
@@ -562,7 +599,12 @@ async fn the_key_travels_as_the_vendor_wants_it() {
         assert_eq!(recorded.headers.get(header), Some(&value), "{kind:?}");
         assert!(!recorded.path.contains(KEY));
     }
-    let server = Server { provider: "lab".to_owned(), kind: Kind::OpenAi, base_url: "http://x".to_owned(), key: Some("a b".to_owned()) };
+    let server = Server {
+        provider: "lab".to_owned(),
+        kind: Kind::OpenAi,
+        base_url: "http://x".to_owned(),
+        key: Some("a b".to_owned()),
+    };
     assert!(!format!("{server:?}").contains("a b"));
     assert!(matches!(Provider::new(server, "m", &settings()), Err(Error::Setup(_))));
 }
@@ -574,7 +616,9 @@ async fn a_redirect_does_not_carry_the_key_away() {
     // Another host by name, the same machine.
     let elsewhere = thief.url().replace("127.0.0.1", "localhost");
     let vendor = Vendor::start().await;
-    vendor.answer(Answer::page(307, "text/plain", "over there").header("location", &format!("{elsewhere}/v1/messages")));
+    vendor.answer(
+        Answer::page(307, "text/plain", "over there").header("location", &format!("{elsewhere}/v1/messages")),
+    );
     let (reply, _) = ask(&model(&vendor, Kind::Anthropic, "m"), &asking("hi")).await;
     assert!(matches!(reply, Err(Error::Rejected { status: 307, .. })), "{reply:?}");
     assert!(thief.requests().is_empty());
@@ -586,12 +630,20 @@ fn base_urls_are_taken_with_and_without_version() {
         (Kind::OpenAi, "http://127.0.0.1:4000", "http://127.0.0.1:4000/v1/"),
         (Kind::OpenAi, "http://127.0.0.1:4000/", "http://127.0.0.1:4000/v1/"),
         (Kind::OpenAi, "https://api.openai.com/v1", "https://api.openai.com/v1/"),
-        (Kind::OpenAi, "https://x.example/openai/deployments/a/?api-version=1", "https://x.example/openai/deployments/a/?api-version=1"),
+        (
+            Kind::OpenAi,
+            "https://x.example/openai/deployments/a/?api-version=1",
+            "https://x.example/openai/deployments/a/?api-version=1",
+        ),
         (Kind::Groq, "https://api.groq.com/openai/v1/", "https://api.groq.com/openai/v1/"),
         (Kind::Anthropic, "https://api.anthropic.com", "https://api.anthropic.com/v1/"),
         (Kind::Anthropic, "https://api.anthropic.com/v1", "https://api.anthropic.com/v1/"),
         (Kind::Anthropic, "https://proxy.example/anthropic/", "https://proxy.example/anthropic/v1/"),
-        (Kind::Gemini, "https://generativelanguage.googleapis.com", "https://generativelanguage.googleapis.com/v1beta/"),
+        (
+            Kind::Gemini,
+            "https://generativelanguage.googleapis.com",
+            "https://generativelanguage.googleapis.com/v1beta/",
+        ),
         (Kind::Gemini, "https://x.example/v1beta", "https://x.example/v1beta/"),
         (Kind::Ollama, "0.0.0.0", "http://127.0.0.1:11434/"),
         (Kind::Ollama, "box:1234", "http://box:1234/"),
@@ -612,7 +664,8 @@ fn unavailable(status: u16, retry_after: Option<u64>) -> Error {
 #[test]
 fn what_may_pass_is_tried_again_and_nothing_else() {
     let lab = || "lab".to_owned();
-    let partial = |message| Error::Interrupted { provider: lab(), message: String::new(), partial: Box::new(message) };
+    let partial =
+        |message| Error::Interrupted { provider: lab(), message: String::new(), partial: Box::new(message) };
     let limits = Limits::new(3);
     for (error, again) in [
         (unavailable(408, None), true),
@@ -657,7 +710,10 @@ fn patient(models: Vec<Provider>) -> Resilient {
 }
 
 fn notices(deltas: &[Delta]) -> Vec<&str> {
-    deltas.iter().filter_map(|delta| if let Delta::Notice(text) = delta { Some(text.as_str()) } else { None }).collect()
+    deltas
+        .iter()
+        .filter_map(|delta| if let Delta::Notice(text) = delta { Some(text.as_str()) } else { None })
+        .collect()
 }
 
 #[tokio::test]
@@ -769,7 +825,9 @@ async fn an_ollama_that_answers_is_used_when_there_is_no_key() {
     let host = ollama.url();
     let found = find(&[("OLLAMA_HOST", &host)], "", "").await.expect("a model");
     assert_eq!((found.model.as_str(), found.window), ("ollama/qwen3:8b", 8_192));
-    let told = find(&[("OLLAMA_HOST", &host), ("OLLAMA_CONTEXT_LENGTH", "32768")], "", "ollama/x").await.expect("a model");
+    let told = find(&[("OLLAMA_HOST", &host), ("OLLAMA_CONTEXT_LENGTH", "32768")], "", "ollama/x")
+        .await
+        .expect("a model");
     assert_eq!((told.model.as_str(), told.window), ("ollama/x", 32_768));
     let keyed = find(&[("OLLAMA_HOST", &host), ("XAI_API_KEY", "key")], "", "").await.expect("a model");
     assert!(keyed.model.starts_with("xai/"));
@@ -788,6 +846,9 @@ async fn a_base_url_without_a_key_counts_and_its_first_model_is_taken() {
     let silent = Vendor::start().await;
     let usual = find(&[("OPENAI_BASE_URL", &silent.openai_url())], "", "").await.expect("a model");
     assert!(usual.model.starts_with("openai/gpt"), "{usual:?}");
+    let secret = url.replace("http://", "http://me:secret@");
+    let hidden = find(&[("OPENAI_BASE_URL", &secret)], "", "openai/m").await.expect("a model");
+    assert_eq!(hidden.address, Some(format!("{url}/")));
     let lab = format!("[lab]\nbase_url = \"{url}\"");
     let lab = find(&[NOBODY], &lab, "lab/org/model").await.expect("a model");
     assert_eq!(lab.model, "lab/org/model");
@@ -800,6 +861,8 @@ async fn what_cannot_work_is_said_with_the_way_out() {
     };
     let unknown = told(&[], "", "antropic/claude").await;
     assert!(unknown.contains("Did you mean `anthropic`?") && unknown.contains("openrouter"), "{unknown}");
+    let bare = told(&[], "", "gpt-4o").await;
+    assert!(bare.contains("`openai/gpt-4o`"), "{bare}");
     let keyless = told(&[], "", "groq/x").await;
     assert!(keyless.contains("set `GROQ_API_KEY`"), "{keyless}");
     let kind = told(&[], "[lab]\nkind = \"soap\"\nbase_url = \"http://x\"", "lab/m").await;
@@ -808,7 +871,8 @@ async fn what_cannot_work_is_said_with_the_way_out() {
     assert!(nowhere.contains("`provider.lab` has no `base_url`"), "{nowhere}");
     let wrong = told(&[("OPENAI_BASE_URL", "ftp://x"), ("OPENAI_API_KEY", "k")], "", "").await;
     assert!(wrong.contains("the address of `openai`") && wrong.contains("ftp://x"), "{wrong}");
-    let unset = told(&[], "[lab]\nbase_url = \"http://x\"\napi_key = \"env:NO_SUCH_KEY_HERE\"", "lab/m").await;
+    let unset =
+        told(&[], "[lab]\nbase_url = \"http://x\"\napi_key = \"env:NO_SUCH_KEY_HERE\"", "lab/m").await;
     assert!(unset.contains("`NO_SUCH_KEY_HERE` is not set"), "{unset}");
     let script = told(&[], "", "scripted:/nowhere.json").await;
     assert!(script.contains("/nowhere.json"), "{script}");
@@ -816,7 +880,9 @@ async fn what_cannot_work_is_said_with_the_way_out() {
 
 #[tokio::test]
 async fn windows_follow_the_model_unless_they_are_told() {
-    let window = async |name: &str| find(&[("ANTHROPIC_API_KEY", "k"), ("OPENAI_API_KEY", "k")], "", name).await.expect("a model").window;
+    let window = async |name: &str| {
+        find(&[("ANTHROPIC_API_KEY", "k"), ("OPENAI_API_KEY", "k")], "", name).await.expect("a model").window
+    };
     assert_eq!(window("anthropic/claude-sonnet-5").await, 200_000);
     assert_eq!(window("openai/gpt-4.1-mini").await, 1_047_576);
     assert_eq!(window("openai/something-new").await, 128_000);
@@ -831,7 +897,11 @@ async fn the_configured_fallback_steps_in() {
     let vendor = Vendor::start().await;
     vendor.answer(Answer::status(400, "no"));
     let url = vendor.openai_url();
-    let settings = config::Model { name: "openai/gpt-4o".to_owned(), fallback: vec!["offline".to_owned()], ..settings() };
+    let settings = config::Model {
+        name: "openai/gpt-4o".to_owned(),
+        fallback: vec!["offline".to_owned()],
+        ..settings()
+    };
     let env = |name: &str| (name == "OPENAI_BASE_URL").then(|| url.clone());
     let model = detect::choose(&settings, &BTreeMap::new(), &env).await.expect("a model");
     let (reply, _) = ask(&*model, &asking("git.status")).await;
@@ -855,7 +925,8 @@ async fn a_script_is_played_step_by_step() {
     assert_eq!(calls[0].arguments, Arguments::from(json!({})));
     assert_eq!(calls[1].arguments, Arguments::Unreadable("{broken".to_owned()));
     let results = Message::results(calls.iter().map(|call| result(call, "2 changed")).collect());
-    let reply = ask(&model, &request(vec![Message::user("go"), message, results])).await.0.expect("an answer");
+    let reply =
+        ask(&model, &request(vec![Message::user("go"), message, results])).await.0.expect("an answer");
     assert_eq!((reply.message.text().as_str(), reply.usage.expect("usage").total()), ("two files", 5));
     let (reply, _) = ask(&model, &asking("go")).await;
     assert!(matches!(reply, Err(Error::Unavailable { status: 529, retry_after: Some(_), .. })), "{reply:?}");
@@ -885,5 +956,70 @@ async fn a_wrong_script_says_where() {
     assert!(early.contains("step 1: only the last step can `loop`"), "{early}");
     let model = Scripted::parse("s", r#"{"text": "x", "expect": {"contains": "tea"}}"#).expect("a script");
     let unmet = ask(&model, &asking("coffee, please")).await.0.expect_err("an error").to_string();
-    assert_eq!(unmet, "scripted:s, step 1: the last message should contain `tea`, but it says: coffee, please");
+    assert_eq!(
+        unmet,
+        "scripted:s, step 1: the last message should contain `tea`, but it says: coffee, please"
+    );
+}
+
+/// Everything that goes over the wire in these tests is read by the vendors' own types.
+#[tokio::test]
+async fn recorded_requests_are_valid_for_the_vendor() {
+    let mut lines = String::new();
+    let mut record = |vendor: &Vendor| {
+        for recorded in vendor.requests() {
+            lines += &format!("{}\n", recorded.line());
+        }
+    };
+    for (kind, name) in DIALECTS {
+        let vendor = Vendor::start().await;
+        let messages = play_two_rounds(&vendor, *kind, name).await;
+        record(&vendor);
+        // The same conversation, told to everybody else.
+        for (other, name) in DIALECTS {
+            let vendor = Vendor::start().await;
+            vendor.answer(Answer::text("ok"));
+            let server = Server {
+                provider: "other".to_owned(),
+                kind: *other,
+                base_url: vendor.url(),
+                key: Some(KEY.to_owned()),
+            };
+            let mut messages = messages.clone();
+            messages.push(Message::of(
+                Role::User,
+                vec![
+                    Part::text("and this?"),
+                    Part::Image { mime: "image/png".to_owned(), data: "aGk=".to_owned() },
+                ],
+            ));
+            let model = Provider::new(server, name, &config::Model { max_output: 500, ..settings() })
+                .expect("a model");
+            ask(&model, &request(messages)).await.0.expect("an answer");
+            record(&vendor);
+        }
+        // A second try without a stream.
+        let vendor = Vendor::start().await;
+        vendor.answer(Answer::text(""));
+        vendor.answer(Answer::text("ok"));
+        let bare =
+            Request { system: String::new(), messages: vec![Message::user("hi")], tools: Arc::from(vec![]) };
+        ask(&model(&vendor, *kind, name), &bare).await.0.expect("an answer");
+        record(&vendor);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("requests.jsonl");
+    std::fs::write(&file, lines).expect("a file");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
+    let checked = std::process::Command::new(&python)
+        .arg(here.join("tests/clients/vendor_requests.py"))
+        .arg(&file)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("no Python at {} ({error}); `make setup` makes one", python.display())
+        });
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success(), "{out}\n{err}");
 }

@@ -78,7 +78,8 @@ impl Sentence {
     fn rest(&self, vocabulary: &HashSet<String>) -> Option<String> {
         let is_known = |word: &str| {
             let stems = rank::words(word);
-            rank::is_filler(word.trim_matches(|c: char| !c.is_alphanumeric())) || stems.iter().all(|stem| vocabulary.contains(stem))
+            rank::is_filler(word.trim_matches(|c: char| !c.is_alphanumeric()))
+                || stems.iter().all(|stem| vocabulary.contains(stem))
         };
         let mut rest = self.text.trim_end_matches(['?', '!']);
         while let Some(word) = rest.split_whitespace().next().filter(|word| is_known(word)) {
@@ -126,7 +127,11 @@ impl<'a> Form<'a> {
         let properties = tool.parameters.get("properties").and_then(Value::as_object);
         let all = properties.into_iter().flat_map(Map::keys).filter(|name| !required.contains(name));
         let names = required.iter().chain(all).cloned().collect();
-        Self { tool, sentence, required, names, arguments: known.clone(), used: vec![false; sentence.values.len()] }
+        // `fs.read` looks like a file, but it is the tool.
+        let is_tool =
+            |found: &Found| matches!(found, Found::Path(text) if *text == tool.title || *text == tool.name);
+        let used = sentence.values.iter().map(is_tool).collect();
+        Self { tool, sentence, required, names, arguments: known.clone(), used }
     }
 
     fn schema(&self, name: &str) -> &'a Value {
@@ -148,7 +153,9 @@ impl<'a> Form<'a> {
 
     fn take(&mut self, wanted: impl Fn(&Found) -> Option<String>) -> Option<String> {
         let values = self.sentence.values.iter().enumerate();
-        let (place, text) = values.filter(|(place, _)| !self.used[*place]).find_map(|(place, found)| Some((place, wanted(found)?)))?;
+        let (place, text) = values
+            .filter(|(place, _)| !self.used[*place])
+            .find_map(|(place, found)| Some((place, wanted(found)?)))?;
         self.used[place] = true;
         Some(text)
     }
@@ -171,14 +178,18 @@ impl<'a> Form<'a> {
         for name in self.open() {
             let schema = self.schema(&name);
             if let Some(options) = schema.get("enum").and_then(Value::as_array) {
-                let said = options.iter().find(|option| option.as_str().is_some_and(|word| self.sentence.has_word(word)));
+                let said = options
+                    .iter()
+                    .find(|option| option.as_str().is_some_and(|word| self.sentence.has_word(word)));
                 if let Some(option) = said {
                     self.set(&name, option.clone());
                 }
             } else if kind(schema) == "boolean" && self.sentence.has_word(&name.replace('_', " ")) {
                 let plain = format!(" {} ", self.sentence.plain.to_lowercase());
                 let spoken = name.replace('_', " ").to_lowercase();
-                let denied = ["no", "not", "without", "non"].iter().any(|no| plain.contains(&format!(" {no} {spoken}")));
+                let denied = ["no", "not", "without", "non"]
+                    .iter()
+                    .any(|no| plain.contains(&format!(" {no} {spoken}")));
                 self.set(&name, Value::Bool(!denied));
             }
         }
@@ -220,7 +231,8 @@ impl<'a> Form<'a> {
         let [.., preposition, last] = words.as_slice() else { return None };
         let last = last.trim_end_matches(['?', '!', '.', ',']);
         let vocabulary = self.vocabulary();
-        let is_new = !rank::is_filler(last) && rank::words(last).iter().any(|word| !vocabulary.contains(word));
+        let is_new =
+            !rank::is_filler(last) && rank::words(last).iter().any(|word| !vocabulary.contains(word));
         (matches!(*preposition, "in" | "under" | "inside" | "within") && is_new).then(|| last.to_owned())
     }
 
@@ -231,7 +243,8 @@ impl<'a> Form<'a> {
         };
         for name in self.open().into_iter().filter(|name| is_text(self, name)).collect::<Vec<_>>() {
             // An optional place or address is not what a quotation is about.
-            let takes = self.is_required(&name) || !(is_place(&name) || is_address(&name, self.schema(&name)));
+            let takes =
+                self.is_required(&name) || !(is_place(&name) || is_address(&name, self.schema(&name)));
             let quoted = takes.then(|| {
                 self.take(|found| match found {
                     Found::Quoted(text) => Some(text.clone()),
@@ -242,7 +255,8 @@ impl<'a> Form<'a> {
                 self.set(&name, value);
             }
         }
-        let open: Vec<String> = self.open().into_iter().filter(|name| self.is_required(name) && is_text(self, name)).collect();
+        let open: Vec<String> =
+            self.open().into_iter().filter(|name| self.is_required(name) && is_text(self, name)).collect();
         let [name] = open.as_slice() else { return };
         let Some(rest) = self.rest() else { return };
         let is_one_word = !rest.contains(char::is_whitespace);
@@ -256,11 +270,12 @@ impl<'a> Form<'a> {
 
     // What is left: of a sentence whose values all found a place, only the words between them.
     fn rest(&self) -> Option<String> {
-        if !self.used.iter().any(|used| *used) && !self.arguments.values().any(Value::is_string) {
+        if !self.used.contains(&true) && !self.arguments.values().any(Value::is_string) {
             return self.sentence.rest(&self.vocabulary());
         }
         let mut left = Sentence::read(&self.sentence.plain);
-        let places = self.arguments.iter().filter(|(name, _)| is_place(name)).filter_map(|(_, value)| value.as_str());
+        let places =
+            self.arguments.iter().filter(|(name, _)| is_place(name)).filter_map(|(_, value)| value.as_str());
         for place in places {
             for preposition in [" in ", " under ", " inside ", " within ", " from ", " to "] {
                 left.text = left.text.replace(&format!("{preposition}{place}"), "");
@@ -272,10 +287,11 @@ impl<'a> Form<'a> {
         left.rest(&self.vocabulary())
     }
 
-    // The words that name the tool and its parameters. What people say to it counts only as
-    // far as it is not the value of an example: verbs and the like come first.
+    // The words that name the tool, its parameters and what it does. Of what people say to it
+    // only the first word: the others may be values.
     fn vocabulary(&self) -> HashSet<String> {
         let mut words: HashSet<String> = rank::words(&self.tool.title).into_iter().collect();
+        words.extend(rank::words(&self.tool.description));
         words.extend(self.names.iter().flat_map(|name| rank::words(name)));
         words.extend(self.tool.examples.iter().filter_map(|example| rank::words(example).into_iter().next()));
         words.extend(OPENERS.iter().map(|word| (*word).to_owned()));
@@ -283,13 +299,17 @@ impl<'a> Form<'a> {
     }
 
     fn done(self) -> Filled {
-        let missing = self.required.iter().filter(|name| !self.arguments.contains_key(*name)).cloned().collect();
-        Filled { arguments: self.arguments, missing }
+        let Self { names, required, mut arguments, .. } = self;
+        let missing = required.into_iter().filter(|name| !arguments.contains_key(name)).collect();
+        let in_order =
+            names.into_iter().filter_map(|name| arguments.remove(&name).map(|value| (name, value)));
+        Filled { arguments: in_order.collect(), missing }
     }
 }
 
 // Words that begin a request and are no part of its value, as `rank::words` has them.
-const OPENERS: &[&str] = &["file", "folder", "directory", "directori", "page", "new", "called", "call", "nam", "titl"];
+const OPENERS: &[&str] =
+    &["file", "folder", "directory", "directori", "page", "new", "called", "call", "nam", "titl"];
 
 fn next_quoted(text: &str) -> Option<(&str, &str, &str)> {
     let marks = [('"', '"'), ('“', '”'), ('«', '»'), ('`', '`'), ('\'', '\'')];
@@ -319,14 +339,20 @@ fn value_in(word: &str) -> Option<Found> {
     {
         return Some(Found::Pair(key.to_owned(), value.trim_matches(['"', '\'']).to_owned()));
     }
-    if word.parse::<f64>().is_ok_and(f64::is_finite) && word.starts_with(|letter: char| letter.is_ascii_digit() || "-+.".contains(letter)) {
+    if word.parse::<f64>().is_ok_and(f64::is_finite)
+        && word.starts_with(|letter: char| letter.is_ascii_digit() || "-+.".contains(letter))
+    {
         return Some(Found::Number(word.trim_start_matches('+').to_owned()));
     }
     is_path(word).then(|| Found::Path(word.to_owned()))
 }
 
 fn is_path(word: &str) -> bool {
-    if matches!(word, "." | ".." | "~") || word.starts_with("./") || word.starts_with("~/") || word.starts_with("../") {
+    if matches!(word, "." | ".." | "~")
+        || word.starts_with("./")
+        || word.starts_with("~/")
+        || word.starts_with("../")
+    {
         return true;
     }
     if word.contains('/') {
@@ -336,8 +362,11 @@ fn is_path(word: &str) -> bool {
     let Some((stem, extension)) = word.rsplit_once('.') else {
         return matches!(word, "Makefile" | "Dockerfile" | "LICENSE" | "README" | "CHANGELOG");
     };
-    let is_extension = (1..=5).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !extension.bytes().all(|byte| byte.is_ascii_digit());
-    is_extension && (stem.is_empty() || stem.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter)))
+    let is_extension = (1..=5).contains(&extension.len())
+        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && !extension.bytes().all(|byte| byte.is_ascii_digit());
+    is_extension
+        && (stem.is_empty() || stem.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter)))
 }
 
 fn kind(schema: &Value) -> &str {
@@ -349,7 +378,12 @@ fn kind(schema: &Value) -> &str {
         }
         _ => {
             let options = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
-            options.into_iter().flatten().map(kind).find(|kind| !matches!(*kind, "null" | "")).unwrap_or_default()
+            options
+                .into_iter()
+                .flatten()
+                .map(kind)
+                .find(|kind| !matches!(*kind, "null" | ""))
+                .unwrap_or_default()
         }
     }
 }
@@ -360,14 +394,18 @@ fn is_address(name: &str, schema: &Value) -> bool {
 }
 
 fn is_place(name: &str) -> bool {
-    const PLACES: &[&str] = &["path", "paths", "file", "files", "filename", "folder", "directory", "dir", "cwd"];
+    const PLACES: &[&str] =
+        &["path", "paths", "file", "files", "filename", "folder", "directory", "dir", "cwd"];
     PLACES.contains(&name) || ["_path", "_file", "_dir", "_folder"].iter().any(|end| name.ends_with(end))
 }
 
 // The text as the schema wants it; `None` if it cannot be that.
 fn typed(schema: &Value, text: &str) -> Option<Value> {
     if let Some(options) = schema.get("enum").and_then(Value::as_array) {
-        return options.iter().find(|option| option.as_str().is_some_and(|word| word.eq_ignore_ascii_case(text))).cloned();
+        return options
+            .iter()
+            .find(|option| option.as_str().is_some_and(|word| word.eq_ignore_ascii_case(text)))
+            .cloned();
     }
     match kind(schema) {
         "integer" => text.parse::<i64>().ok().map(Value::from),
@@ -379,7 +417,9 @@ fn typed(schema: &Value, text: &str) -> Option<Value> {
         },
         "array" => match schema.get("items").map(kind) {
             Some("string" | "") | None => {
-                let words = text.split(|letter: char| letter == ',' || letter.is_whitespace()).filter(|word| !word.is_empty());
+                let words = text
+                    .split(|letter: char| letter == ',' || letter.is_whitespace())
+                    .filter(|word| !word.is_empty());
                 Some(Value::Array(words.map(Value::from).collect()))
             }
             _ => serde_json::from_str(text).ok().filter(Value::is_array),

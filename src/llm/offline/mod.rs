@@ -73,6 +73,9 @@ fn resume(request: &Request, pending: Pending, text: &str, sentence: &Sentence) 
     let Some(tool) = request.tools.iter().find(|tool| tool.name == pending.tool) else {
         return Message::assistant(show::help(&request.tools));
     };
+    if let Some(other) = rank::named(&request.tools, text).filter(|other| other.name != tool.name) {
+        return go_on(request, other, sentence, &Map::new());
+    }
     let mut known = pending.arguments;
     let found = fill::fill(tool, sentence, &known);
     // What looks like the value is the value; otherwise the whole answer is.
@@ -86,7 +89,12 @@ fn resume(request: &Request, pending: Pending, text: &str, sentence: &Sentence) 
     }
 }
 
-fn go_on(request: &Request, tool: &ToolDefinition, sentence: &Sentence, known: &Map<String, Value>) -> Message {
+fn go_on(
+    request: &Request,
+    tool: &ToolDefinition,
+    sentence: &Sentence,
+    known: &Map<String, Value>,
+) -> Message {
     let filled = fill::fill(tool, sentence, known);
     match filled.missing.into_iter().next() {
         Some(missing) => ask(tool, filled.arguments, missing),
@@ -107,9 +115,8 @@ fn call(request: &Request, tool: &ToolDefinition, arguments: Map<String, Value>)
 fn ask(tool: &ToolDefinition, arguments: Map<String, Value>, asked: String) -> Message {
     let mut message = Message::assistant(show::question(tool, &asked));
     let pending = Pending { tool: tool.name.clone(), arguments, asked };
-    message.replay = serde_json::to_value(pending)
-        .ok()
-        .map(|content| Replay { provider: NAME.to_owned(), content });
+    message.replay =
+        serde_json::to_value(pending).ok().map(|content| Replay { provider: NAME.to_owned(), content });
     message
 }
 

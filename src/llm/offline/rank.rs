@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bm25::{Embedder, EmbedderBuilder, Scorer, Tokenizer};
 use serde_json::Value;
 
+use super::fill::Sentence;
 use crate::llm::ToolDefinition;
 
 /// How much of what a sentence says has to be known to a tool: the share of its words,
@@ -25,7 +26,8 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     }
     let books: Vec<String> = tools.iter().map(document).collect();
     let lines: Vec<&str> = books.iter().map(String::as_str).collect();
-    let embedder: Embedder<u32, Words> = EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
+    let embedder: Embedder<u32, Words> =
+        EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
     let mut scorer = Scorer::<usize, u32>::new();
     for (place, line) in lines.iter().enumerate() {
         scorer.upsert(&place, embedder.embed(line));
@@ -35,6 +37,7 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     let mut best: Option<(f32, &ToolDefinition)> = None;
     for (place, tool) in tools.iter().enumerate() {
         let Some(score) = scorer.score(&place, &asked) else { continue };
+        let score = score * (1.0 + likeness(tool, &query));
         let allowed = tool.read_only || says_action(tool, &query);
         // Strictly better, so the order of the tools settles a draw.
         if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
@@ -55,16 +58,19 @@ pub fn is_filler(word: &str) -> bool {
     FILLERS.contains(&word.to_lowercase().as_str())
 }
 
-// `git.status`, `git__status` anywhere, `git status` at the beginning.
-fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
+/// The tool whose own name is said: `git.status` or `git__status` anywhere, `git status` and
+/// names of one word only at the beginning.
+pub fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
     let lower = sentence.to_lowercase();
-    let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(['`', '"', '\'', ',', ':', '?', '!'])).collect();
+    let marks = ['`', '"', '\'', ',', ':', '?', '!'];
+    let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(marks)).collect();
     let says = |tool: &&ToolDefinition| {
         let title = tool.title.to_lowercase();
         let name = tool.name.to_lowercase();
+        let is_special = |name: &str| name.contains('.') || name.contains("__");
         let parts: Vec<&str> = title.split('.').collect();
-        words.iter().any(|word| (*word == title && title.contains('.')) || *word == name)
-            || (parts.len() > 1 && words.starts_with(&parts))
+        words.iter().any(|word| is_special(word) && (*word == title || *word == name))
+            || words.starts_with(&parts)
     };
     tools.iter().find(says)
 }
@@ -74,6 +80,18 @@ fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
     let action = tool.title.rsplit('.').next().unwrap_or(&tool.title);
     let action = split(action).map(|word| stem(&word)).collect::<Vec<_>>();
     action.iter().all(|word| query.contains(word))
+}
+
+// How close the sentence comes to one that people are known to say: 1 for the same words.
+fn likeness(tool: &ToolDefinition, query: &[String]) -> f32 {
+    let query: HashSet<&String> = query.iter().collect();
+    let shares = tool.examples.iter().map(|example| {
+        let example = Words.tokenize(&Sentence::read(example).plain);
+        let example: HashSet<&String> = example.iter().collect();
+        let all = example.union(&query).count().max(1);
+        example.intersection(&query).count() as f32 / all as f32
+    });
+    shares.fold(0.0, f32::max)
 }
 
 // The name counts most, then what people say, then the description.
@@ -111,7 +129,8 @@ impl Vocabulary {
 
     fn share(&self, place: usize, query: &[String]) -> f32 {
         let weight = |word: &String| self.rarity.get(word).copied().unwrap_or(self.rarest);
-        let known = query.iter().filter(|word| self.documents[place].contains(*word)).map(weight).sum::<f32>();
+        let known =
+            query.iter().filter(|word| self.documents[place].contains(*word)).map(weight).sum::<f32>();
         known / query.iter().map(weight).sum::<f32>().max(f32::EPSILON)
     }
 }
@@ -179,6 +198,9 @@ fn ending(word: &str) -> String {
     if let Some(rest) = without("ing", 3).or_else(|| without("ed", 3)) {
         return rest.to_owned();
     }
+    if let Some(rest) = without("ly", 4) {
+        return rest.to_owned();
+    }
     let hisses = |rest: &&str| ["ch", "sh", "x", "ss", "z"].iter().any(|end| rest.ends_with(end));
     if let Some(rest) = without("es", 3).filter(hisses) {
         return rest.to_owned();
@@ -187,9 +209,10 @@ fn ending(word: &str) -> String {
 }
 
 const FILLERS: &[&str] = &[
-    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could", "did", "do",
-    "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if", "in", "into", "is", "it",
-    "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out", "please", "see", "should", "show", "so",
-    "some", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to",
-    "us", "want", "was", "we", "were", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your",
+    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could",
+    "did", "do", "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if",
+    "in", "into", "is", "it", "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out",
+    "please", "see", "should", "show", "so", "some", "tell", "than", "that", "the", "their", "them", "then",
+    "there", "these", "they", "this", "those", "to", "us", "want", "was", "we", "were", "what", "when",
+    "where", "which", "who", "will", "with", "would", "you", "your",
 ];

@@ -18,7 +18,9 @@ pub fn results(message: &Message, tools: &[ToolDefinition]) -> String {
 
 /// What can be done without a model, and how to get one.
 pub fn help(tools: &[ToolDefinition]) -> String {
-    let mut text = "There is no language model here, so I only understand plain requests for one of the tools.".to_owned();
+    let mut text =
+        "There is no language model here, so I only understand plain requests for one of the tools."
+            .to_owned();
     let proposed = proposed(tools);
     if !proposed.is_empty() {
         text.push_str(" For example:\n\n");
@@ -82,9 +84,12 @@ fn pretty(value: &Value) -> String {
             });
             lines.collect::<Vec<_>>().join("\n")
         }
-        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => {
-            list.iter().filter_map(Value::as_str).map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n")
-        }
+        Value::Array(list) if !list.is_empty() && list.iter().all(Value::is_string) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|line| format!("- {line}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
         other => serde_json::to_string_pretty(other).unwrap_or_else(|_| other.to_string()),
     }
 }

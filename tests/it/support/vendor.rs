@@ -29,12 +29,12 @@ struct Desk {
     answers: VecDeque<Answer>,
     requests: Vec<Recorded>,
     models: Vec<String>,
+    hung_up: bool,
 }
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    pub method: String,
     pub path: String,
     pub dialect: Dialect,
     pub headers: BTreeMap<String, String>,
@@ -87,7 +87,8 @@ impl Vendor {
         let (stop, stopped) = oneshot::channel();
         let state = Arc::clone(&desk);
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
                 let router = Router::new().fallback(serve).with_state(state);
@@ -125,15 +126,15 @@ impl Vendor {
         self.desk.lock().expect("no panic").requests.clone()
     }
 
-    /// Waits, with a bound, until so many requests have come in.
-    pub async fn until(&self, count: usize) {
+    /// Waits, with a bound, until somebody gave up on an answer that stalls.
+    pub async fn until_hung_up(&self) {
         for _ in 0..2000 {
-            if self.requests().len() >= count {
+            if self.desk.lock().expect("no panic").hung_up {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("only {} of {count} requests came in", self.requests().len());
+        panic!("the connection is still open");
     }
 }
 
@@ -315,16 +316,10 @@ async fn serve(
         return listing(&path, &desk.lock().expect("no panic").models);
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let headers = headers.iter().map(|(name, value)| {
-        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    });
-    let recorded = Recorded {
-        method: method.to_string(),
-        path: path.clone(),
-        dialect,
-        headers: headers.collect(),
-        body: body.clone(),
-    };
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let recorded = Recorded { path: path.clone(), dialect, headers: headers.collect(), body: body.clone() };
     let answer = {
         let mut desk = desk.lock().expect("no panic");
         desk.requests.push(recorded);
@@ -334,26 +329,44 @@ async fn serve(
     if answer.ending == Ending::Silent {
         std::future::pending::<()>().await;
     }
+    let line = (answer.ending == Ending::Stalls).then(|| Line(Arc::clone(&desk)));
     let streams = body["stream"] == true || path.ends_with(":streamGenerateContent");
-    answer.send(dialect, streams, body["model"].as_str().unwrap_or("fake"))
+    answer.send(dialect, streams, body["model"].as_str().unwrap_or("fake"), line)
+}
+
+/// Dropped with the body it belongs to.
+struct Line(Arc<Mutex<Desk>>);
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.lock().expect("no panic").hung_up = true;
+    }
 }
 
 fn listing(path: &str, models: &[String]) -> Response<Body> {
     let body = match path {
         _ if models.is_empty() => return page(404, "text/plain", "not found".to_owned()),
-        "/v1/models" => json!({ "object": "list", "data": models.iter().map(|id| json!({ "id": id, "object": "model" })).collect::<Vec<_>>() }),
-        "/api/tags" => json!({ "models": models.iter().map(|name| json!({ "name": name, "model": name })).collect::<Vec<_>>() }),
+        "/v1/models" => {
+            json!({ "object": "list", "data": models.iter().map(|id| json!({ "id": id, "object": "model" })).collect::<Vec<_>>() })
+        }
+        "/api/tags" => {
+            json!({ "models": models.iter().map(|name| json!({ "name": name, "model": name })).collect::<Vec<_>>() })
+        }
         _ => return page(404, "text/plain", "not found".to_owned()),
     };
     page(200, "application/json", body.to_string())
 }
 
 fn page(status: u16, kind: &str, body: String) -> Response<Body> {
-    Response::builder().status(status).header("content-type", kind).body(Body::from(body)).expect("a response")
+    Response::builder()
+        .status(status)
+        .header("content-type", kind)
+        .body(Body::from(body))
+        .expect("a response")
 }
 
 impl Answer {
-    fn send(self, dialect: Dialect, streams: bool, model: &str) -> Response<Body> {
+    fn send(self, dialect: Dialect, streams: bool, model: &str, line: Option<Line>) -> Response<Body> {
         let mut response = Response::builder().status(self.status.unwrap_or(200));
         for (name, value) in &self.headers {
             response = response.header(name, value);
@@ -361,7 +374,8 @@ impl Answer {
         let (kind, pieces) = match self.raw {
             Some((kind, body)) => (kind, vec![body]),
             None if streams && !self.unstreamed => {
-                let kind = if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" };
+                let kind =
+                    if dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" };
                 (kind.to_owned(), self.said.frames(dialect, model))
             }
             None => ("application/json".to_owned(), vec![self.said.whole(dialect, model).to_string()]),
@@ -371,12 +385,18 @@ impl Answer {
             pieces.truncate(pieces.len().div_ceil(2));
         }
         let pieces: Vec<Bytes> = match self.bytewise {
-            true => pieces.iter().flat_map(|piece| piece.bytes()).map(|byte| Bytes::from(vec![byte])).collect(),
+            true => {
+                pieces.iter().flat_map(|piece| piece.bytes()).map(|byte| Bytes::from(vec![byte])).collect()
+            }
             false => pieces.into_iter().map(Bytes::from).collect(),
         };
         let pieces = stream::iter(pieces).map(Ok::<_, std::io::Error>);
         let body = match self.ending {
-            Ending::Stalls => Body::from_stream(pieces.chain(stream::pending())),
+            Ending::Stalls => Body::from_stream(pieces.chain(stream::pending()).map(move |piece| {
+                // The line is held as long as the body is.
+                let _ = &line;
+                piece
+            })),
             // The pause lets the first half out before the connection goes.
             Ending::Reset => Body::from_stream(pieces.chain(stream::once(async {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -419,7 +439,9 @@ impl Said {
             Dialect::Responses => self.responses_whole(model),
             Dialect::Anthropic => self.anthropic_whole(model),
             Dialect::Gemini => self.gemini_chunk(&self.gemini_parts(), Some("STOP")),
-            Dialect::Ollama => json!({ "model": model, "message": self.ollama_message(), "done": true, "done_reason": "stop" }),
+            Dialect::Ollama => {
+                json!({ "model": model, "message": self.ollama_message(), "done": true, "done_reason": "stop" })
+            }
         }
     }
 
@@ -440,7 +462,9 @@ impl Said {
             }))
         };
         let mut frames = vec![chunk(json!({ "role": "assistant", "content": "" }), None)];
-        frames.extend(pieces(&self.thinking).iter().map(|text| chunk(json!({ "reasoning_content": text }), None)));
+        frames.extend(
+            pieces(&self.thinking).iter().map(|text| chunk(json!({ "reasoning_content": text }), None)),
+        );
         frames.extend(pieces(&self.text).iter().map(|text| chunk(json!({ "content": text }), None)));
         if let Some(error) = &self.error {
             frames.push(data(&json!({ "error": error })));
@@ -513,7 +537,10 @@ impl Said {
             value["type"] = json!(kind);
             event(kind, &value)
         };
-        let mut frames = vec![send("response.created", json!({ "response": { "id": "resp_1", "status": "in_progress", "error": null } }))];
+        let mut frames = vec![send(
+            "response.created",
+            json!({ "response": { "id": "resp_1", "status": "in_progress", "error": null } }),
+        )];
         for (place, item) in self.responses_items().iter().enumerate() {
             let mut empty = item.clone();
             match item["type"].as_str() {
@@ -524,10 +551,17 @@ impl Said {
             frames.push(send("response.output_item.added", json!({ "output_index": place, "item": empty })));
             let (kind, text) = match item["type"].as_str() {
                 Some("message") => ("response.output_text.delta", self.text.as_str()),
-                Some("function_call") => ("response.function_call_arguments.delta", item["arguments"].as_str().expect("text")),
+                Some("function_call") => {
+                    ("response.function_call_arguments.delta", item["arguments"].as_str().expect("text"))
+                }
                 _ => ("", ""),
             };
-            frames.extend(pieces(text).iter().map(|piece| send(kind, json!({ "output_index": place, "content_index": 0, "item_id": "x", "delta": piece }))));
+            frames.extend(pieces(text).iter().map(|piece| {
+                send(
+                    kind,
+                    json!({ "output_index": place, "content_index": 0, "item_id": "x", "delta": piece }),
+                )
+            }));
             frames.push(send("response.output_item.done", json!({ "output_index": place, "item": item })));
         }
         if let Some(error) = &self.error {
@@ -588,21 +622,35 @@ impl Said {
                 Some("thinking") => {
                     empty["thinking"] = json!("");
                     empty["signature"] = json!("");
-                    deltas.extend(pieces(&self.thinking).iter().map(|text| json!({ "type": "thinking_delta", "thinking": text })));
+                    deltas.extend(
+                        pieces(&self.thinking)
+                            .iter()
+                            .map(|text| json!({ "type": "thinking_delta", "thinking": text })),
+                    );
                     deltas.push(json!({ "type": "signature_delta", "signature": block["signature"] }));
                 }
                 Some("text") => {
                     empty["text"] = json!("");
-                    deltas.extend(pieces(&self.text).iter().map(|text| json!({ "type": "text_delta", "text": text })));
+                    deltas.extend(
+                        pieces(&self.text).iter().map(|text| json!({ "type": "text_delta", "text": text })),
+                    );
                 }
                 _ => {
                     empty["input"] = json!({});
                     let (_, arguments) = calls.next().expect("a call");
-                    deltas.extend(pieces(arguments).iter().map(|text| json!({ "type": "input_json_delta", "partial_json": text })));
+                    deltas.extend(
+                        pieces(arguments)
+                            .iter()
+                            .map(|text| json!({ "type": "input_json_delta", "partial_json": text })),
+                    );
                 }
             }
             frames.push(send("content_block_start", json!({ "index": place, "content_block": empty })));
-            frames.extend(deltas.into_iter().map(|delta| send("content_block_delta", json!({ "index": place, "delta": delta }))));
+            frames.extend(
+                deltas
+                    .into_iter()
+                    .map(|delta| send("content_block_delta", json!({ "index": place, "delta": delta }))),
+            );
             frames.push(send("content_block_stop", json!({ "index": place })));
         }
         if let Some(error) = &self.error {
@@ -640,26 +688,42 @@ impl Said {
     }
 
     fn gemini_frames(&self) -> Vec<String> {
-        let mut frames: Vec<String> = self.gemini_parts().iter().map(|part| data(&self.gemini_chunk(std::slice::from_ref(part), None))).collect();
+        let mut frames: Vec<String> = self
+            .gemini_parts()
+            .iter()
+            .map(|part| data(&self.gemini_chunk(std::slice::from_ref(part), None)))
+            .collect();
         match &self.error {
             Some(error) => frames.push(data(&json!({ "error": error }))),
-            None => frames.push(data(&self.gemini_chunk(&[json!({ "text": "" })], Some(self.stop.as_deref().unwrap_or("STOP"))))),
+            None => frames.push(data(
+                &self.gemini_chunk(&[json!({ "text": "" })], Some(self.stop.as_deref().unwrap_or("STOP"))),
+            )),
         }
         frames
     }
 
     fn ollama_message(&self) -> Value {
-        let calls: Vec<Value> = self.calls.iter().map(|(name, arguments)| {
-            let input: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
-            json!({ "function": { "name": name, "arguments": input } })
-        }).collect();
+        let calls: Vec<Value> = self
+            .calls
+            .iter()
+            .map(|(name, arguments)| {
+                let input: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+                json!({ "function": { "name": name, "arguments": input } })
+            })
+            .collect();
         json!({ "role": "assistant", "content": self.text, "tool_calls": calls })
     }
 
     fn ollama_frames(&self, model: &str) -> Vec<String> {
-        let line = |message: Value| format!("{}\n", json!({ "model": model, "message": message, "done": false }));
-        let mut frames: Vec<String> = pieces(&self.thinking).iter().map(|text| line(json!({ "role": "assistant", "content": "", "thinking": text }))).collect();
-        frames.extend(pieces(&self.text).iter().map(|text| line(json!({ "role": "assistant", "content": text }))));
+        let line =
+            |message: Value| format!("{}\n", json!({ "model": model, "message": message, "done": false }));
+        let mut frames: Vec<String> = pieces(&self.thinking)
+            .iter()
+            .map(|text| line(json!({ "role": "assistant", "content": "", "thinking": text })))
+            .collect();
+        frames.extend(
+            pieces(&self.text).iter().map(|text| line(json!({ "role": "assistant", "content": text }))),
+        );
         if !self.calls.is_empty() {
             let mut message = self.ollama_message();
             message["content"] = json!("");
@@ -674,4 +738,3 @@ impl Said {
         frames
     }
 }
-
