@@ -1,1 +1,3 @@
 //! The map of the tests: one program, one file per subject.
+
+mod skill;
