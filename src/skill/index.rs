@@ -98,12 +98,14 @@ impl Index {
 
     /// Looks at every skill; what the file knows of it is taken over where it still holds.
     fn survey(&self, catalog: &Catalog) -> Survey {
-        let mut known = self.read().unwrap_or_default();
+        // Reading the index takes about as long as looking at the files.
+        let (mut known, looks) = std::thread::scope(|scope| {
+            let known = scope.spawn(|| self.read().unwrap_or_default());
+            let looks: Vec<_> = catalog.skills.iter().map(|found| look(&found.folder)).collect();
+            (known.join().expect("reading an index does not panic"), looks)
+        });
         let mut survey = Survey::default();
-        for found in &catalog.skills {
-            let now = files::now();
-            let mut seen = look(&found.folder);
-            let settled = seen.settled(now);
+        for (found, (mut seen, settled)) in catalog.skills.iter().zip(looks) {
             let old = known.remove(&found.folder);
             let usable = old.filter(|record| !(self.again && record.has_errors()));
             if let Some(record) = usable {
@@ -309,14 +311,17 @@ impl Record {
     }
 }
 
-/// The files that decide what a skill does.
-fn look(folder: &Path) -> Seen {
+/// The files that decide what a skill does, and whether they have settled.
+fn look(folder: &Path) -> (Seen, bool) {
+    let now = files::now();
     let mut seen = Seen::default();
     seen.file(folder, manifest::FILE);
     seen.file(folder, "pyproject.toml");
     seen.folder(folder, "scripts", visible);
     seen.folder(folder, "extensions", visible);
-    seen.sorted()
+    let seen = seen.sorted();
+    let settled = seen.settled(now);
+    (seen, settled)
 }
 
 fn card(found: &Found, stamps: &[Stamp]) -> Result<Card, Problem> {
