@@ -699,8 +699,10 @@ mod index {
         let script = world.tool("user/quick/scripts/a.py", "one");
         let built = world.load();
         let file = world.path("cache/index.json");
+        let young = || fs::read_to_string(&file).unwrap().contains("\"stamps\":null");
+        assert!(young(), "stamps of this instant do not tell two writes apart");
         let deadline = Instant::now() + Duration::from_secs(20);
-        while fs::read_to_string(&file).unwrap().contains("\"stamps\":null") {
+        while young() {
             assert!(Instant::now() < deadline, "never settles");
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(world.fresh().as_ref(), Some(&built));
