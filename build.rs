@@ -2,6 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    // `include_dir!` sees a changed file but not a new one.
     println!("cargo:rerun-if-changed=assets/skills");
     pyo3_build_config::use_pyo3_cfgs();
     if std::env::var_os("CARGO_FEATURE_EMBED").is_some() {

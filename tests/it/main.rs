@@ -1,18 +1,20 @@
 //! The map of the tests: one program, one file per subject.
 
 /// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
-mod llm;
-mod offline;
 mod support;
 
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
-/// Models: dialects, misbehaving servers, retries and fallbacks, detection, no model at all.
+/// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
+/// No model at all: which words find which tool, and how its parameters are filled.
+mod offline;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
+/// Skill folders: what is read of them, what is wrong with them, trust, the index.
+mod skill;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
 /// The toolbox: schemas, policy, time limits, long results.

@@ -1,0 +1,383 @@
+//! What is known of the skills, kept between runs so that listing tools needs no Python.
+//!
+//! A skill is described anew when its content has changed. Whether it has is seen from `stat`
+//! alone as long as that suffices, and from a hash where a time stamp moved or is too recent
+//! to tell two writes apart.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::files::{self, Seen, Stamp, hex, replace, visible};
+use super::manifest::{self, Card, Level, Manifest, Problem, Skill, ToolEntry};
+use super::{Catalog, Found};
+
+/// Of the file and of what goes into it: another number, and everything is described anew.
+const VERSION: u32 = 1;
+/// Skills of other projects that are kept as well.
+const MAX_OTHERS: usize = 256;
+/// Bytes a file with tools may have.
+const MAX_SCRIPT: u64 = 1 << 20;
+
+/// A file of a skill that Python should describe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The skill.
+    pub skill: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The file, relative to the folder: `scripts/NAME.py`.
+    pub file: String,
+}
+
+/// What Python says of a file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Description {
+    /// The functions marked as tools. `file` is as it was asked for; a name without the
+    /// skill in front gets it.
+    pub tools: Vec<ToolEntry>,
+    /// Why it, or some of it, cannot be used. Files are relative to the skill, or absolute.
+    pub problems: Vec<Problem>,
+}
+
+/// The file `index.json` in the cache.
+#[derive(Debug, Clone)]
+pub struct Index {
+    file: PathBuf,
+    identity: String,
+    again: bool,
+}
+
+impl Index {
+    /// The index in this cache folder. `identity` says by whom skills are described (the
+    /// version of the Python package and of Python): under another one nothing is fresh.
+    pub fn new(cache: &Path, identity: impl Into<String>) -> Self {
+        Self { file: cache.join("index.json"), identity: identity.into(), again: false }
+    }
+
+    /// Has skills with errors described anew even if they have not changed: what was missing
+    /// may have been installed since.
+    pub fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
+
+    /// The manifest, if nothing has to be described for it.
+    pub fn fresh(&self, catalog: &Catalog) -> Option<Manifest> {
+        let survey = self.survey(catalog);
+        survey.requests.is_empty().then(|| self.finish(catalog, survey))
+    }
+
+    /// The manifest, after `describe` was asked about the files of the skills that changed.
+    ///
+    /// It is asked once with all of them, or not at all, and answers in the same order. What
+    /// goes wrong is among the problems; the rest works.
+    pub async fn load_or_build<F>(
+        &self,
+        catalog: &Catalog,
+        describe: impl FnOnce(Vec<Request>) -> F,
+    ) -> Manifest
+    where
+        F: Future<Output = Vec<Description>>,
+    {
+        let mut survey = self.survey(catalog);
+        if !survey.requests.is_empty() {
+            let requests = std::mem::take(&mut survey.requests);
+            let mut descriptions = describe(requests.clone()).await.into_iter();
+            for request in &requests {
+                let record = survey.current.get_mut(&request.folder);
+                record.expect("a request is made for a record").add(request, descriptions.next());
+            }
+            survey.current.values_mut().for_each(Record::tidy);
+        }
+        self.finish(catalog, survey)
+    }
+
+    /// Looks at every skill; what the file knows of it is taken over where it still holds.
+    fn survey(&self, catalog: &Catalog) -> Survey {
+        // Reading the index takes about as long as looking at the files.
+        let (mut known, looks) = std::thread::scope(|scope| {
+            let known = scope.spawn(|| self.read().unwrap_or_default());
+            let looks: Vec<_> = catalog.skills.iter().map(|found| look(&found.folder)).collect();
+            (known.join().expect("reading an index does not panic"), looks)
+        });
+        let mut survey = Survey::default();
+        for (found, (mut seen, settled)) in catalog.skills.iter().zip(looks) {
+            let old = known.remove(&found.folder);
+            let usable = old.filter(|record| !(self.again && record.has_errors()));
+            if let Some(record) = usable {
+                if settled && record.stamps.as_ref() == Some(&seen.stamps) {
+                    survey.current.insert(found.folder.clone(), record);
+                    continue;
+                }
+                if record.digest == files::digest(&found.folder, &seen.stamps, &mut seen.unreadable) {
+                    let stamps = settled.then_some(seen.stamps);
+                    survey.changed |= stamps != record.stamps;
+                    survey.current.insert(found.folder.clone(), Record { stamps, ..record });
+                    continue;
+                }
+            }
+            survey.changed = true;
+            let (record, requests) = Record::begin(found, seen, settled);
+            survey.current.insert(found.folder.clone(), record);
+            survey.requests.extend(requests);
+        }
+        survey.others = known;
+        survey
+    }
+
+    fn read(&self) -> Option<Records> {
+        // An index of another form, or half of one, is as good as none.
+        let stored: Stored = serde_json::from_slice(&std::fs::read(&self.file).ok()?).ok()?;
+        (stored.version == VERSION && stored.identity == self.identity).then_some(stored.records)
+    }
+
+    fn finish(&self, catalog: &Catalog, survey: Survey) -> Manifest {
+        let Survey { current, others, changed, .. } = survey;
+        let written = if changed { self.write(&current, others) } else { Ok(()) };
+        let mut manifest = self.manifest(catalog, current);
+        if let Err(error) = written {
+            let message = format!("cannot keep what is known of the skills, so every start is slow: {error}");
+            manifest.problems.push(Problem::warning(self.file.to_string_lossy(), None, message));
+        }
+        manifest
+    }
+
+    fn write(&self, current: &Records, others: Records) -> std::io::Result<()> {
+        let others = others.iter().filter(|(folder, _)| folder.is_dir()).take(MAX_OTHERS);
+        let stored = StoredRef {
+            version: VERSION,
+            identity: &self.identity,
+            records: current.iter().chain(others).collect(),
+        };
+        replace(&self.file, &serde_json::to_vec(&stored)?)
+    }
+
+    fn manifest(&self, catalog: &Catalog, mut records: Records) -> Manifest {
+        let mut hash = Sha256::new();
+        hash.update(VERSION.to_le_bytes());
+        hash.update(&self.identity);
+        let mut skills = Vec::with_capacity(catalog.skills.len());
+        let mut problems = catalog.problems.clone();
+        for found in &catalog.skills {
+            let Some(record) = records.remove(&found.folder) else { continue };
+            let references = references(&found.folder);
+            hash.update(format!("\0{}\0{}\0{}\0{references:?}", found.name, found.source, record.digest));
+            match record.skill(found, references) {
+                Ok(skill) => skills.push(skill),
+                Err(reasons) => problems.extend(reasons),
+            }
+        }
+        Manifest { version: VERSION, key: hex(&hash.finalize()), skills, problems }
+    }
+}
+
+type Records = BTreeMap<PathBuf, Record>;
+
+#[derive(Deserialize)]
+struct Stored {
+    version: u32,
+    identity: String,
+    records: Records,
+}
+
+#[derive(Serialize)]
+struct StoredRef<'a> {
+    version: u32,
+    identity: &'a str,
+    records: BTreeMap<&'a PathBuf, &'a Record>,
+}
+
+#[derive(Default)]
+struct Survey {
+    current: Records,
+    others: Records,
+    requests: Vec<Request>,
+    changed: bool,
+}
+
+/// What is known of one skill, by its folder. Where it comes from and what it shadows is the
+/// catalog's to say.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// `None` while they do not suffice to see a change.
+    stamps: Option<Vec<Stamp>>,
+    digest: String,
+    /// `None` if the `SKILL.md` cannot be used.
+    card: Option<Card>,
+    tools: Vec<ToolEntry>,
+    problems: Vec<Problem>,
+}
+
+impl Record {
+    /// Reads what can be read without Python, and lists what cannot.
+    fn begin(found: &Found, mut seen: Seen, settled: bool) -> (Self, Vec<Request>) {
+        let digest = files::digest(&found.folder, &seen.stamps, &mut seen.unreadable);
+        let unreadable = seen.unreadable.iter().map(|(path, reason)| {
+            Problem::error(path.to_string_lossy(), None, format!("cannot be read: {reason}"))
+        });
+        let mut problems: Vec<Problem> = unreadable.collect();
+        let card = match card(found, &seen.stamps) {
+            Ok(mut card) => {
+                problems.append(&mut card.warnings);
+                Some(card)
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        let mut requests = Vec::new();
+        if card.is_some() {
+            for stamp in seen.stamps.iter().filter(|stamp| is_script(stamp.name())) {
+                match has_tools(&found.folder, stamp) {
+                    Ok(true) => requests.push(Request {
+                        skill: found.name.clone(),
+                        folder: found.folder.clone(),
+                        file: stamp.name().to_owned(),
+                    }),
+                    Ok(false) => {}
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
+        let stamps = settled.then_some(seen.stamps);
+        (Self { stamps, digest, card, tools: Vec::new(), problems }, requests)
+    }
+
+    fn add(&mut self, request: &Request, description: Option<Description>) {
+        let Some(description) = description else {
+            let message = "was not described: its tools are missing";
+            return self.problems.push(Problem::error(&request.file, None, message));
+        };
+        self.problems.extend(description.problems);
+        for mut tool in description.tools {
+            if !tool.spec.name.contains('.') {
+                tool.spec.name = format!("{}.{}", request.skill, tool.spec.name);
+            }
+            match check(&tool, &request.skill) {
+                Ok(()) => self.tools.push(tool),
+                Err(reason) => {
+                    self.problems.push(Problem::error(&request.file, Some(tool.line), reason));
+                }
+            }
+        }
+    }
+
+    /// Puts the tools in order and leaves out what has the name of an earlier one.
+    fn tidy(&mut self) {
+        self.tools.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        let problems = &mut self.problems;
+        self.tools.retain(|tool| {
+            let place = format!("{}:{}", tool.file, tool.line);
+            let Some(first) = places.get(tool.name()) else {
+                places.insert(tool.name().to_owned(), place);
+                return true;
+            };
+            let message = format!(
+                "there are two tools `{}`: that at {first} stays, that at {place} is left out; rename one",
+                tool.name()
+            );
+            problems.push(Problem::error(&tool.file, Some(tool.line), message));
+            false
+        });
+    }
+
+    fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.level == Level::Error)
+    }
+
+    /// The skill, or why there is none.
+    fn skill(self, found: &Found, references: Vec<String>) -> Result<Skill, Vec<Problem>> {
+        let mut problems = self.problems;
+        for problem in &mut problems {
+            problem.file = found.folder.join(&problem.file).to_string_lossy().into_owned();
+        }
+        let Some(card) = self.card else { return Err(problems) };
+        Ok(Skill {
+            card,
+            source: found.source,
+            folder: found.folder.clone(),
+            digest: self.digest,
+            tools: self.tools,
+            problems,
+            references,
+            shadows: found.shadows.clone(),
+        })
+    }
+}
+
+/// The files that decide what a skill does, and whether they have settled.
+fn look(folder: &Path) -> (Seen, bool) {
+    let now = files::now();
+    let mut seen = Seen::default();
+    seen.file(folder, manifest::FILE);
+    seen.file(folder, "pyproject.toml");
+    seen.folder(folder, "scripts", visible);
+    seen.folder(folder, "extensions", visible);
+    let seen = seen.sorted();
+    let settled = seen.settled(now);
+    (seen, settled)
+}
+
+fn card(found: &Found, stamps: &[Stamp]) -> Result<Card, Problem> {
+    let stamp = stamps.iter().find(|stamp| stamp.name() == manifest::FILE);
+    let stamp = stamp.ok_or_else(|| Problem::error(manifest::FILE, None, "is not there any more"))?;
+    if stamp.size() > manifest::MAX_BYTES {
+        let message = format!(
+            "has {} bytes; {} is the limit: move what is not always needed to `references/`",
+            stamp.size(),
+            manifest::MAX_BYTES
+        );
+        return Err(Problem::error(manifest::FILE, None, message));
+    }
+    let bytes = files::read(&found.folder, stamp)
+        .map_err(|error| Problem::error(manifest::FILE, None, format!("cannot be read: {error}")))?;
+    manifest::parse(manifest::decode(&bytes)?, &found.name)
+}
+
+/// Files directly in `scripts/`; those below and those with an underscore are theirs to import.
+fn is_script(name: &str) -> bool {
+    let file = name.strip_prefix("scripts/").filter(|file| !file.contains('/') && !file.starts_with('_'));
+    file.is_some_and(|file| file.ends_with(".py"))
+}
+
+/// A tool needs the decorator of the package, so a file that never names the package has none.
+/// Such a file is not imported: skills of other programs have scripts that act when they are.
+fn has_tools(folder: &Path, stamp: &Stamp) -> Result<bool, Problem> {
+    if stamp.size() > MAX_SCRIPT {
+        let message = format!("has {} bytes; {MAX_SCRIPT} is the limit for a file with tools", stamp.size());
+        return Err(Problem::error(stamp.name(), None, message));
+    }
+    let bytes = files::read(folder, stamp)
+        .map_err(|error| Problem::error(stamp.name(), None, format!("cannot be read: {error}")))?;
+    Ok(bytes.windows(4).any(|window| window == b"omni"))
+}
+
+fn check(tool: &ToolEntry, skill: &str) -> Result<(), String> {
+    let own = tool.name().strip_prefix(skill).and_then(|rest| rest.strip_prefix('.'));
+    let Some(own) = own else {
+        return Err(format!("the tool `{}` is not named `{skill}.…`: left out", tool.name()));
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if own.is_empty() || own.len() > 64 || !own.chars().all(plain) {
+        return Err(format!("`{own}` is no name for a tool: use up to 64 letters, digits, `_` and `-`"));
+    }
+    if !tool.spec.input.is_object() {
+        return Err(format!("the tool `{}` has no schema of its arguments: left out", tool.name()));
+    }
+    Ok(())
+}
+
+fn references(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder.join("references")) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let documents = names.filter(|name| visible(name) && name.ends_with(".md"));
+    let mut documents: Vec<String> = documents.map(|name| format!("references/{name}")).collect();
+    documents.sort_unstable();
+    documents
+}
