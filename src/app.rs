@@ -96,9 +96,8 @@ impl App {
         if let Some(model) = &choices.model {
             flags.push(("model.name".to_owned(), model.as_str().into()));
         }
-        let environment = std::env::vars_os().filter_map(|(key, value)| {
-            Some((key.into_string().ok()?, value.into_string().ok()?))
-        });
+        let environment = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         let loaded = layers::load(&paths, environment, flags)?;
         Ok(Self {
             loaded,
@@ -137,7 +136,8 @@ impl App {
             .ok()?;
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         let (writer, guard) = tracing_appender::non_blocking(file);
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+        let subscriber =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
         subscriber.try_init().ok().map(|()| guard)
     }
 

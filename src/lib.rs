@@ -23,4 +23,6 @@ pub mod cli;
 pub mod python;
 
 #[cfg(all(feature = "embed", Py_LIMITED_API))]
-compile_error!("`embed` needs PyConfig, which is not in the limited API: build with either `embed` or `wheel`");
+compile_error!(
+    "`embed` needs PyConfig, which is not in the limited API: build with either `embed` or `wheel`"
+);

@@ -208,7 +208,8 @@ impl<'a> Stage<'a> {
         let mut stored = self.store(turn).await;
         if stored.is_ok() {
             let entries = vec![Entry::TurnEnded(Ended::from(&finished))];
-            stored = self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await;
+            stored =
+                self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await;
         }
         if let Err(error) = stored {
             tracing::error!(session = self.session.id(), "the end of a turn was not stored: {error}");
@@ -246,5 +247,7 @@ fn definition(tool: &tool::Definition) -> ToolDefinition {
 
 /// Tokens of a tool's definition, estimated.
 fn weight(tool: &ToolDefinition) -> usize {
-    window::tokens(&tool.name) + window::tokens(&tool.description) + window::tokens(&tool.parameters.to_string())
+    window::tokens(&tool.name)
+        + window::tokens(&tool.description)
+        + window::tokens(&tool.parameters.to_string())
 }

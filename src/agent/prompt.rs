@@ -23,12 +23,17 @@ You are omni, an assistant that gets things done with tools.
 
 /// Composes the prompt.
 pub fn system(facts: &Facts) -> String {
-    let mut prompt = format!("{CHARACTER}\nWorkspace: {}\nSession began: {} (UTC)\n", facts.workspace, facts.day);
+    let mut prompt =
+        format!("{CHARACTER}\nWorkspace: {}\nSession began: {} (UTC)\n", facts.workspace, facts.day);
     if !facts.skills.is_empty() {
         prompt.push_str("Skills you can read up on with skill__read when a task fits:\n");
         for (name, description) in &facts.skills {
             // Writing to a String cannot fail.
-            let _ = writeln!(prompt, "- {name}: {}", description.split_whitespace().collect::<Vec<_>>().join(" "));
+            let _ = writeln!(
+                prompt,
+                "- {name}: {}",
+                description.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
         }
     }
     prompt

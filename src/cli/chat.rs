@@ -26,7 +26,8 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
         false => chat.session,
     };
     let hub = app.hub().await?;
-    screen.remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));
+    screen
+        .remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));
     // Held so that what was agreed to "always" stays agreed to for the session.
     let mut lane = None;
     while let Some(line) = next(screen).await {
@@ -37,7 +38,9 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
                 session = None;
                 lane = None;
             }
-            "/help" => screen.remark("/new begins a new session, /quit leaves; everything else is a question"),
+            "/help" => {
+                screen.remark("/new begins a new session, /quit leaves; everything else is a question")
+            }
             command if command.starts_with('/') && !command.contains(' ') => {
                 screen.remark(&format!("there is no `{command}`; /help shows what there is"));
             }

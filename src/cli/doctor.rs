@@ -38,7 +38,11 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.push(store(&app).await);
             findings.extend(programs());
         }
-        Err(error) => findings.push(Finding::wrong("settings", error.to_string(), "correct the setting, then run this again")),
+        Err(error) => findings.push(Finding::wrong(
+            "settings",
+            error.to_string(),
+            "correct the setting, then run this again",
+        )),
     }
     report(&findings, screen)
 }
@@ -83,7 +87,11 @@ fn writable(folder: &Path) -> std::io::Result<()> {
 fn python(interpreter: Interpreter) -> Finding {
     match interpreter.start().and_then(|()| crate::kernel::interpreter::version()) {
         Ok(version) => Finding::fine("python", version),
-        Err(reason) => Finding::wrong("python", reason, "build omni again: its Python packages are missing or have moved"),
+        Err(reason) => Finding::wrong(
+            "python",
+            reason,
+            "build omni again: its Python packages are missing or have moved",
+        ),
     }
 }
 
@@ -99,7 +107,9 @@ async fn skills(app: &App) -> Vec<Finding> {
     }
     if let Ok(toolbox) = app.toolbox().await {
         let left = toolbox.problems().into_iter();
-        findings.extend(left.map(|text| Finding::wrong("tools", text, "correct the skill, or disable it in `skills.disabled`")));
+        findings.extend(left.map(|text| {
+            Finding::wrong("tools", text, "correct the skill, or disable it in `skills.disabled`")
+        }));
     }
     findings
 }
@@ -110,7 +120,9 @@ async fn model(app: &App) -> Finding {
             "model",
             "offline: words are routed to tools; set ANTHROPIC_API_KEY, OPENAI_API_KEY or another key to talk to a model",
         ),
-        Ok(model) => Finding::fine("model", format!("{}, {} tokens of context", model.name(), model.window())),
+        Ok(model) => {
+            Finding::fine("model", format!("{}, {} tokens of context", model.name(), model.window()))
+        }
         Err(error) => Finding::wrong("model", error.to_string(), "set `model.name`, or the key it needs"),
     }
 }

@@ -84,7 +84,9 @@ impl From<session::Error> for Failure {
     fn from(error: session::Error) -> Self {
         match error {
             session::Error::Store(error) => error.into(),
-            other => Self::new(code::FAILED, other.to_string()).hint("`omni session list` shows the sessions"),
+            other => {
+                Self::new(code::FAILED, other.to_string()).hint("`omni session list` shows the sessions")
+            }
         }
     }
 }

@@ -28,7 +28,13 @@ use ui::Screen;
 /// Ask it something: `omni ask "which files changed since yesterday?"`. It uses the model whose
 /// key it finds in the environment, a local Ollama, or no model at all.
 #[derive(Debug, Parser)]
-#[command(name = "omni", version, max_term_width = 100, subcommand_required = false, disable_help_subcommand = true)]
+#[command(
+    name = "omni",
+    version,
+    max_term_width = 100,
+    subcommand_required = false,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -97,14 +103,15 @@ pub fn main(argv: Vec<OsString>, interpreter: Interpreter) -> ExitCode {
 
 /// Runs the command line and returns the exit code.
 pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
-    let cli = match Cli::command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version arrive here too; a closed pipe is no failure.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(2);
-        }
-    };
+    let cli =
+        match Cli::command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
+            Ok(cli) => cli,
+            Err(error) => {
+                // Help and version arrive here too; a closed pipe is no failure.
+                let _ = error.print();
+                return u8::try_from(error.exit_code()).unwrap_or(2);
+            }
+        };
     let screen = Screen::new(&cli.globals);
     match start(cli, interpreter, &screen) {
         Ok(code) => code,

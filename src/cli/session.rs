@@ -47,7 +47,8 @@ pub(super) async fn run(command: Session, app: &App, screen: &Screen) -> Result<
                     screen.value(&summary)?;
                     continue;
                 }
-                let when = summary.updated.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+                let when =
+                    summary.updated.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
                 let title = if summary.title.is_empty() { "(empty)" } else { &summary.title };
                 screen.line(&format!("{}  {when}  {:>3} messages  {title}", summary.id, summary.messages))?;
             }

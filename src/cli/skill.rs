@@ -41,7 +41,8 @@ pub(super) async fn run(command: Skill, app: &App, screen: &Screen) -> Result<u8
         Skill::Check => check(&*app.manifest_again().await, screen),
         Skill::Trust { name } => {
             app.catalog().trust(&name).map_err(failure)?;
-            screen.remark(&format!("`{name}` may run as it is now; when it changes, you will be asked again"));
+            screen
+                .remark(&format!("`{name}` may run as it is now; when it changes, you will be asked again"));
             Ok(code::OK)
         }
         Skill::Distrust { name } => {
@@ -66,7 +67,11 @@ fn list(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
             1 => "1 tool".to_owned(),
             count => format!("{count} tools"),
         };
-        screen.line(&format!("{:width$}  {:9}  {count:8}  {about}", skill.card.name, skill.source.to_string()))?;
+        screen.line(&format!(
+            "{:width$}  {:9}  {count:8}  {about}",
+            skill.card.name,
+            skill.source.to_string()
+        ))?;
     }
     for problem in manifest.problems() {
         screen.line(&told(problem))?;
@@ -85,7 +90,10 @@ fn check(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
     }
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     if errors > 0 {
-        return Err(Failure::new(code::FAILED, format!("{errors} of {} problems keep something from working", problems.len())));
+        return Err(Failure::new(
+            code::FAILED,
+            format!("{errors} of {} problems keep something from working", problems.len()),
+        ));
     }
     screen.remark(&format!("{} skills are fine", manifest.skills.len()));
     Ok(code::OK)

@@ -108,7 +108,8 @@ async fn call(
     if toolbox.find(name).is_none() {
         return Err(unknown(toolbox, name));
     }
-    let call = ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments: Arguments::parse(&arguments) };
+    let call =
+        ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments: Arguments::parse(&arguments) };
     let (approver, mut questions) = tokio::sync::mpsc::channel(1);
     let mut scope = app.scope();
     scope.whole = true;
@@ -140,7 +141,12 @@ async fn call(
 /// A block for people: structured values over several lines.
 fn readable(block: &Block, structured: &Option<Value>) -> String {
     match (block, structured) {
-        (Block::Text { text }, Some(value)) if *text == value.to_string() => pretty(value),
+        // Without text of its own the toolbox gives a value as one line of JSON.
+        (Block::Text { text }, Some(value))
+            if serde_json::from_str(text).is_ok_and(|same: Value| same == *value) =>
+        {
+            pretty(value)
+        }
         (Block::Text { text }, _) => text.trim_end_matches('\n').to_owned(),
         (other, _) => json!(other).to_string(),
     }
@@ -161,4 +167,3 @@ fn unknown(toolbox: &Toolbox, name: &str) -> Failure {
         _ => failure.hint("`omni tool list` shows what there is"),
     }
 }
-

@@ -36,7 +36,12 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(globals: &Globals) -> Self {
-        Self { json: globals.json, quiet: globals.quiet, verbose: globals.verbose, keyboard: Mutex::new(None) }
+        Self {
+            json: globals.json,
+            quiet: globals.quiet,
+            verbose: globals.verbose,
+            keyboard: Mutex::new(None),
+        }
     }
 
     /// Prints a piece of the answer.
@@ -203,7 +208,11 @@ impl<'a> Show<'a> {
             return Ok(());
         }
         let (sign, colour) = if result.is_error { ("✗", RED) } else { ("✓", GREEN) };
-        eprintln!("{colour}{sign}{PLAIN} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}", lasted(milliseconds), summary(result));
+        eprintln!(
+            "{colour}{sign}{PLAIN} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}",
+            lasted(milliseconds),
+            summary(result)
+        );
         if self.screen.verbose {
             eprintln!("{DIM}{}{PLAIN}", result.text());
         }
@@ -223,7 +232,12 @@ impl<'a> Show<'a> {
             let usage = finished.usage;
             self.screen.remark(&format!(
                 "{} · {} model calls · {} tool calls · {} tokens in ({} cached), {} out",
-                lasted(finished.milliseconds), finished.rounds, finished.tool_calls, usage.input, usage.cached, usage.output
+                lasted(finished.milliseconds),
+                finished.rounds,
+                finished.tool_calls,
+                usage.input,
+                usage.cached,
+                usage.output
             ));
         }
         Ok(())

@@ -88,8 +88,13 @@ impl Hub {
         let cancel = self.shutdown.signal().child_token();
         let (outbox, events) = Outbox::new(id.clone(), turn.clone());
         let lane = self.lane(&id);
-        let running =
-            Running { session: id.clone(), turn: turn.clone(), events, cancel: cancel.clone(), lane: lane.clone() };
+        let running = Running {
+            session: id.clone(),
+            turn: turn.clone(),
+            events,
+            cancel: cancel.clone(),
+            lane: lane.clone(),
+        };
         let hub = self.clone();
         let play = Play {
             turn,

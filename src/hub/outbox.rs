@@ -50,7 +50,8 @@ impl Outbox {
             return;
         }
         queue.last += 1;
-        let event = Event { id: queue.last, session: self.0.session.clone(), turn: self.0.turn.clone(), kind };
+        let event =
+            Event { id: queue.last, session: self.0.session.clone(), turn: self.0.turn.clone(), kind };
         queue.waiting.push_back(event);
         drop(queue);
         self.0.arrived.notify_one();

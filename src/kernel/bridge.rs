@@ -138,7 +138,8 @@ impl Omni {
             return tool::Error::Cancelled;
         }
         let traceback = self.format_broken.bind(py).call1((error.value(py),));
-        let traceback = traceback.and_then(|text| text.extract::<String>()).unwrap_or_else(|_| error.to_string());
+        let traceback =
+            traceback.and_then(|text| text.extract::<String>()).unwrap_or_else(|_| error.to_string());
         broken(tool, &traceback)
     }
 }

@@ -42,7 +42,12 @@ impl Guide {
                 "additionalProperties": false,
             }),
             output: None,
-            annotations: Annotations { read_only: true, destructive: false, idempotent: true, open_world: false },
+            annotations: Annotations {
+                read_only: true,
+                destructive: false,
+                idempotent: true,
+                open_world: false,
+            },
             timeout: None,
             examples: Vec::new(),
         };
@@ -78,7 +83,9 @@ fn brought(manifest: &Manifest) -> impl Iterator<Item = &crate::skill::manifest:
 /// What follows the front matter.
 fn body(text: &str) -> &str {
     let Some(rest) = text.trim_start_matches('\u{feff}').strip_prefix("---") else { return text };
-    rest.find("\n---").and_then(|end| rest[end + 1..].split_once('\n')).map_or("", |(_, body)| body.trim_start())
+    rest.find("\n---")
+        .and_then(|end| rest[end + 1..].split_once('\n'))
+        .map_or("", |(_, body)| body.trim_start())
 }
 
 #[async_trait]

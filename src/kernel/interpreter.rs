@@ -42,7 +42,8 @@ impl Interpreter {
             Self::Embedded => {
                 // The running file itself, even if another one has taken its place since.
                 let own = PathBuf::from("/proc/self/exe");
-                let path = if own.exists() { own } else { std::env::current_exe().map_err(|e| e.to_string())? };
+                let path =
+                    if own.exists() { own } else { std::env::current_exe().map_err(|e| e.to_string())? };
                 Ok(Command::new(path))
             }
             Self::Host => {
@@ -128,7 +129,9 @@ mod embedded {
         let (executable, prefix) = (env!("OMNI_PYTHON_EXECUTABLE"), env!("OMNI_PYTHON_PREFIX"));
         // SAFETY: the pointers are fields of `config`, which outlives the calls.
         unsafe {
-            for field in [&raw mut config.program_name, &raw mut config.executable, &raw mut config.base_executable] {
+            for field in
+                [&raw mut config.program_name, &raw mut config.executable, &raw mut config.base_executable]
+            {
                 set(config, field, executable)?;
             }
             for field in [

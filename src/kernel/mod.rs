@@ -122,7 +122,9 @@ impl Kernel {
 
     fn lost(lost: &Lost) -> Error {
         match lost {
-            Lost::Full => Error::Failed("too many tool calls are waiting already; try again later".to_owned()),
+            Lost::Full => {
+                Error::Failed("too many tool calls are waiting already; try again later".to_owned())
+            }
             Lost::Died => bridge::broken("python", "the thread of a tool ended without a result"),
         }
     }

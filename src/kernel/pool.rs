@@ -98,10 +98,7 @@ impl Pool {
             cancelled: AtomicBool::new(false),
             seat: OnceLock::new(),
         });
-        let job = Job {
-            slot: slot.clone(),
-            work: Box::new(move |py| drop(sender.send(work(py)))),
-        };
+        let job = Job { slot: slot.clone(), work: Box::new(move |py| drop(sender.send(work(py)))) };
         match self.jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Lost::Full),

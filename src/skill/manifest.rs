@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -123,53 +124,6 @@ impl ToolEntry {
     }
 }
 
-/// What callers are told of a tool. The twin of `tool::Spec`, with the same JSON: this
-/// module does not know that one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
-    /// `skill.tool`.
-    pub name: String,
-    /// A name for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// What it does, for the model.
-    pub description: String,
-    /// JSON Schema of its arguments.
-    pub input: Value,
-    /// JSON Schema of its structured result, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Value>,
-    /// What a caller may expect of it.
-    #[serde(default)]
-    pub annotations: Annotations,
-    /// Seconds a call may take; `None` is the configured default, 0 no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<f64>,
-    /// Sentences a person might say when this tool is wanted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub examples: Vec<String>,
-}
-
-/// Hints about a tool's effects. The twin of `tool::Annotations`, with the same defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Annotations {
-    /// It changes nothing.
-    pub read_only: bool,
-    /// What it changes may be lost.
-    pub destructive: bool,
-    /// Calling it twice is as good as once.
-    pub idempotent: bool,
-    /// It reaches out of this machine.
-    pub open_world: bool,
-}
-
-impl Default for Annotations {
-    fn default() -> Self {
-        Self { read_only: false, destructive: true, idempotent: false, open_world: true }
-    }
-}
-
 /// Something that is wrong with a skill, for the person who can put it right.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
@@ -195,6 +149,11 @@ pub enum Level {
 }
 
 impl Problem {
+    /// Whether something cannot be used because of it.
+    pub fn is_error(&self) -> bool {
+        self.level == Level::Error
+    }
+
     /// Something cannot be used.
     pub fn error(file: impl Into<String>, line: Option<u32>, message: impl Into<String>) -> Self {
         Self { level: Level::Error, file: file.into(), line, message: message.into() }

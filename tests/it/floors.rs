@@ -56,7 +56,8 @@ fn imports_go_down_the_floors() {
         let room = room(&source.path);
         let Some((_, floor, allowed)) = ROOMS.iter().find(|(name, ..)| *name == room) else {
             if room != "lib" {
-                faults.push(format!("{}: the room `{room}` is on no floor; add it to the table", source.path));
+                faults
+                    .push(format!("{}: the room `{room}` is on no floor; add it to the table", source.path));
             }
             continue;
         };
@@ -91,7 +92,11 @@ fn fenced_dependencies_stay_in_their_rooms() {
             }
             for (number, line) in source.lines.iter().enumerate() {
                 if names(line, name) {
-                    faults.push(format!("{}:{}: names `{name}`; only {homes:?} may", source.path, number + 1));
+                    faults.push(format!(
+                        "{}:{}: names `{name}`; only {homes:?} may",
+                        source.path,
+                        number + 1
+                    ));
                 }
             }
         }
@@ -111,7 +116,8 @@ fn the_checks_see_what_they_look_for() {
 #[test]
 fn every_room_of_the_table_exists() {
     let there: BTreeSet<String> = sources().iter().map(|source| room(&source.path)).collect();
-    let gone: Vec<_> = ROOMS.iter().filter(|(name, ..)| !there.contains(*name)).map(|(name, ..)| name).collect();
+    let gone: Vec<_> =
+        ROOMS.iter().filter(|(name, ..)| !there.contains(*name)).map(|(name, ..)| name).collect();
     assert!(gone.is_empty(), "no such rooms: {gone:?}");
 }
 
@@ -185,7 +191,9 @@ fn names(line: &str, dependency: &str) -> bool {
     line.match_indices(dependency).any(|(start, _)| {
         let before = line[..start].chars().next_back();
         let after = &line[start + dependency.len()..];
-        let starts = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '"' || c == '.');
-        starts && (after.starts_with("::") || (line.trim_start().starts_with("use ") && after.starts_with(';')))
+        let starts =
+            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '"' || c == '.');
+        starts
+            && (after.starts_with("::") || (line.trim_start().starts_with("use ") && after.starts_with(';')))
     })
 }
