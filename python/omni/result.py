@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 Plain: TypeAlias = "tuple[str | list[dict[str, Any]], Any]"
 """Content, a text or a list of blocks, and the same as one JSON value where there is one."""
@@ -98,8 +98,9 @@ def plain(value: Any, name: str, *, output: dict[str, Any] | None, wrapped: bool
             return [value.plain()], None
         if isinstance(value, list | tuple) and any(isinstance(item, BLOCKS) for item in value):
             return [_block(item, name) for item in value], None
-    structured = _jsonable(value, name)
-    text = structured if isinstance(structured, str) else _text(structured)
+    text, structured = _json(value, name)
+    if isinstance(structured, str):
+        text = structured
     if not wrapped and isinstance(structured, dict):
         return text, structured
     if output is not None and not wrapped:
@@ -130,28 +131,29 @@ def _block(item: Any, name: str) -> dict[str, Any]:
     raise TypeError(f"tool `{name}` returned `{type(item).__name__}` in a list of content blocks")
 
 
-def _jsonable(value: Any, name: str) -> Any:
+def _json(value: Any, name: str) -> tuple[str, Any]:
+    """Return the value as JSON text and as a plain value."""
+    kind = type(value)
+    if kind is int or kind is bool:
+        return ("true" if value else "false") if kind is bool else str(value), value
     if isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(f"tool `{name}` returned `{type(value).__name__}`; return an Image, Audio or Resource, or text")
+        raise TypeError(f"tool `{name}` returned `{kind.__name__}`; return an Image, Audio or Resource, or text")
     try:
         try:
-            structured = _convert(value)
-            _text(structured)
-        except (UnicodeEncodeError, PydanticSerializationError):
-            # Half a surrogate pair in a key stops the first line, in a value the second.
-            structured = _convert(_cleaned(value))
-            _text(structured)
+            text = _text(value)
+        except (UnicodeEncodeError, PydanticSerializationError) as error:
+            # The one thing worth a second try is half a surrogate pair somewhere inside.
+            if "surrogates" not in str(error):
+                raise
+            text = _text(_cleaned(value))
+        # Read back rather than converted separately: one set of rules, and both say the same.
+        return text.decode(), from_json(text, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
-        raise TypeError(f"tool `{name}` returned `{type(value).__name__}`: {error}") from error
-    return structured
+        raise TypeError(f"tool `{name}` returned `{kind.__name__}`: {error}") from error
 
 
-def _convert(value: Any) -> Any:
-    return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null")
-
-
-def _text(structured: Any) -> str:
-    return to_json(structured).decode()
+def _text(value: Any) -> bytes:
+    return to_json(value, bytes_mode="base64", inf_nan_mode="null")
 
 
 def _cleaned(value: Any) -> Any:
@@ -161,4 +163,6 @@ def _cleaned(value: Any) -> Any:
         return {_cleaned(key): _cleaned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(item) for item in value]
-    return value if value is None or isinstance(value, int | float) else _cleaned(_convert(value))
+    if value is None or isinstance(value, int | float):
+        return value
+    return _cleaned(to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null"))

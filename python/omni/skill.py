@@ -9,10 +9,11 @@ import builtins
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -24,8 +25,9 @@ ROOT = "omni_skills"
 class Package:
     """The namespace of one skill's scripts."""
 
-    def __init__(self, name: str, scripts: str) -> None:
+    def __init__(self, name: str, skill: str, scripts: str) -> None:
         self.name = name
+        self.skill = skill
         self.scripts = scripts
         self.builtins = {**vars(builtins), "__import__": self._import}
         self._siblings: dict[str, bool] = {}
@@ -144,15 +146,10 @@ def forget(skill: str) -> None:
     Functions of the old modules go on working for those who hold them.
     """
     with _lock:
-        gone = [key for key, package in _packages.items() if _owners.get(key) == skill]
-        for key in gone:
+        for key in [key for key, package in _packages.items() if package.skill == skill]:
             prefix = _packages.pop(key).name
-            _owners.pop(key, None)
             for name in [name for name in sys.modules if name == prefix or name.startswith(prefix + ".")]:
                 del sys.modules[name]
-
-
-_owners: dict[str, str] = {}
 
 
 def _package(skill: str, folder: str) -> Package:
@@ -160,13 +157,16 @@ def _package(skill: str, folder: str) -> Package:
     with _lock:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
-        key = plain = skill.replace("-", "_")
-        number = 1
+        for package in _packages.values():
+            if package.skill == skill and package.scripts == scripts:
+                return package
         # `a-b` and `a_b` are two skills, and so are two folders called `git`.
-        while key in _packages and (_owners[key] != skill or _packages[key].scripts != scripts):
-            number += 1
-            key = f"{plain}_{number}"
-        if key not in _packages:
-            _packages[key] = Package(f"{ROOT}.{key}", scripts)
-            _owners[key] = skill
-        return _packages[key]
+        plain = skill.replace("-", "_")
+        key = next(key for key in _names(plain) if key not in _packages)
+        package = _packages[key] = Package(f"{ROOT}.{key}", skill, scripts)
+        return package
+
+
+def _names(plain: str) -> Iterator[str]:
+    yield plain
+    yield from (f"{plain}_{number}" for number in itertools.count(2))

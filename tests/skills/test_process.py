@@ -1,0 +1,112 @@
+"""Running programs, and ending them."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omni import Context, Failed, Retry, testing
+from omni.errors import ToolCancelled
+
+Use = Callable[..., Any]
+
+
+def is_alive(file: Path) -> bool:
+    """Tell whether the process whose id a program wrote into a file runs."""
+    try:
+        os.kill(int(file.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{file.read_text().strip()}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_what_a_program_prints_and_returns(use: Use, workspace: Path) -> None:
+    (workspace / "sub").mkdir()
+    result = use("process.run", argv=["sh", "-c", "pwd; cat; echo bad >&2; exit 3"], cwd="sub", stdin="given\n")
+    assert result == {"exit_code": 3, "stdout": f"{workspace}/sub\ngiven\n", "stderr": "bad\n", "note": ""}
+
+
+def test_there_is_no_shell(use: Use) -> None:
+    assert use("process.run", argv=["echo", "$HOME", "*", ";", "ls"])["stdout"] == "$HOME * ; ls\n"
+
+
+def test_what_cannot_be_started(use: Use, workspace: Path) -> None:
+    (workspace / "plain.txt").write_text("x")
+    with pytest.raises(Failed, match="there is no program"):
+        use("process.run", argv=["no-such-program"])
+    with pytest.raises(Failed, match="cannot be started: Permission denied"):
+        use("process.run", argv=["./plain.txt"])
+    with pytest.raises(Retry, match="is empty"):
+        use("process.run", argv=[])
+    with pytest.raises(Retry, match="NUL"):
+        use("process.run", argv=["echo", "a\0b"])
+    with pytest.raises(Retry, match="at most"):
+        use("process.run", argv=["true"], timeout=1e9)
+    with pytest.raises(Failed, match="outside the workspace"):
+        use("process.run", argv=["true"], cwd="..")
+    with pytest.raises(Failed, match="is no folder"):
+        use("process.run", argv=["true"], cwd="plain.txt")
+
+
+def test_a_signal_is_a_negative_code(use: Use) -> None:
+    assert use("process.run", argv=["sh", "-c", "kill -TERM $$"])["exit_code"] == -15
+
+
+def test_long_output_keeps_its_ends(use: Use) -> None:
+    script = "import sys; sys.stdout.write('first' + 'x' * 3_000_000 + 'last')"
+    out = use("process.run", argv=[sys.executable, "-c", script])["stdout"]
+    assert out.startswith("first")
+    assert out.endswith("last")
+    assert f"[{3_000_009 - 24_000} bytes left out]" in out
+
+
+def test_what_is_no_text(use: Use) -> None:
+    assert use("process.run", argv=["printf", r"a\377b"])["stdout"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_when_the_time_is_up_the_whole_family_ends(use: Use, workspace: Path) -> None:
+    result = use("process.run", argv=["sh", "-c", "sleep 100 & echo $! > child; echo begun; wait"], timeout=0.5)
+    assert result["stdout"] == "begun\n"
+    assert result["exit_code"] is None
+    assert result["note"] == "stopped after 0.5 s"
+    assert until(lambda: not is_alive(workspace / "child"))
+
+
+def test_what_a_program_leaves_running_ends(use: Use, workspace: Path) -> None:
+    result = use("process.run", argv=["sh", "-c", "sleep 100 & echo $! > child; echo done"])
+    assert result["exit_code"] == 0
+    assert result["stdout"] == "done\n"
+    assert result["note"] == "what it left running was ended"
+    assert until(lambda: not is_alive(workspace / "child"))
+
+
+def test_a_program_that_closes_its_output_is_waited_for(use: Use) -> None:
+    assert use("process.run", argv=["sh", "-c", "exec >&- 2>&-; sleep 0.3; exit 5"])["exit_code"] == 5
+
+
+def test_cancelled(ctx: Context, workspace: Path) -> None:
+    process = testing.load(Path(__file__).parents[2] / "assets/skills/process")
+
+    def cancel() -> None:
+        until(lambda: (workspace / "child").exists())
+        ctx._native.is_cancelled = True  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(ToolCancelled):
+        testing.call(process.run, ctx, argv=["sh", "-c", "echo $$ > tmp; mv tmp child; exec sleep 100"])
+    thread.join()
+    assert until(lambda: not is_alive(workspace / "child"))
