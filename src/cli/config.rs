@@ -5,7 +5,7 @@ use super::ui::Screen;
 use crate::app::App;
 use crate::config;
 
-/// Show the settings in force.
+/// Show the settings in force and where they come from.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Config {
     /// Show every setting

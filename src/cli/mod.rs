@@ -71,20 +71,14 @@ struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Ask one question and print the answer
     Ask(ask::Ask),
-    /// Talk, line by line
     Chat(chat::Chat),
-    /// List, show and call tools
     #[command(subcommand)]
     Tool(tool::Tool),
-    /// List, check, trust and write skills
     #[command(subcommand)]
     Skill(skill::Skill),
-    /// List, show, export and delete conversations
     #[command(subcommand)]
     Session(session::Session),
-    /// Show the settings in force
     #[command(subcommand)]
     Config(config::Config),
     /// Read all skills and write the index of their tools

@@ -5,6 +5,8 @@ mod support;
 
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
+/// Pages made from the program are current.
+mod docs;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
