@@ -278,6 +278,14 @@ async fn sentences_find_their_tools() {
         ("save my work with the words \"x\"", "-"),
         ("make greeting.txt say \"hello\"", "-"),
         ("cargo test", "-"),
+        ("how do I run the tests?", "-"),
+        ("what does git.commit do?", "-"),
+        ("is it safe to run rm?", "-"),
+        ("tell me about git.commit", "-"),
+        ("don't write \"x\" to a.txt", "-"),
+        ("please never write to a.txt", "-"),
+        ("could you run cargo check?", r#"process.run {"command":"cargo check"}"#),
+        ("run git.status", "git.status"),
     ];
     let mut wrong = Vec::new();
     for (sentence, wanted) in table {
