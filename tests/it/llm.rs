@@ -1023,3 +1023,15 @@ async fn recorded_requests_are_valid_for_the_vendor() {
     let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
     assert!(checked.status.success(), "{out}\n{err}");
 }
+
+proptest! {
+    #[test]
+    fn a_base_url_that_was_brought_into_form_stays_as_it_is(
+        text in prop_oneof![any::<String>(), "(https?://)?[a-z.]{1,9}(:[0-9]{2,4})?(/[a-z0-9]{0,6}){0,3}(\\?a=b)?"],
+        kind in prop::sample::select(vec![Kind::OpenAi, Kind::Anthropic, Kind::Gemini, Kind::Ollama]),
+    ) {
+        if let Ok(once) = kind.base_url(&text) {
+            prop_assert_eq!(kind.base_url(&once), Ok(once.clone()));
+        }
+    }
+}
