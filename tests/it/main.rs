@@ -1,10 +1,6 @@
 //! The map of the tests: one program, one file per subject.
 
 /// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
-// Models over HTTP, retries and fallback, detection, scripts.
-mod llm;
-// The model that is none.
-mod offline;
 mod support;
 
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
