@@ -1,6 +1,6 @@
 //! Settings: layers, errors with their line, what a project may not say, the reference page.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use omni::config::{Config, ConfigError, DEFAULTS, Loaded, Origin, Paths, Secret, load, reference, show};
 use tempfile::TempDir;
