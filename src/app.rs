@@ -135,6 +135,8 @@ impl App {
             .build(&self.paths.state)
             .ok()?;
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
+        // It writes down what vendors answer, who may repeat the key they refuse.
+        let filter = filter.add_directive("genai=off".parse().expect("a directive"));
         let (writer, guard) = tracing_appender::non_blocking(file);
         let subscriber =
             tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
