@@ -212,6 +212,12 @@ impl App {
         self.model.get_or_try_init(choose).await.cloned()
     }
 
+    /// What is known of that model and why it was chosen, without asking it anything.
+    pub async fn model_found(&self) -> Result<detect::Found, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        Ok(detect::describe(&self.config().model, &self.config().provider, &environment).await?)
+    }
+
     /// A scope for calls outside of a turn.
     pub fn scope(&self) -> Scope {
         let mut scope = Scope::new(&self.paths.workspace);
