@@ -80,9 +80,8 @@ fn question(words: &[String]) -> Result<String, Failure> {
     let words = words.join(" ");
     let piped = piped()?;
     match (words.trim().is_empty(), piped) {
-        (true, None) => {
-            Err(Failure::new(code::USAGE, "there is no question").hint("omni ask \"which files are large?\""))
-        }
+        (true, None) => Err(Failure::new(code::USAGE, "there is no question")
+            .hint("ask one: omni ask \"which files are large?\"")),
         (true, Some(text)) => Ok(text),
         (false, None) => Ok(words),
         (false, Some(text)) => {

@@ -76,7 +76,8 @@ impl From<hub::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        Self::new(code::FAILED, error.to_string()).hint("`omni doctor` shows where conversations are kept")
+        // Each of these messages says what to do.
+        Self::new(code::FAILED, error.to_string())
     }
 }
 
@@ -84,9 +85,10 @@ impl From<session::Error> for Failure {
     fn from(error: session::Error) -> Self {
         match error {
             session::Error::Store(error) => error.into(),
-            other => {
-                Self::new(code::FAILED, other.to_string()).hint("`omni session list` shows the sessions")
+            session::Error::Id(_) | session::Error::Ambiguous { .. } => {
+                Self::new(code::USAGE, error.to_string()).hint("`omni session list` shows the sessions")
             }
+            other => Self::new(code::FAILED, other.to_string()),
         }
     }
 }

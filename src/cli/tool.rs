@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::error::{Failure, code};
+use super::skill::told;
 use super::ui::Screen;
 use crate::app::App;
 use crate::message::{Arguments, Block, ToolCall};
+use crate::skill::Manifest;
 use crate::tool::{self, Spec, Toolbox, Verdict};
 
 /// List, show and call tools.
@@ -34,7 +36,7 @@ pub(super) enum Tool {
 pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
     let toolbox = app.toolbox().await?;
     match command {
-        Tool::List => list(&toolbox, screen),
+        Tool::List => list(&*app.manifest().await?, &toolbox, screen),
         Tool::Show { name } => show(&toolbox, &name, screen),
         Tool::Call { name, arguments } => {
             let result = call(app, &toolbox, &name, arguments, screen).await;
@@ -44,7 +46,7 @@ pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8,
     }
 }
 
-fn list(toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
+fn list(manifest: &Manifest, toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
     if screen.json {
         for spec in toolbox.specs() {
             screen.value(&**spec)?;
@@ -58,6 +60,10 @@ fn list(toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
         page.push_str(&format!("{:width$}  {:5}  {about}\n", spec.name, mark(toolbox, spec)));
     }
     screen.print(&page)?;
+    // A tool that is missed is looked for here.
+    for problem in manifest.problems().filter(|problem| problem.is_error()) {
+        screen.remark(&told(problem));
+    }
     for problem in toolbox.problems() {
         screen.remark(&problem);
     }
@@ -105,11 +111,17 @@ async fn call(
         "-" => std::io::read_to_string(std::io::stdin())?,
         _ => arguments,
     };
-    if toolbox.find(name).is_none() {
-        return Err(unknown(toolbox, name));
+    // The toolbox would say the same in words for a model.
+    let spec = toolbox.find(name).ok_or_else(|| unknown(toolbox, name))?;
+    if let Some(Verdict::Deny(rule)) = toolbox.verdict(&spec.name) {
+        let failure = Failure::new(code::DENIED, format!("`{}` never runs: {rule}", spec.name));
+        return Err(failure.hint("`omni config show --origin` shows where that is set"));
     }
-    let call =
-        ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments: Arguments::parse(&arguments) };
+    let arguments = Arguments::parse(&arguments);
+    if let Arguments::Unreadable(text) = &arguments {
+        return Err(unreadable(text, &spec.name));
+    }
+    let call = ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments };
     let (approver, mut questions) = tokio::sync::mpsc::channel(1);
     let mut scope = app.scope();
     scope.whole = true;
@@ -131,7 +143,11 @@ async fn call(
         screen.value(&tool::result(&call, outcome.clone()))?;
         return Ok(outcome.map_or_else(|error| Failure::from(error).code(), |_| code::OK));
     }
-    let output = outcome?;
+    let output = outcome.map_err(|error| {
+        let wrong = matches!(error, tool::Error::Retry(_));
+        let failure = Failure::from(error);
+        if wrong { failure.hint(format!("`omni tool show {name}` shows its parameters")) } else { failure }
+    })?;
     for block in &output.content {
         screen.line(&readable(block, &output.structured))?;
     }
@@ -154,6 +170,16 @@ fn readable(block: &Block, structured: &Option<Value>) -> String {
 
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("keys are texts and numbers are finite")
+}
+
+fn unreadable(arguments: &str, name: &str) -> Failure {
+    let reason = match serde_json::from_str::<Value>(arguments) {
+        Ok(_) => "they are JSON, but no object".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Failure::new(code::USAGE, format!("the arguments of `{name}` cannot be read: {reason}")).hint(format!(
+        "write one JSON object, as in `{{\"key\": \"value\"}}`; `omni tool show {name}` has the keys"
+    ))
 }
 
 fn unknown(toolbox: &Toolbox, name: &str) -> Failure {

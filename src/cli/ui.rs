@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Globals;
 use super::error::Failure;
-use crate::message::event::{Approval, Consent, EventKind, Finished};
+use crate::message::event::{Approval, Consent, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
 
 const DIM: &str = "\x1b[2m";
@@ -226,7 +226,11 @@ impl<'a> Show<'a> {
         }
         self.close()?;
         if let Some(error) = &finished.error {
-            self.screen.failure(&Failure::new(1, error.clone()));
+            let mut failure = Failure::new(1, error.clone());
+            if finished.stop == StopReason::Unauthorized {
+                failure = failure.hint("check the key; `omni doctor` says which one is used, and why");
+            }
+            self.screen.failure(&failure);
         }
         if self.screen.verbose {
             let usage = finished.usage;

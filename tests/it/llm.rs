@@ -15,7 +15,7 @@ use omni::message::{Arguments, Block, Message, Part, Role, ToolCall, ToolResult}
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::vendor::{Answer, Vendor};
+use crate::support::vendor::{self, Answer, Vendor};
 
 const KEY: &str = "sk-very-secret-0123456789";
 
@@ -965,12 +965,8 @@ async fn a_wrong_script_says_where() {
 /// Everything that goes over the wire in these tests is read by the vendors' own types.
 #[tokio::test]
 async fn recorded_requests_are_valid_for_the_vendor() {
-    let mut lines = String::new();
-    let mut record = |vendor: &Vendor| {
-        for recorded in vendor.requests() {
-            lines += &format!("{}\n", recorded.line());
-        }
-    };
+    let mut requests = Vec::new();
+    let mut record = |vendor: &Vendor| requests.extend(vendor.requests());
     for (kind, name) in DIALECTS {
         let vendor = Vendor::start().await;
         let messages = play_two_rounds(&vendor, *kind, name).await;
@@ -1007,21 +1003,7 @@ async fn recorded_requests_are_valid_for_the_vendor() {
         ask(&model(&vendor, *kind, name), &bare).await.0.expect("an answer");
         record(&vendor);
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("requests.jsonl");
-    std::fs::write(&file, lines).expect("a file");
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python =
-        std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
-    let checked = std::process::Command::new(&python)
-        .arg(here.join("tests/clients/vendor_requests.py"))
-        .arg(&file)
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("no Python at {} ({error}); `make setup` makes one", python.display())
-        });
-    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
-    assert!(checked.status.success(), "{out}\n{err}");
+    vendor::check(&requests);
 }
 
 proptest! {

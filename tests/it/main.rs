@@ -3,6 +3,8 @@
 /// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
 mod support;
 
+/// The program as a person has it: arguments, streams, exit codes, help and messages.
+mod cli;
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
 /// Pages made from the program are current.
@@ -23,3 +25,5 @@ mod store;
 mod tool;
 /// One turn as a state machine: limits, circles, and that it always ends.
 mod turn;
+/// Whole turns through the real program: dialects, misbehaving models, kills.
+mod turns;

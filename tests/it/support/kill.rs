@@ -53,7 +53,7 @@ pub fn run_and_kill(mut command: Command, within: Duration) -> Vec<String> {
 }
 
 /// A random number from 0 to 1; `RandomState` is seeded by the system.
-fn fraction() -> f64 {
+pub fn fraction() -> f64 {
     let random = std::hash::RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
