@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::bridge::{self, Handle, NativeContext, Omni};
+use super::bridge::{self, Handle, NativeContext};
 use crate::tool::{Error, Output};
 
 /// Calls that may wait to be started.
@@ -23,7 +24,8 @@ const WAITING: usize = 16_384;
 pub(super) struct Looper(Arc<Desk>);
 
 struct Desk {
-    queue: Mutex<VecDeque<Job>>,
+    /// `None` once the loop has ended.
+    queue: Mutex<Option<VecDeque<Job>>>,
     cancelled: Mutex<Vec<u64>>,
     bell: OwnedFd,
     rung: AtomicBool,
@@ -48,14 +50,14 @@ impl Looper {
             return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
         }
         let desk = Arc::new(Desk {
-            queue: Mutex::default(),
+            queue: Mutex::new(Some(VecDeque::new())),
             cancelled: Mutex::default(),
             // SAFETY: just made, owned by nobody else.
             bell: unsafe { OwnedFd::from_raw_fd(bell) },
             rung: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        let jobs = Jobs(desk.clone());
+        let (jobs, ended) = (Jobs(desk.clone()), desk.clone());
         let serve = move |py: Python<'_>| py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
         std::thread::Builder::new()
             .name("python-async".to_owned())
@@ -63,25 +65,32 @@ impl Looper {
                 if let Err(error) = Python::attach(serve) {
                     tracing::error!(target: "kernel", "the event loop for async tools ended: {error}");
                 }
+                // Those who wait hear of it, and nobody queues up any more.
+                drop(ended.queue.lock().expect("no panic while held").take());
             })
             .map_err(|error| format!("cannot start the thread for async tools: {error}"))?;
         Ok(Self(desk))
     }
 
-    /// Runs one call. Dropping the future cancels its task.
+    /// Runs one call. Dropping the future cancels its task; so does the token, and then the
+    /// task's end is waited for.
     pub(super) async fn call(
         &self,
         tool: &str,
         handle: Arc<Handle>,
         arguments: Map<String, Value>,
         context: NativeContext,
+        cancel: &CancellationToken,
     ) -> Result<Output, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let id = NEXT.fetch_add(1, SeqCst);
         let ticket = Ticket { id, tool: tool.to_owned(), answer: Mutex::new(Some(sender)) };
         {
             let mut queue = self.0.queue.lock().expect("no panic while held");
+            let Some(queue) = queue.as_mut() else {
+                return Err(bridge::broken(tool, "the event loop for async tools has ended"));
+            };
             if queue.len() >= WAITING {
                 return Err(Error::Failed("too many tool calls are waiting already".to_owned()));
             }
@@ -89,7 +98,14 @@ impl Looper {
         }
         self.0.ring();
         let mut guard = Guard { desk: &self.0, id: Some(id) };
-        let result = receiver.await;
+        let result = tokio::select! {
+            biased;
+            result = &mut receiver => result,
+            () = cancel.cancelled() => {
+                guard.cancel();
+                receiver.await
+            }
+        };
         guard.id = None;
         result.unwrap_or_else(|_| Err(bridge::broken(tool, "the event loop dropped the call")))
     }
@@ -117,12 +133,18 @@ struct Guard<'a> {
     id: Option<u64>,
 }
 
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
+impl Guard<'_> {
+    fn cancel(&mut self) {
+        if let Some(id) = self.id.take() {
             self.desk.cancelled.lock().expect("no panic while held").push(id);
             self.desk.ring();
         }
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -137,26 +159,28 @@ impl Jobs {
         self.0.bell.as_raw_fd()
     }
 
-    /// Everything that waits, as `(ticket, handle, arguments, context)`.
-    #[allow(clippy::type_complexity, reason = "the shape of the tuple is the contract")]
-    fn drain<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Vec<(Ticket, Py<PyAny>, Bound<'py, PyDict>, Bound<'py, PyAny>)>> {
-        // Open for the next ring before looking: what comes later rings again.
+    /// The ids of tickets that nobody waits for any more. To be asked first: what happens
+    /// from here on rings again.
+    fn cancelled(&self) -> Vec<u64> {
         self.0.rung.store(false, SeqCst);
-        let jobs = std::mem::take(&mut *self.0.queue.lock().expect("no panic while held"));
-        let mut ready = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let (arguments, context) = job.handle.arguments(py, &job.arguments, job.context)?;
-            ready.push((job.ticket, job.handle.call.clone_ref(py), arguments, context));
-        }
-        Ok(ready)
+        std::mem::take(&mut *self.0.cancelled.lock().expect("no panic while held"))
     }
 
-    /// The ids of tickets that nobody waits for any more.
-    fn cancelled(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.0.cancelled.lock().expect("no panic while held"))
+    /// Everything that waits, as `(ticket, handle, arguments, context)`.
+    #[allow(clippy::type_complexity, reason = "the shape of the tuple is the contract")]
+    fn drain<'py>(&self, py: Python<'py>) -> Vec<(Ticket, Py<PyAny>, Bound<'py, PyDict>, Bound<'py, PyAny>)> {
+        let jobs = self.0.queue.lock().expect("no panic while held").as_mut().map(std::mem::take);
+        let jobs = jobs.unwrap_or_default().into_iter();
+        jobs.filter_map(|Job { ticket, handle, arguments, context }| {
+            match handle.arguments(py, &arguments, context) {
+                Ok((arguments, context)) => Some((ticket, handle.call.clone_ref(py), arguments, context)),
+                Err(error) => {
+                    ticket.send(Err(bridge::error(py, &ticket.tool, &error)));
+                    None
+                }
+            }
+        })
+        .collect()
     }
 
     /// Whether the loop is to end.
@@ -186,18 +210,12 @@ impl Ticket {
 #[pymethods]
 impl Ticket {
     /// The call returned this pair of content and structured value.
-    fn done(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
-        match bridge::output(result) {
-            Ok(output) => self.send(Ok(output)),
-            Err(error) => self.send(Err(Omni::get(py)?.error(py, &self.tool, &error))),
-        }
-        Ok(())
+    fn done(&self, py: Python<'_>, result: &Bound<'_, PyAny>) {
+        self.send(bridge::output(result).map_err(|error| bridge::error(py, &self.tool, &error)));
     }
 
     /// The call raised this.
-    fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) -> PyResult<()> {
-        let error = PyErr::from_value(exception);
-        self.send(Err(Omni::get(py)?.error(py, &self.tool, &error)));
-        Ok(())
+    fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
+        self.send(Err(bridge::error(py, &self.tool, &PyErr::from_value(exception))));
     }
 }
