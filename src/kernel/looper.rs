@@ -7,18 +7,22 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::bridge::{self, Handle, NativeContext};
+use super::bridge::{self, Handle, NativeContext, Omni};
 use crate::tool::{Error, Output};
 
 /// Calls that may wait to be started.
 const WAITING: usize = 16_384;
+/// A loop that has not looked at a cancelled call for so long is held by one of its tools.
+const HELD: Duration = Duration::from_secs(1);
 
 /// The loop, seen from Rust.
 pub(super) struct Looper(Arc<Desk>);
@@ -30,6 +34,8 @@ struct Desk {
     bell: OwnedFd,
     rung: AtomicBool,
     stopping: AtomicBool,
+    /// The loop's thread as Python names it; 0 before it runs and after it has ended.
+    thread: AtomicU64,
 }
 
 struct Job {
@@ -44,21 +50,16 @@ type Answer = oneshot::Sender<Result<Output, Error>>;
 impl Looper {
     /// Starts the thread and its loop.
     pub(super) fn start() -> Result<Self, String> {
-        // SAFETY: plain system call; the descriptor is owned from here on.
-        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if bell < 0 {
-            return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
-        }
-        let desk = Arc::new(Desk {
-            queue: Mutex::new(Some(VecDeque::new())),
-            cancelled: Mutex::default(),
-            // SAFETY: just made, owned by nobody else.
-            bell: unsafe { OwnedFd::from_raw_fd(bell) },
-            rung: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-        });
+        let desk = Arc::new(Desk::new()?);
         let (jobs, ended) = (Jobs(desk.clone()), desk.clone());
-        let serve = move |py: Python<'_>| py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
+        let serve = move |py: Python<'_>| {
+            // SAFETY: no preconditions.
+            jobs.0.thread.store(unsafe { ffi::PyThread_get_thread_ident() }, SeqCst);
+            let desk = jobs.0.clone();
+            let served = py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
+            desk.thread.store(0, SeqCst);
+            served
+        };
         std::thread::Builder::new()
             .name("python-async".to_owned())
             .spawn(move || {
@@ -119,6 +120,69 @@ impl Drop for Looper {
 }
 
 impl Desk {
+    fn new() -> Result<Self, String> {
+        // SAFETY: plain system call; the descriptor is owned from here on.
+        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if bell < 0 {
+            return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
+        }
+        Ok(Self {
+            queue: Mutex::new(Some(VecDeque::new())),
+            cancelled: Mutex::default(),
+            // SAFETY: just made, owned by nobody else.
+            bell: unsafe { OwnedFd::from_raw_fd(bell) },
+            rung: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: AtomicU64::new(0),
+        })
+    }
+
+    fn cancel(self: &Arc<Self>, id: u64) {
+        let first = {
+            let mut cancelled = self.cancelled.lock().expect("no panic while held");
+            cancelled.push(id);
+            cancelled.len() == 1
+        };
+        self.ring();
+        if first && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.clone().watch(id));
+        }
+    }
+
+    /// Frees the loop from a tool that never gives way: as long as it does not take note of
+    /// this cancelled call, `ToolCancelled` is raised in its thread. Python in a loop hears
+    /// it at once, a blocking call when it returns.
+    async fn watch(self: Arc<Self>, id: u64) {
+        loop {
+            tokio::time::sleep(HELD).await;
+            if self.cancelled.lock().expect("no panic while held").first() != Some(&id) {
+                return;
+            }
+            let desk = self.clone();
+            // Attaching waits for the interpreter.
+            let interrupted =
+                tokio::task::spawn_blocking(move || Python::attach(|py| desk.interrupt(py, id)));
+            if !interrupted.await.unwrap_or(false) {
+                return;
+            }
+            tracing::warn!(target: "kernel", "an async tool that does not await holds up the others; it was interrupted");
+        }
+    }
+
+    /// Raises `ToolCancelled` in the loop's thread, if it has still not taken note of the call.
+    fn interrupt(&self, py: Python<'_>, id: u64) -> bool {
+        let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) else { return false };
+        let held = self.cancelled.lock().expect("no panic while held").first() == Some(&id);
+        let thread = self.thread.load(SeqCst);
+        if !held || thread == 0 {
+            return false;
+        }
+        // SAFETY: attached; the thread is alive, as it clears its number while attached; a
+        // class is passed.
+        unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, class.as_ptr()) };
+        true
+    }
+
     fn ring(&self) {
         if !self.rung.swap(true, SeqCst) {
             let one = 1_u64.to_ne_bytes();
@@ -129,15 +193,14 @@ impl Desk {
 }
 
 struct Guard<'a> {
-    desk: &'a Desk,
+    desk: &'a Arc<Desk>,
     id: Option<u64>,
 }
 
 impl Guard<'_> {
     fn cancel(&mut self) {
         if let Some(id) = self.id.take() {
-            self.desk.cancelled.lock().expect("no panic while held").push(id);
-            self.desk.ring();
+            self.desk.cancel(id);
         }
     }
 }
@@ -217,5 +280,34 @@ impl Ticket {
     /// The call raised this.
     fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
         self.send(Err(bridge::error(py, &self.tool, &PyErr::from_value(exception))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Interpreter;
+
+    #[test]
+    fn a_cancel_between_two_looks_rings_again() {
+        Interpreter::Embedded.start().unwrap();
+        let desk = Arc::new(Desk::new().unwrap());
+        let jobs = Jobs(desk.clone());
+        desk.ring();
+        assert!(desk.silence(), "rung");
+        assert_eq!(jobs.cancelled(), Vec::<u64>::new());
+        desk.cancel(1);
+        Python::attach(|py| assert!(jobs.drain(py).is_empty()));
+        assert!(desk.silence(), "the cancel was not heard of");
+        assert_eq!(jobs.cancelled(), [1]);
+    }
+
+    impl Desk {
+        /// Reads the bell, as the loop does; whether it had rung.
+        fn silence(&self) -> bool {
+            let mut count = [0; 8];
+            // SAFETY: eight bytes from an eventfd that does not block.
+            unsafe { libc::read(self.bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) == 8 }
+        }
     }
 }
