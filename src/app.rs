@@ -174,7 +174,7 @@ impl App {
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
             let index = Index::new(&self.paths.cache, interpreter::identity());
-            let describe = |requests| worker::describe(self.interpreter, requests);
+            let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
         };
         self.manifest.get_or_try_init(read).await.cloned()
@@ -183,7 +183,7 @@ impl App {
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
         let index = Index::new(&self.paths.cache, interpreter::identity()).again();
-        let describe = |requests| worker::describe(self.interpreter, requests);
+        let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.
         let _ = self.manifest.set(manifest.clone());

@@ -11,6 +11,8 @@ mod config;
 mod docs;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
+/// Python inside: what tools are given and give back, how they fail, block and are stopped.
+mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
 /// No model at all: which words find which tool, and how its parameters are filled.
