@@ -452,7 +452,7 @@ fn a_turn_that_is_killed_keeps_what_was_acknowledged_and_blocks_nobody() {
 #[test]
 fn a_call_whose_turn_was_killed_has_a_result_for_the_next_one() {
     let (world, vendor) = (World::new(), Vendor::launch());
-    vendor.answer(Answer::call("process__run", json!({ "argv": ["sleep", "60"] })));
+    vendor.answer(Answer::call("process__run", json!({ "argv": ["sleep", "10"] })));
     let mut started = with(&vendor, world.omni(["--yes", "--json", "ask", "wait"]), "openai/gpt-4o").start();
     started.until("tool.started");
     started.kill();
