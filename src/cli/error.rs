@@ -18,6 +18,7 @@ pub(super) mod code {
     pub(crate) const LIMIT: u8 = 6;
     pub(crate) const ELAPSED: u8 = 124;
     pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const TERMINATED: u8 = 143;
 }
 
 /// Why a command did not do what it was asked.

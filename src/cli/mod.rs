@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod error;
 mod session;
+mod signal;
 mod skill;
 mod sync;
 mod tool;

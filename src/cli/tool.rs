@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::error::{Failure, code};
+use super::signal::Stop;
 use super::skill::told;
 use super::ui::Screen;
 use crate::app::App;
@@ -122,36 +123,55 @@ async fn call(
         return Err(unreadable(text, &spec.name));
     }
     let call = ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments };
-    let (approver, mut questions) = tokio::sync::mpsc::channel(1);
-    let mut scope = app.scope();
-    scope.whole = true;
-    scope.approver = Some(std::sync::Arc::new(move |approval| drop(approver.try_send(approval))));
-    let cancel = scope.cancel.clone();
-    let mut work = std::pin::pin!(toolbox.call(call.clone(), &scope));
-    let outcome = loop {
-        tokio::select! {
-            outcome = &mut work => break outcome,
-            Some(approval) = questions.recv() => {
-                if let Some(consent) = screen.approve(&approval).await {
-                    approval.answer.give(consent);
-                }
-            }
-            _ = tokio::signal::ctrl_c(), if !cancel.is_cancelled() => cancel.cancel(),
-        }
-    };
+    let (outcome, told) = carry_out(app, toolbox, call.clone(), screen).await?;
     if screen.json {
         screen.value(&tool::result(&call, outcome.clone()))?;
-        return Ok(outcome.map_or_else(|error| Failure::from(error).code(), |_| code::OK));
+        let failed = |error| told.unwrap_or(Failure::from(error).code());
+        return Ok(outcome.map_or_else(failed, |_| code::OK));
     }
-    let output = outcome.map_err(|error| {
-        let wrong = matches!(error, tool::Error::Retry(_));
-        let failure = Failure::from(error);
-        if wrong { failure.hint(format!("`omni tool show {name}` shows its parameters")) } else { failure }
+    let output = outcome.map_err(|error| match (error, told) {
+        (tool::Error::Cancelled, Some(code)) => Failure::new(code, "the call was cancelled"),
+        (error @ tool::Error::Retry(_), _) => {
+            Failure::from(error).hint(format!("`omni tool show {name}` shows its parameters"))
+        }
+        (error, _) => Failure::from(error),
     })?;
     for block in &output.content {
         screen.line(&readable(block, &output.structured))?;
     }
     Ok(code::OK)
+}
+
+/// Runs a call, asks a person where it has to, and stops it when told to; then the exit code
+/// for that comes along.
+async fn carry_out(
+    app: &App,
+    toolbox: &Toolbox,
+    call: ToolCall,
+    screen: &Screen,
+) -> Result<(Result<tool::Output, tool::Error>, Option<u8>), Failure> {
+    let (approver, mut questions) = tokio::sync::mpsc::channel(1);
+    let mut scope = app.scope();
+    scope.whole = true;
+    scope.approver = Some(std::sync::Arc::new(move |approval| drop(approver.try_send(approval))));
+    let cancel = scope.cancel.clone();
+    let mut stop = Stop::listen()?;
+    let mut told = None;
+    let mut work = std::pin::pin!(toolbox.call(call, &scope));
+    loop {
+        tokio::select! {
+            outcome = &mut work => return Ok((outcome, told)),
+            Some(approval) = questions.recv() => {
+                if let Some(consent) = screen.approve(&approval).await {
+                    approval.answer.give(consent);
+                }
+            }
+            code = stop.told() => {
+                told = Some(code);
+                cancel.cancel();
+            }
+        }
+    }
 }
 
 /// A block for people: structured values over several lines.

@@ -9,6 +9,7 @@ use omni::store::lease::{self, Acquired, Owner};
 use omni::store::{Error, Store};
 
 use crate::support::database::{Database, on_both};
+use crate::support::kill;
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -91,7 +92,7 @@ on_both! {
 
     async fn the_lease_of_a_process_that_ended_is_free_at_once(database: Database) {
         let store = database.open().await;
-        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let owner = Owner::of(child.id());
         assert!(matches!(acquire(&store, &owner, 0).await, Acquired::Mine(_)));
         let held = acquire(&store, &Owner::new(), 1).await;
@@ -126,7 +127,7 @@ on_both! {
 #[test]
 fn who_is_dead_and_who_may_live() {
     assert!(!Owner::new().is_dead(), "this process");
-    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let owner = Owner::of(child.id());
     assert!(!owner.is_dead());
     let parts: Vec<&str> = owner.as_str().split('.').collect();
@@ -139,11 +140,7 @@ fn who_is_dead_and_who_may_live() {
 
     child.kill().unwrap();
     // Killed, but its parent has not asked yet how it ended.
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !owner.is_dead() && std::time::Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert!(owner.is_dead(), "ended, and not waited for");
+    kill::until(|| owner.is_dead().then_some(()));
     child.wait().unwrap();
     assert!(owner.is_dead(), "gone");
     assert!(!with(2, "0123456789abcdef0123456789abcdef-4026531836").is_dead(), "another machine");

@@ -452,7 +452,7 @@ fn a_turn_that_is_killed_keeps_what_was_acknowledged_and_blocks_nobody() {
 #[test]
 fn a_call_whose_turn_was_killed_has_a_result_for_the_next_one() {
     let (world, vendor) = (World::new(), Vendor::launch());
-    vendor.answer(Answer::call("process__run", json!({ "argv": ["sleep", "60"] })));
+    vendor.answer(Answer::call("process__run", json!({ "argv": ["sleep", "10"] })));
     let mut started = with(&vendor, world.omni(["--yes", "--json", "ask", "wait"]), "openai/gpt-4o").start();
     started.until("tool.started");
     started.kill();
@@ -463,15 +463,47 @@ fn a_call_whose_turn_was_killed_has_a_result_for_the_next_one() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_was_said() {
-    let (world, vendor) = (World::new(), Vendor::launch());
-    vendor.answer(Answer::text("one two three four five six").stalls());
-    let mut started = with(&vendor, world.omni(["--json", "ask", "count"]), "openai/gpt-4o").start();
-    started.until("message.delta");
-    started.signal(libc::SIGINT);
-    let output = started.end().exited(130);
-    assert_eq!(output.last()["stop"], "cancelled");
-    assert!(shown(&world, &session(&world)).contains("› count\none"));
+fn ctrl_c_and_a_service_manager_keep_what_was_said() {
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let (world, vendor) = (World::new(), Vendor::launch());
+        vendor.answer(Answer::text("one two three four five six").stalls());
+        let mut started = with(&vendor, world.omni(["--json", "ask", "count"]), "openai/gpt-4o").start();
+        started.until("message.delta");
+        started.signal(signal);
+        let output = started.end().exited(code);
+        assert_eq!(output.last()["stop"], "cancelled");
+        assert!(shown(&world, &session(&world)).contains("› count\none"));
+    }
+}
+
+#[test]
+fn what_a_tool_started_ends_with_the_turn() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let world = World::new();
+        let started = "echo $$ >child; exec sleep 120";
+        let call = json!({ "name": "process__run", "arguments": { "argv": ["sh", "-c", started] } });
+        let model = world.script("runs", &[json!({ "calls": [call] }), json!({ "text": "no" })]);
+        let running = world.omni(["--yes", "ask", "wait"]).model(&model).start();
+        let id =
+            kill::until(|| std::fs::read_to_string(world.work().join("child")).ok()?.trim().parse().ok());
+        running.signal(signal);
+        running.end();
+        // SAFETY: plain system call; signal 0 only asks.
+        kill::until(|| (unsafe { libc::kill(id, 0) } != 0).then_some(()));
+    }
+}
+
+#[test]
+fn a_call_without_a_model_is_cancelled_too() {
+    let world = World::new();
+    let call = json!({ "argv": ["sh", "-c", "touch begun; sleep 120"] }).to_string();
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let running = world.omni(["--yes", "tool", "call", "process.run", &call]).start();
+        kill::until(|| std::fs::remove_file(world.work().join("begun")).ok());
+        running.signal(signal);
+        let output = running.end().exited(code);
+        assert!(output.err.contains("error: the call was cancelled"), "{output}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often to kill: 20 times, or as `OMNI_TEST_KILLS` says.
 pub fn rounds() -> usize {
@@ -50,6 +50,18 @@ pub fn run_and_kill(mut command: Command, within: Duration) -> Vec<String> {
     listen(false);
     assert!(!heard.is_empty(), "the child ended before it did anything");
     heard
+}
+
+/// Waits, with a bound, until there is something.
+pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come in a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A random number from 0 to 1; `RandomState` is seeded by the system.
