@@ -56,9 +56,9 @@ impl Looper {
             // SAFETY: no preconditions.
             jobs.0.thread.store(unsafe { ffi::PyThread_get_thread_ident() }, SeqCst);
             let desk = jobs.0.clone();
-            let served = py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
+            let served = py.import("omni.kernel").and_then(|kernel| kernel.call_method1("serve", (jobs,)));
             desk.thread.store(0, SeqCst);
-            served
+            served.map(drop)
         };
         std::thread::Builder::new()
             .name("python-async".to_owned())
