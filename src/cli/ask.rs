@@ -26,7 +26,7 @@ pub(super) struct Ask {
     #[arg(short, long, value_name = "ID")]
     session: Option<String>,
     /// Go on with the last session of this folder
-    #[arg(short, long = "continue", conflicts_with = "session")]
+    #[arg(short = 'c', long = "continue", conflicts_with = "session")]
     resume: bool,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Chat {
     #[arg(short, long, value_name = "ID")]
     session: Option<String>,
     /// Go on with the last session of this folder
-    #[arg(short, long = "continue", conflicts_with = "session")]
+    #[arg(short = 'c', long = "continue", conflicts_with = "session")]
     resume: bool,
 }
 

@@ -185,21 +185,32 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
     }
 }
 
-/// The whole command line as markdown, for `docs/cli.md`.
+/// The whole command line as markdown, for `docs/cli.md`: every help as it is printed, what
+/// every command takes once.
 pub fn reference() -> String {
-    let mut root = command().term_width(90);
-    root.build();
     let mut page = String::from("# The command line\n\nMade from the program; a test holds it current.\n");
-    describe(&mut root, "", &mut page);
+    describe(&command(), &mut vec!["omni".to_owned()], &mut page);
     page
 }
 
-fn describe(command: &mut clap::Command, path: &str, page: &mut String) {
-    let path = format!("{path} {}", command.get_name()).trim().to_owned();
-    let help = command.render_long_help().to_string();
-    let lines: Vec<_> = help.lines().map(str::trim_end).collect();
-    page.push_str(&format!("\n## `{path}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
-    for child in command.get_subcommands_mut().filter(|child| !child.is_hide_set()) {
-        describe(child, &path, page);
+fn describe(command: &clap::Command, path: &mut Vec<String>, page: &mut String) {
+    let typed = path.iter().map(String::as_str).chain(["--help"]);
+    let help =
+        self::command().term_width(90).try_get_matches_from(typed).expect_err("help comes as an error");
+    let (help, is_root) = (help.to_string(), path.len() == 1);
+    let mut lines = Vec::new();
+    let mut skipped = false;
+    for line in help.lines() {
+        skipped = (skipped || (!is_root && line == "Everywhere:")) && !line.is_empty();
+        if !skipped {
+            lines.push(line.trim_end());
+        }
+    }
+    let text = lines.join("\n").replace("\n\n\n", "\n\n");
+    page.push_str(&format!("\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), text.trim_end()));
+    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+        path.push(child.get_name().to_owned());
+        describe(child, path, page);
+        path.pop();
     }
 }

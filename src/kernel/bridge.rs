@@ -1,7 +1,7 @@
-//! Where Rust and Python meet: JSON values both ways, and the `_omni` module.
+//! Where Rust and Python meet: JSON values both ways, contexts, handles and errors.
 //!
 //! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
-//! `resolve` returns. Python calls what [`_omni`] holds. Its twin is `python/omni/_omni.pyi`.
+//! `resolve` returns. What Python calls is in [`native`](super::native).
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -14,32 +14,6 @@ use serde_json::{Map, Number, Value};
 
 use crate::message::Block;
 use crate::tool::{self, Context, Output, Progress};
-
-/// The functions and classes that Python sees.
-#[pymodule]
-pub mod _omni {
-    #[pymodule_export]
-    use super::{NativeContext, log};
-    #[pymodule_export]
-    use crate::kernel::looper::{Jobs, Ticket};
-
-    #[pymodule_export]
-    #[allow(non_upper_case_globals, reason = "Python's name for it")]
-    const __version__: &str = env!("CARGO_PKG_VERSION");
-}
-
-/// Takes a line that a tool printed or logged.
-#[pyfunction]
-#[pyo3(signature = (level, call, text))]
-pub fn log(level: &str, call: Option<&str>, text: &str) {
-    let call = call.unwrap_or_default();
-    match level {
-        "error" | "critical" => tracing::error!(target: "python", call, "{text}"),
-        "warning" => tracing::warn!(target: "python", call, "{text}"),
-        "debug" => tracing::debug!(target: "python", call, "{text}"),
-        _ => tracing::info!(target: "python", call, "{text}"),
-    }
-}
 
 /// What a tool's `ctx` stands on.
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]

@@ -90,7 +90,7 @@ mod embedded {
     use pyo3::ffi;
     use pyo3::prelude::*;
 
-    use crate::kernel::bridge::_omni;
+    use crate::kernel::native::_omni;
 
     pub(super) fn initialize() -> Result<(), String> {
         // SAFETY: called once (behind the OnceLock), before any other use of the interpreter

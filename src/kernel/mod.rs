@@ -9,6 +9,7 @@ pub mod bridge;
 pub mod guide;
 pub mod interpreter;
 pub(crate) mod looper;
+pub mod native;
 mod pool;
 pub mod worker;
 

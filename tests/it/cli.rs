@@ -289,7 +289,7 @@ fn a_session_goes_on_by_its_id_or_as_the_last_one() {
     assert_ne!(first, second);
     assert_eq!(ask(&["--continue", "c"]), second);
     assert_eq!(ask(&["--session", &first, "d"]), first);
-    assert_eq!(ask(&["-r", "e"]), first);
+    assert_eq!(ask(&["-c", "e"]), first);
 }
 
 // Settings.
