@@ -1,9 +1,8 @@
 //! The binary door.
 
-use std::process::ExitCode;
-
 use omni::kernel::Interpreter;
 
-fn main() -> ExitCode {
-    omni::cli::main(std::env::args_os().collect(), Interpreter::Embedded)
+fn main() {
+    let code = omni::cli::run(std::env::args_os().collect(), Interpreter::Embedded);
+    omni::kernel::interpreter::leave(code)
 }

@@ -15,7 +15,6 @@ mod worker;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -109,11 +108,6 @@ fn compact(command: clap::Command) -> clap::Command {
         None => command,
     };
     command.mut_subcommands(compact)
-}
-
-/// Runs the command line and returns what the process is to exit with.
-pub fn main(argv: Vec<OsString>, interpreter: Interpreter) -> ExitCode {
-    ExitCode::from(run(argv, interpreter))
 }
 
 /// Runs the command line and returns the exit code.

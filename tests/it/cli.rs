@@ -589,3 +589,15 @@ fn python_is_not_started_for_what_needs_none() {
     world.skill("skill-new", ENDINGS);
     assert!(started_python(&opened(&world, &["tool", "list"])));
 }
+
+#[test]
+fn what_a_tool_leaves_for_the_end_is_done_at_the_end() {
+    let world = World::new();
+    let script = "import atexit\nfrom omni import Context, tool\n\n\n@tool(read_only=True)\n\
+        def last(ctx: Context) -> str:\n    \"\"\"Leave something for the end.\"\"\"\n    \
+        atexit.register((ctx.workspace / \"goodbye\").touch)\n    return \"later\"\n";
+    world.skill("parting", script);
+    let output = world.omni(["tool", "call", "parting.last"]).run().succeeded();
+    assert_eq!(output.out, "later\n");
+    assert!(world.work().join("goodbye").is_file());
+}
