@@ -106,11 +106,13 @@ fn is_order(sentence: &str) -> bool {
         && !words.iter().take(4).any(|word| forbids.contains(word))
 }
 
-// What the tool does, as its name has it: `status` of `git.status`.
+// What the tool does, as its name has it (`status` of `git.status`), or an order that begins
+// as one of its examples does: `remember that …`.
 fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
     let action = tool.title.rsplit('.').next().unwrap_or(&tool.title);
     let action = split(action).map(|word| stem(&word)).collect::<Vec<_>>();
-    action.iter().all(|word| query.contains(word))
+    let begins_so = |example: &String| Words.tokenize(example).first() == query.first();
+    action.iter().all(|word| query.contains(word)) || tool.examples.iter().any(begins_so)
 }
 
 // How close the sentence comes to one that people are known to say: 1 for the same words.
