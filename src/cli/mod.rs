@@ -131,6 +131,7 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             screen.failure(&failure);
+            screen.failed(&failure);
             failure.code()
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anstream::{eprint, eprintln};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, mpsc};
 
 use super::Globals;
@@ -77,6 +77,16 @@ impl Screen {
         eprintln!("{BOLD}{RED}error:{PLAIN} {}", failure.message);
         if let Some(hint) = &failure.hint {
             eprintln!("{BOLD}hint:{PLAIN} {hint}");
+        }
+    }
+
+    /// The last line of `--json` where no turn has printed it.
+    pub(super) fn failed(&self, failure: &Failure) {
+        if self.json && !failure.silent {
+            let (error, hint) = (&failure.message, &failure.hint);
+            let line = json!({"type": "result", "text": "", "stop": "failed", "error": error, "hint": hint});
+            // Nobody to tell that nobody reads.
+            let _ = self.value(&line);
         }
     }
 

@@ -601,3 +601,11 @@ fn what_a_tool_leaves_for_the_end_is_done_at_the_end() {
     assert_eq!(output.out, "later\n");
     assert!(world.work().join("goodbye").is_file());
 }
+
+#[test]
+fn a_question_that_never_became_a_turn_ends_in_a_result_too() {
+    let output = World::new().omni(["ask", "--json", "--session", "nothing", "hello"]).run().exited(1);
+    let last: Value = serde_json::from_str(output.out.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["type"], "result");
+    assert!(last["error"].as_str().is_some_and(|error| error.contains("`nothing`")), "{last}");
+}
