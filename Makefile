@@ -1,5 +1,6 @@
 # make demo    the main job, from nothing
 # make test    every test
+# make soak    what takes minutes: a thousand kills
 # make lint    formatting, lints, types
 # make bench   what omni is measured by, beside its peers
 # make setup   what all of these need (they call it themselves)
@@ -20,7 +21,7 @@ STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | s
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
 TEST_PACKAGES := postgresql strace
 
-.PHONY: demo test lint bench setup setup-build clean
+.PHONY: demo test soak lint bench setup setup-build clean
 .DEFAULT_GOAL := demo
 
 demo: setup-build
@@ -32,6 +33,9 @@ demo: setup-build
 test: setup
 	cargo test --test it --lib
 	$(VENV)/bin/python -m pytest -q tests/python tests/skills
+
+soak: setup
+	cargo test --test it -- --ignored --nocapture soak
 
 lint: setup
 	cargo fmt --check

@@ -135,6 +135,8 @@ impl App {
             .build(&self.paths.state)
             .ok()?;
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
+        // It writes down what vendors answer, who may repeat the key they refuse.
+        let filter = filter.add_directive("genai=off".parse().expect("a directive"));
         let (writer, guard) = tracing_appender::non_blocking(file);
         let subscriber =
             tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
@@ -172,7 +174,7 @@ impl App {
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
             let index = Index::new(&self.paths.cache, interpreter::identity());
-            let describe = |requests| worker::describe(self.interpreter, requests);
+            let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
         };
         self.manifest.get_or_try_init(read).await.cloned()
@@ -181,7 +183,7 @@ impl App {
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
         let index = Index::new(&self.paths.cache, interpreter::identity()).again();
-        let describe = |requests| worker::describe(self.interpreter, requests);
+        let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.
         let _ = self.manifest.set(manifest.clone());
@@ -208,6 +210,12 @@ impl App {
             Ok(detect::choose(&self.config().model, &self.config().provider, &environment).await?)
         };
         self.model.get_or_try_init(choose).await.cloned()
+    }
+
+    /// What is known of that model and why it was chosen, without asking it anything.
+    pub async fn model_found(&self) -> Result<detect::Found, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        Ok(detect::describe(&self.config().model, &self.config().provider, &environment).await?)
     }
 
     /// A scope for calls outside of a turn.

@@ -19,9 +19,11 @@ pub mod extension {
     #[pymodule_export]
     use super::main;
     #[pymodule_export]
-    use crate::kernel::bridge::{NativeContext, log};
+    use crate::kernel::bridge::NativeContext;
     #[pymodule_export]
     use crate::kernel::looper::{Jobs, Ticket};
+    #[pymodule_export]
+    use crate::kernel::native::log;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]

@@ -118,5 +118,5 @@ class Context:
         return Path(real)
 
 
-current: ContextVar[Context | None] = ContextVar("omni_context", default=None)
+current: ContextVar[Context | Native | None] = ContextVar("omni_context", default=None)
 """The context of the call that is running here. What it prints is logged under its id."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from pydantic import ValidationError
 
 from omni import lines, schema, skill
-from omni.context import Context, current
+from omni.context import Context, Native, current
 from omni.result import Plain, plain
 from omni.tool import ATTRIBUTE, Options
 
@@ -29,8 +29,9 @@ class Handle:
     """One tool, ready to be called.
 
     Called with arguments and a context it returns the plain result, or a coroutine for it when
-    `is_async`. It raises `Retry`, `Failed`, `ToolCancelled`, `asyncio.CancelledError`, and whatever
-    else the tool raises, which means the tool is broken.
+    `is_async`. The context's native half will do when the function wants none. It raises `Retry`,
+    `Failed`, `ToolCancelled`, `asyncio.CancelledError`, and whatever else the tool raises, which
+    means the tool is broken.
     """
 
     __slots__ = ("_call", "is_async", "name", "wants_context")
@@ -42,7 +43,7 @@ class Handle:
         self.wants_context = signature.context is not None
         self._call = (_asynchronous if self.is_async else _synchronous)(name, function, signature)
 
-    def __call__(self, arguments: dict[str, Any], context: Context | None = None) -> Any:
+    def __call__(self, arguments: dict[str, Any], context: Context | Native | None = None) -> Any:
         return self._call(arguments, context)
 
 
@@ -151,11 +152,11 @@ class Jobs(Protocol):
     def fileno(self) -> int:
         """The eventfd that is readable when there is something to do."""
 
-    def drain(self) -> list[tuple[Ticket, Handle, dict[str, Any], Context | None]]:
-        """Take all that wait."""
-
     def cancelled(self) -> list[int]:
-        """Take the ids of the calls that were cancelled."""
+        """Take the ids of the calls that were cancelled. Asked first: what comes later wakes the loop again."""
+
+    def drain(self) -> list[tuple[Ticket, Handle, dict[str, Any], Context | Native | None]]:
+        """Take all that wait."""
 
     def stopping(self) -> bool:
         """Whether to end, after cancelling what is left."""
@@ -201,13 +202,14 @@ class _Server:
 
     def ready(self) -> None:
         """Take what waits."""
-        # Cancellations come first: one read here whose call is still in the queue is met below, one that
-        # comes later wakes us again.
+        # Cancellations come first: whatever happens after they were taken wakes us again, and one whose
+        # call is still in the queue is met below.
         with contextlib.suppress(BlockingIOError):
             os.read(self._native.fileno(), 8)
+        cancelled = self._native.cancelled()
         stopping = self._native.stopping()
         early = set()
-        for number in self._native.cancelled():
+        for number in cancelled:
             if number in self._running:
                 self._running[number][0].cancel()
             else:
@@ -230,12 +232,16 @@ class _Server:
             ticket.failed(asyncio.CancelledError())
         self._running.clear()
 
-    def _start(self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | None) -> None:
+    def _start(
+        self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | Native | None
+    ) -> None:
         task = self._loop.create_task(self._play(ticket, handle, arguments, context))
         if not task.done():
             self._running[ticket.id] = (task, ticket)
 
-    async def _play(self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | None) -> None:
+    async def _play(
+        self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | Native | None
+    ) -> None:
         # It answers from inside the task: a done-callback would cost another turn of the loop. Nothing
         # may escape, because SystemExit from a task ends the loop.
         try:
@@ -263,10 +269,10 @@ def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
 
 def _synchronous(
     name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | None], Plain]:
+) -> Callable[[dict[str, Any], Context | Native | None], Plain]:
     validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
 
-    def call(arguments: dict[str, Any], context: Context | None) -> Plain:
+    def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
         token = current.set(context)
         try:
             try:
@@ -286,10 +292,10 @@ def _synchronous(
 
 def _asynchronous(
     name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | None], Any]:
+) -> Callable[[dict[str, Any], Context | Native | None], Any]:
     validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
 
-    async def call(arguments: dict[str, Any], context: Context | None) -> Plain:
+    async def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
         token = current.set(context)
         try:
             try:

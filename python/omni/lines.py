@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from omni import _native
-from omni.context import Context, current
+from omni.context import Context, Native, current
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -53,7 +53,7 @@ def install() -> None:
     sys.stdin = io.TextIOWrapper(io.BytesIO(), "utf-8")
 
 
-def finish(context: Context | None) -> None:
+def finish(context: Context | Native | None) -> None:
     """Hand on the unfinished lines of a call that ends."""
     call = context.call_id if context else None
     thread = threading.get_ident()

@@ -201,7 +201,6 @@ def _input(name: str, adapter: TypeAdapter[dict[str, Any]], defaults: Mapping[st
         except ValueError:
             # The function still knows it; the schema only says that the argument may be left out.
             continue
-    schema["additionalProperties"] = False
     return schema
 
 

@@ -3,10 +3,11 @@
 use std::io::{IsTerminal, Read};
 
 use super::error::{self, Failure, code};
+use super::signal::Stop;
 use super::ui::{Screen, Show};
 use crate::app::App;
 use crate::hub::Running;
-use crate::message::event::EventKind;
+use crate::message::event::{EventKind, StopReason};
 use crate::message::{Incoming, Message};
 
 /// Bytes of standard input that become context.
@@ -25,7 +26,7 @@ pub(super) struct Ask {
     #[arg(short, long, value_name = "ID")]
     session: Option<String>,
     /// Go on with the last session of this folder
-    #[arg(short, long = "continue", conflicts_with = "session")]
+    #[arg(short = 'c', long = "continue", conflicts_with = "session")]
     resume: bool,
 }
 
@@ -38,19 +39,22 @@ pub(super) async fn run(ask: Ask, app: &App, screen: &Screen) -> Result<u8, Fail
     let hub = app.hub().await?;
     let incoming = Incoming { session, message: Message::user(question) };
     let asks = std::io::stdin().is_terminal() && !screen.json;
+    let mut stop = Stop::listen()?;
     let running = hub.submit(incoming, asks).await?;
-    let result = watch(running, screen).await;
+    let result = watch(running, screen, &mut stop).await;
     app.finish().await;
     result
 }
 
 /// Shows a turn to its end. Ctrl-C cancels it; what it had is kept.
-pub(super) async fn watch(mut running: Running, screen: &Screen) -> Result<u8, Failure> {
+pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop) -> Result<u8, Failure> {
     let mut show = Show::new(screen);
+    let mut told = None;
     loop {
         let event = tokio::select! {
             event = running.events.next() => event,
-            _ = tokio::signal::ctrl_c(), if !running.cancel.is_cancelled() => {
+            code = stop.told() => {
+                told = Some(code);
                 running.cancel.cancel();
                 continue;
             }
@@ -69,7 +73,10 @@ pub(super) async fn watch(mut running: Running, screen: &Screen) -> Result<u8, F
                     approval.answer.give(consent);
                 }
             }
-            EventKind::Finished(finished) => return Ok(error::turn(finished.stop)),
+            EventKind::Finished(finished) => {
+                let told = told.filter(|_| finished.stop == StopReason::Cancelled);
+                return Ok(told.unwrap_or(error::turn(finished.stop)));
+            }
             _ => {}
         }
     }
@@ -80,9 +87,8 @@ fn question(words: &[String]) -> Result<String, Failure> {
     let words = words.join(" ");
     let piped = piped()?;
     match (words.trim().is_empty(), piped) {
-        (true, None) => {
-            Err(Failure::new(code::USAGE, "there is no question").hint("omni ask \"which files are large?\""))
-        }
+        (true, None) => Err(Failure::new(code::USAGE, "there is no question")
+            .hint("ask one: omni ask \"which files are large?\"")),
         (true, Some(text)) => Ok(text),
         (false, None) => Ok(words),
         (false, Some(text)) => {

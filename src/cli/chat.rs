@@ -2,6 +2,7 @@
 
 use super::ask::watch;
 use super::error::{Failure, code};
+use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
 use crate::message::{Incoming, Message};
@@ -16,7 +17,7 @@ pub(super) struct Chat {
     #[arg(short, long, value_name = "ID")]
     session: Option<String>,
     /// Go on with the last session of this folder
-    #[arg(short, long = "continue", conflicts_with = "session")]
+    #[arg(short = 'c', long = "continue", conflicts_with = "session")]
     resume: bool,
 }
 
@@ -30,7 +31,8 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
         .remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));
     // Held so that what was agreed to "always" stays agreed to for the session.
     let mut lane = None;
-    while let Some(line) = next(screen).await {
+    let mut stop = Stop::listen()?;
+    while let Some(line) = next(screen, &mut stop).await {
         match line.trim() {
             "" => {}
             "/quit" | "/exit" => break,
@@ -49,7 +51,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
                 let running = hub.submit(incoming, true).await?;
                 session = Some(running.session.clone());
                 lane = Some(running.lane.clone());
-                watch(running, screen).await?;
+                watch(running, screen, &mut stop).await?;
             }
         }
     }
@@ -59,9 +61,9 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
 }
 
 /// The next line; `None` at the end of the input or after Ctrl-C.
-async fn next(screen: &Screen) -> Option<String> {
+async fn next(screen: &Screen, stop: &mut Stop) -> Option<String> {
     tokio::select! {
         line = screen.read("› ") => line,
-        _ = tokio::signal::ctrl_c() => None,
+        _ = stop.told() => None,
     }
 }

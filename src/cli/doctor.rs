@@ -7,6 +7,7 @@ use super::skill::told;
 use super::ui::Screen;
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
+use crate::llm::detect::Found;
 
 /// One line of the report.
 struct Finding {
@@ -115,13 +116,19 @@ async fn skills(app: &App) -> Vec<Finding> {
 }
 
 async fn model(app: &App) -> Finding {
-    match app.model().await {
-        Ok(model) if model.name() == "offline" => Finding::fine(
+    match app.model_found().await {
+        Ok(found) if found.model == "offline" => Finding::fine(
             "model",
-            "offline: words are routed to tools; set ANTHROPIC_API_KEY, OPENAI_API_KEY or another key to talk to a model",
+            format!(
+                "offline ({}): words are routed to tools; set ANTHROPIC_API_KEY, OPENAI_API_KEY or another \
+                 key to talk to a model",
+                found.why
+            ),
         ),
-        Ok(model) => {
-            Finding::fine("model", format!("{}, {} tokens of context", model.name(), model.window()))
+        Ok(found) => {
+            let address = found.address.map(|address| format!(" at {address}")).unwrap_or_default();
+            let Found { model, why, window, .. } = found;
+            Finding::fine("model", format!("{model}{address}, {window} tokens of context ({why})"))
         }
         Err(error) => Finding::wrong("model", error.to_string(), "set `model.name`, or the key it needs"),
     }

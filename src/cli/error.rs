@@ -18,6 +18,7 @@ pub(super) mod code {
     pub(crate) const LIMIT: u8 = 6;
     pub(crate) const ELAPSED: u8 = 124;
     pub(crate) const INTERRUPTED: u8 = 130;
+    pub(crate) const TERMINATED: u8 = 143;
 }
 
 /// Why a command did not do what it was asked.
@@ -76,7 +77,8 @@ impl From<hub::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        Self::new(code::FAILED, error.to_string()).hint("`omni doctor` shows where conversations are kept")
+        // Each of these messages says what to do.
+        Self::new(code::FAILED, error.to_string())
     }
 }
 
@@ -84,9 +86,10 @@ impl From<session::Error> for Failure {
     fn from(error: session::Error) -> Self {
         match error {
             session::Error::Store(error) => error.into(),
-            other => {
-                Self::new(code::FAILED, other.to_string()).hint("`omni session list` shows the sessions")
+            session::Error::Id(_) | session::Error::Ambiguous { .. } => {
+                Self::new(code::USAGE, error.to_string()).hint("`omni session list` shows the sessions")
             }
+            other => Self::new(code::FAILED, other.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod error;
 mod session;
+mod signal;
 mod skill;
 mod sync;
 mod tool;
@@ -16,6 +17,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
@@ -90,6 +92,25 @@ enum Command {
     Worker,
 }
 
+/// The command line as clap knows it.
+fn command() -> clap::Command {
+    compact(Cli::command())
+}
+
+/// Puts the longer description of each command below its options. Where clap has one to put
+/// above them, it gives every option three lines, and the help no longer fits a screen.
+fn compact(command: clap::Command) -> clap::Command {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = command.get_long_about().map(ToString::to_string);
+    let rest = long.as_deref().and_then(|long| long.strip_prefix(about.as_str()));
+    let rest = rest.map(|rest| rest.trim_start_matches('.').trim().to_owned());
+    let command = match rest {
+        Some(rest) => command.long_about(None).after_help(rest),
+        None => command,
+    };
+    command.mut_subcommands(compact)
+}
+
 /// Runs the command line and returns what the process is to exit with.
 pub fn main(argv: Vec<OsString>, interpreter: Interpreter) -> ExitCode {
     ExitCode::from(run(argv, interpreter))
@@ -97,15 +118,20 @@ pub fn main(argv: Vec<OsString>, interpreter: Interpreter) -> ExitCode {
 
 /// Runs the command line and returns the exit code.
 pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
-    let cli =
-        match Cli::command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
-            Ok(cli) => cli,
-            Err(error) => {
-                // Help and version arrive here too; a closed pipe is no failure.
-                let _ = error.print();
-                return u8::try_from(error.exit_code()).unwrap_or(2);
+    let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
+    let cli = match command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too; a closed pipe is no failure.
+            let _ = error.print();
+            if first.is_some_and(|first| is_question(&error, &first)) {
+                anstream::eprintln!(
+                    "\nA question goes like this: omni ask \"what changed since yesterday?\""
+                );
             }
-        };
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
     let screen = Screen::new(&cli.globals);
     match start(cli, interpreter, &screen) {
         Ok(code) => code,
@@ -114,6 +140,12 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
             failure.code()
         }
     }
+}
+
+/// Whether somebody may have asked right away: the first word is no command, and like none.
+fn is_question(error: &clap::Error, first: &str) -> bool {
+    let unknown = matches!(error.get(ContextKind::InvalidSubcommand), Some(ContextValue::String(word)) if word == first);
+    unknown && error.get(ContextKind::SuggestedSubcommand).is_none()
 }
 
 fn start(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result<u8, Failure> {
@@ -153,21 +185,32 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
     }
 }
 
-/// The whole command line as markdown, for `docs/cli.md`.
+/// The whole command line as markdown, for `docs/cli.md`: every help as it is printed, what
+/// every command takes once.
 pub fn reference() -> String {
-    let mut root = Cli::command().term_width(90);
-    root.build();
     let mut page = String::from("# The command line\n\nMade from the program; a test holds it current.\n");
-    describe(&mut root, "", &mut page);
+    describe(&command(), &mut vec!["omni".to_owned()], &mut page);
     page
 }
 
-fn describe(command: &mut clap::Command, path: &str, page: &mut String) {
-    let path = format!("{path} {}", command.get_name()).trim().to_owned();
-    let help = command.render_long_help().to_string();
-    let lines: Vec<_> = help.lines().map(str::trim_end).collect();
-    page.push_str(&format!("\n## `{path}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
-    for child in command.get_subcommands_mut().filter(|child| !child.is_hide_set()) {
-        describe(child, &path, page);
+fn describe(command: &clap::Command, path: &mut Vec<String>, page: &mut String) {
+    let typed = path.iter().map(String::as_str).chain(["--help"]);
+    let help =
+        self::command().term_width(90).try_get_matches_from(typed).expect_err("help comes as an error");
+    let (help, is_root) = (help.to_string(), path.len() == 1);
+    let mut lines = Vec::new();
+    let mut skipped = false;
+    for line in help.lines() {
+        skipped = (skipped || (!is_root && line == "Everywhere:")) && !line.is_empty();
+        if !skipped {
+            lines.push(line.trim_end());
+        }
+    }
+    let text = lines.join("\n").replace("\n\n\n", "\n\n");
+    page.push_str(&format!("\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), text.trim_end()));
+    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+        path.push(child.get_name().to_owned());
+        describe(child, path, page);
+        path.pop();
     }
 }

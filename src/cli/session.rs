@@ -42,7 +42,13 @@ pub(super) async fn run(command: Session, app: &App, screen: &Screen) -> Result<
     match command {
         Session::List { all, limit } => {
             let workspace = (!all).then_some(app.paths.workspace.as_path());
-            for summary in sessions.list(workspace, limit).await? {
+            let found = sessions.list(workspace, limit).await?;
+            match found.is_empty() {
+                true if all => screen.remark("there is no session yet"),
+                true => screen.remark("this folder has no session yet; `--all` shows those of other folders"),
+                false => {}
+            }
+            for summary in found {
                 if screen.json {
                     screen.value(&summary)?;
                     continue;

@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 
 use super::error::{Failure, code};
+use super::signal::Stop;
+use super::skill::told;
 use super::ui::Screen;
 use crate::app::App;
 use crate::message::{Arguments, Block, ToolCall};
+use crate::skill::Manifest;
 use crate::tool::{self, Spec, Toolbox, Verdict};
 
 /// List, show and call tools.
@@ -34,7 +37,7 @@ pub(super) enum Tool {
 pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
     let toolbox = app.toolbox().await?;
     match command {
-        Tool::List => list(&toolbox, screen),
+        Tool::List => list(&*app.manifest().await?, &toolbox, screen),
         Tool::Show { name } => show(&toolbox, &name, screen),
         Tool::Call { name, arguments } => {
             let result = call(app, &toolbox, &name, arguments, screen).await;
@@ -44,7 +47,7 @@ pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8,
     }
 }
 
-fn list(toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
+fn list(manifest: &Manifest, toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
     if screen.json {
         for spec in toolbox.specs() {
             screen.value(&**spec)?;
@@ -58,6 +61,10 @@ fn list(toolbox: &Toolbox, screen: &Screen) -> Result<u8, Failure> {
         page.push_str(&format!("{:width$}  {:5}  {about}\n", spec.name, mark(toolbox, spec)));
     }
     screen.print(&page)?;
+    // A tool that is missed is looked for here.
+    for problem in manifest.problems().filter(|problem| problem.is_error()) {
+        screen.remark(&told(problem));
+    }
     for problem in toolbox.problems() {
         screen.remark(&problem);
     }
@@ -105,37 +112,66 @@ async fn call(
         "-" => std::io::read_to_string(std::io::stdin())?,
         _ => arguments,
     };
-    if toolbox.find(name).is_none() {
-        return Err(unknown(toolbox, name));
+    // The toolbox would say the same in words for a model.
+    let spec = toolbox.find(name).ok_or_else(|| unknown(toolbox, name))?;
+    if let Some(Verdict::Deny(rule)) = toolbox.verdict(&spec.name) {
+        let failure = Failure::new(code::DENIED, format!("`{}` never runs: {rule}", spec.name));
+        return Err(failure.hint("`omni config show --origin` shows where that is set"));
     }
-    let call =
-        ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments: Arguments::parse(&arguments) };
+    let arguments = Arguments::parse(&arguments);
+    if let Arguments::Unreadable(text) = &arguments {
+        return Err(unreadable(text, &spec.name));
+    }
+    let call = ToolCall { id: "cli".to_owned(), name: name.to_owned(), arguments };
+    let (outcome, told) = carry_out(app, toolbox, call.clone(), screen).await?;
+    if screen.json {
+        screen.value(&tool::result(&call, outcome.clone()))?;
+        let failed = |error| told.unwrap_or(Failure::from(error).code());
+        return Ok(outcome.map_or_else(failed, |_| code::OK));
+    }
+    let output = outcome.map_err(|error| match (error, told) {
+        (tool::Error::Cancelled, Some(code)) => Failure::new(code, "the call was cancelled"),
+        (error @ tool::Error::Retry(_), _) => {
+            Failure::from(error).hint(format!("`omni tool show {name}` shows its parameters"))
+        }
+        (error, _) => Failure::from(error),
+    })?;
+    for block in &output.content {
+        screen.line(&readable(block, &output.structured))?;
+    }
+    Ok(code::OK)
+}
+
+/// Runs a call, asks a person where it has to, and stops it when told to; then the exit code
+/// for that comes along.
+async fn carry_out(
+    app: &App,
+    toolbox: &Toolbox,
+    call: ToolCall,
+    screen: &Screen,
+) -> Result<(Result<tool::Output, tool::Error>, Option<u8>), Failure> {
     let (approver, mut questions) = tokio::sync::mpsc::channel(1);
     let mut scope = app.scope();
     scope.whole = true;
     scope.approver = Some(std::sync::Arc::new(move |approval| drop(approver.try_send(approval))));
     let cancel = scope.cancel.clone();
-    let mut work = std::pin::pin!(toolbox.call(call.clone(), &scope));
-    let outcome = loop {
+    let mut stop = Stop::listen()?;
+    let mut told = None;
+    let mut work = std::pin::pin!(toolbox.call(call, &scope));
+    loop {
         tokio::select! {
-            outcome = &mut work => break outcome,
+            outcome = &mut work => return Ok((outcome, told)),
             Some(approval) = questions.recv() => {
                 if let Some(consent) = screen.approve(&approval).await {
                     approval.answer.give(consent);
                 }
             }
-            _ = tokio::signal::ctrl_c(), if !cancel.is_cancelled() => cancel.cancel(),
+            code = stop.told() => {
+                told = Some(code);
+                cancel.cancel();
+            }
         }
-    };
-    if screen.json {
-        screen.value(&tool::result(&call, outcome.clone()))?;
-        return Ok(outcome.map_or_else(|error| Failure::from(error).code(), |_| code::OK));
     }
-    let output = outcome?;
-    for block in &output.content {
-        screen.line(&readable(block, &output.structured))?;
-    }
-    Ok(code::OK)
 }
 
 /// A block for people: structured values over several lines.
@@ -154,6 +190,16 @@ fn readable(block: &Block, structured: &Option<Value>) -> String {
 
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("keys are texts and numbers are finite")
+}
+
+fn unreadable(arguments: &str, name: &str) -> Failure {
+    let reason = match serde_json::from_str::<Value>(arguments) {
+        Ok(_) => "they are JSON, but no object".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Failure::new(code::USAGE, format!("the arguments of `{name}` cannot be read: {reason}")).hint(format!(
+        "write one JSON object, as in `{{\"key\": \"value\"}}`; `omni tool show {name}` has the keys"
+    ))
 }
 
 fn unknown(toolbox: &Toolbox, name: &str) -> Failure {

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Globals;
 use super::error::Failure;
-use crate::message::event::{Approval, Consent, EventKind, Finished};
+use crate::message::event::{Approval, Consent, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
 
 const DIM: &str = "\x1b[2m";
@@ -47,8 +47,9 @@ impl Screen {
     /// Prints a piece of the answer.
     pub(super) fn print(&self, text: &str) -> io::Result<()> {
         let mut out = anstream::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
+        })
     }
 
     /// Prints a line of the answer.
@@ -226,7 +227,11 @@ impl<'a> Show<'a> {
         }
         self.close()?;
         if let Some(error) = &finished.error {
-            self.screen.failure(&Failure::new(1, error.clone()));
+            let mut failure = Failure::new(1, error.clone());
+            if finished.stop == StopReason::Unauthorized {
+                failure = failure.hint("check the key; `omni doctor` says which one is used, and why");
+            }
+            self.screen.failure(&failure);
         }
         if self.screen.verbose {
             let usage = finished.usage;

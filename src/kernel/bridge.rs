@@ -1,8 +1,10 @@
-//! Where Rust and Python meet: JSON values both ways, and the `_omni` module.
+//! Where Rust and Python meet: JSON values both ways, contexts, handles and errors.
 //!
 //! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
-//! `resolve` returns. Python calls what [`_omni`] holds. Its twin is `python/omni/_omni.pyi`.
+//! `resolve` returns. What Python calls is in [`native`](super::native).
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -13,41 +15,15 @@ use serde_json::{Map, Number, Value};
 use crate::message::Block;
 use crate::tool::{self, Context, Output, Progress};
 
-/// The functions and classes that Python sees.
-#[pymodule]
-pub mod _omni {
-    #[pymodule_export]
-    use super::{NativeContext, log};
-    #[pymodule_export]
-    use crate::kernel::looper::{Jobs, Ticket};
-
-    #[pymodule_export]
-    #[allow(non_upper_case_globals, reason = "Python's name for it")]
-    const __version__: &str = env!("CARGO_PKG_VERSION");
-}
-
-/// Takes a line that a tool printed or logged.
-#[pyfunction]
-#[pyo3(signature = (level, call, text))]
-pub fn log(level: &str, call: Option<&str>, text: &str) {
-    let call = call.unwrap_or_default();
-    match level {
-        "error" | "critical" => tracing::error!(target: "python", call, "{text}"),
-        "warning" => tracing::warn!(target: "python", call, "{text}"),
-        "debug" => tracing::debug!(target: "python", call, "{text}"),
-        _ => tracing::info!(target: "python", call, "{text}"),
-    }
-}
-
 /// What a tool's `ctx` stands on.
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]
 pub struct NativeContext {
     context: Context,
-    data: String,
+    data: PathBuf,
 }
 
 impl NativeContext {
-    pub(super) fn new(context: Context, data: String) -> Self {
+    pub(super) fn new(context: Context, data: PathBuf) -> Self {
         Self { context, data }
     }
 }
@@ -55,13 +31,13 @@ impl NativeContext {
 #[pymethods]
 impl NativeContext {
     #[getter]
-    fn workspace(&self) -> String {
-        self.context.workspace.to_string_lossy().into_owned()
+    fn workspace(&self) -> &OsStr {
+        self.context.workspace.as_os_str()
     }
 
     #[getter]
-    fn data(&self) -> &str {
-        &self.data
+    fn data(&self) -> &OsStr {
+        self.data.as_os_str()
     }
 
     #[getter]
@@ -75,8 +51,9 @@ impl NativeContext {
     }
 
     #[pyo3(signature = (done, total=None, message=None))]
-    fn progress(&self, done: f64, total: Option<f64>, message: Option<String>) {
-        (self.context.progress)(Progress { progress: done, total, message });
+    fn progress(&self, py: Python<'_>, done: f64, total: Option<f64>, message: Option<String>) {
+        // Whoever listens may wait for something; not while we hold the interpreter.
+        py.detach(|| (self.context.progress)(Progress { progress: done, total, message }));
     }
 
     fn cancelled(&self) -> bool {
@@ -141,6 +118,14 @@ impl Omni {
         let traceback =
             traceback.and_then(|text| text.extract::<String>()).unwrap_or_else(|_| error.to_string());
         broken(tool, &traceback)
+    }
+}
+
+/// Says what an exception of this tool means, as [`Omni::error`] does.
+pub(super) fn error(py: Python<'_>, tool: &str, error: &PyErr) -> tool::Error {
+    match Omni::get(py) {
+        Ok(omni) => omni.error(py, tool, error),
+        Err(missing) => broken(tool, &missing.to_string()),
     }
 }
 
@@ -291,7 +276,8 @@ impl Handle {
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyAny>)> {
         let context = match self.wants_context {
             true => Omni::get(py)?.context(py, context)?,
-            false => py.None().into_bound(py),
+            // What it prints is logged under the id of its call all the same.
+            false => Bound::new(py, context)?.into_any(),
         };
         Ok((dict(py, arguments)?, context))
     }

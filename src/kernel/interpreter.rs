@@ -25,6 +25,7 @@ impl Interpreter {
             #[cfg(feature = "embed")]
             if self == Self::Embedded {
                 embedded::initialize()?;
+                Python::attach(embedded::release_interrupt).map_err(|error| error.to_string())?;
             }
             Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))
         };
@@ -87,8 +88,9 @@ mod embedded {
     use std::ffi::CString;
 
     use pyo3::ffi;
+    use pyo3::prelude::*;
 
-    use crate::kernel::bridge::_omni;
+    use crate::kernel::native::_omni;
 
     pub(super) fn initialize() -> Result<(), String> {
         // SAFETY: called once (behind the OnceLock), before any other use of the interpreter
@@ -106,6 +108,18 @@ mod embedded {
             result?;
             // Gives the lock away: from here on every thread attaches for itself.
             ffi::PyEval_SaveThread();
+        }
+        Ok(())
+    }
+
+    /// Gives SIGINT back to whoever wants it. The first import of `_signal` takes it if nobody
+    /// else has, whatever the configuration says, and an interrupt would then only set a flag
+    /// that no thread of ours looks at. To be called on the thread that initialised Python.
+    pub(super) fn release_interrupt(py: Python<'_>) -> PyResult<()> {
+        let signal = py.import("_signal")?;
+        let handler = signal.call_method1("getsignal", (libc::SIGINT,))?;
+        if handler.is(&signal.getattr("default_int_handler")?) {
+            signal.call_method1("signal", (libc::SIGINT, signal.getattr("SIG_DFL")?))?;
         }
         Ok(())
     }

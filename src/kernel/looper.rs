@@ -7,27 +7,35 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::bridge::{self, Handle, NativeContext, Omni};
 use crate::tool::{Error, Output};
 
 /// Calls that may wait to be started.
 const WAITING: usize = 16_384;
+/// A loop that has not looked at a cancelled call for so long is held by one of its tools.
+const HELD: Duration = Duration::from_secs(1);
 
 /// The loop, seen from Rust.
 pub(super) struct Looper(Arc<Desk>);
 
 struct Desk {
-    queue: Mutex<VecDeque<Job>>,
+    /// `None` once the loop has ended.
+    queue: Mutex<Option<VecDeque<Job>>>,
     cancelled: Mutex<Vec<u64>>,
     bell: OwnedFd,
     rung: AtomicBool,
     stopping: AtomicBool,
+    /// The loop's thread as Python names it; 0 before it runs and after it has ended.
+    thread: AtomicU64,
 }
 
 struct Job {
@@ -42,46 +50,48 @@ type Answer = oneshot::Sender<Result<Output, Error>>;
 impl Looper {
     /// Starts the thread and its loop.
     pub(super) fn start() -> Result<Self, String> {
-        // SAFETY: plain system call; the descriptor is owned from here on.
-        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if bell < 0 {
-            return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
-        }
-        let desk = Arc::new(Desk {
-            queue: Mutex::default(),
-            cancelled: Mutex::default(),
-            // SAFETY: just made, owned by nobody else.
-            bell: unsafe { OwnedFd::from_raw_fd(bell) },
-            rung: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-        });
-        let jobs = Jobs(desk.clone());
-        let serve = move |py: Python<'_>| py.import("omni.kernel")?.call_method1("serve", (jobs,)).map(drop);
+        let desk = Arc::new(Desk::new()?);
+        let (jobs, ended) = (Jobs(desk.clone()), desk.clone());
+        let serve = move |py: Python<'_>| {
+            // SAFETY: no preconditions.
+            jobs.0.thread.store(unsafe { ffi::PyThread_get_thread_ident() }, SeqCst);
+            let desk = jobs.0.clone();
+            let served = py.import("omni.kernel").and_then(|kernel| kernel.call_method1("serve", (jobs,)));
+            desk.thread.store(0, SeqCst);
+            served.map(drop)
+        };
         std::thread::Builder::new()
             .name("python-async".to_owned())
             .spawn(move || {
                 if let Err(error) = Python::attach(serve) {
                     tracing::error!(target: "kernel", "the event loop for async tools ended: {error}");
                 }
+                // Those who wait hear of it, and nobody queues up any more.
+                drop(ended.queue.lock().expect("no panic while held").take());
             })
             .map_err(|error| format!("cannot start the thread for async tools: {error}"))?;
         Ok(Self(desk))
     }
 
-    /// Runs one call. Dropping the future cancels its task.
+    /// Runs one call. Dropping the future cancels its task; so does the token, and then the
+    /// task's end is waited for.
     pub(super) async fn call(
         &self,
         tool: &str,
         handle: Arc<Handle>,
         arguments: Map<String, Value>,
         context: NativeContext,
+        cancel: &CancellationToken,
     ) -> Result<Output, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let id = NEXT.fetch_add(1, SeqCst);
         let ticket = Ticket { id, tool: tool.to_owned(), answer: Mutex::new(Some(sender)) };
         {
             let mut queue = self.0.queue.lock().expect("no panic while held");
+            let Some(queue) = queue.as_mut() else {
+                return Err(bridge::broken(tool, "the event loop for async tools has ended"));
+            };
             if queue.len() >= WAITING {
                 return Err(Error::Failed("too many tool calls are waiting already".to_owned()));
             }
@@ -89,7 +99,14 @@ impl Looper {
         }
         self.0.ring();
         let mut guard = Guard { desk: &self.0, id: Some(id) };
-        let result = receiver.await;
+        let result = tokio::select! {
+            biased;
+            result = &mut receiver => result,
+            () = cancel.cancelled() => {
+                guard.cancel();
+                receiver.await
+            }
+        };
         guard.id = None;
         result.unwrap_or_else(|_| Err(bridge::broken(tool, "the event loop dropped the call")))
     }
@@ -103,6 +120,69 @@ impl Drop for Looper {
 }
 
 impl Desk {
+    fn new() -> Result<Self, String> {
+        // SAFETY: plain system call; the descriptor is owned from here on.
+        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if bell < 0 {
+            return Err(format!("no eventfd: {}", std::io::Error::last_os_error()));
+        }
+        Ok(Self {
+            queue: Mutex::new(Some(VecDeque::new())),
+            cancelled: Mutex::default(),
+            // SAFETY: just made, owned by nobody else.
+            bell: unsafe { OwnedFd::from_raw_fd(bell) },
+            rung: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: AtomicU64::new(0),
+        })
+    }
+
+    fn cancel(self: &Arc<Self>, id: u64) {
+        let first = {
+            let mut cancelled = self.cancelled.lock().expect("no panic while held");
+            cancelled.push(id);
+            cancelled.len() == 1
+        };
+        self.ring();
+        if first && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.clone().watch(id));
+        }
+    }
+
+    /// Frees the loop from a tool that never gives way: as long as it does not take note of
+    /// this cancelled call, `ToolCancelled` is raised in its thread. Python in a loop hears
+    /// it at once, a blocking call when it returns.
+    async fn watch(self: Arc<Self>, id: u64) {
+        loop {
+            tokio::time::sleep(HELD).await;
+            if self.cancelled.lock().expect("no panic while held").first() != Some(&id) {
+                return;
+            }
+            let desk = self.clone();
+            // Attaching waits for the interpreter.
+            let interrupted =
+                tokio::task::spawn_blocking(move || Python::attach(|py| desk.interrupt(py, id)));
+            if !interrupted.await.unwrap_or(false) {
+                return;
+            }
+            tracing::warn!(target: "kernel", "an async tool that does not await holds up the others; it was interrupted");
+        }
+    }
+
+    /// Raises `ToolCancelled` in the loop's thread, if it has still not taken note of the call.
+    fn interrupt(&self, py: Python<'_>, id: u64) -> bool {
+        let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) else { return false };
+        let held = self.cancelled.lock().expect("no panic while held").first() == Some(&id);
+        let thread = self.thread.load(SeqCst);
+        if !held || thread == 0 {
+            return false;
+        }
+        // SAFETY: attached; the thread is alive, as it clears its number while attached; a
+        // class is passed.
+        unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, class.as_ptr()) };
+        true
+    }
+
     fn ring(&self) {
         if !self.rung.swap(true, SeqCst) {
             let one = 1_u64.to_ne_bytes();
@@ -113,16 +193,21 @@ impl Desk {
 }
 
 struct Guard<'a> {
-    desk: &'a Desk,
+    desk: &'a Arc<Desk>,
     id: Option<u64>,
+}
+
+impl Guard<'_> {
+    fn cancel(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.desk.cancel(id);
+        }
+    }
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.desk.cancelled.lock().expect("no panic while held").push(id);
-            self.desk.ring();
-        }
+        self.cancel();
     }
 }
 
@@ -137,26 +222,28 @@ impl Jobs {
         self.0.bell.as_raw_fd()
     }
 
-    /// Everything that waits, as `(ticket, handle, arguments, context)`.
-    #[allow(clippy::type_complexity, reason = "the shape of the tuple is the contract")]
-    fn drain<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Vec<(Ticket, Py<PyAny>, Bound<'py, PyDict>, Bound<'py, PyAny>)>> {
-        // Open for the next ring before looking: what comes later rings again.
+    /// The ids of tickets that nobody waits for any more. To be asked first: what happens
+    /// from here on rings again.
+    fn cancelled(&self) -> Vec<u64> {
         self.0.rung.store(false, SeqCst);
-        let jobs = std::mem::take(&mut *self.0.queue.lock().expect("no panic while held"));
-        let mut ready = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let (arguments, context) = job.handle.arguments(py, &job.arguments, job.context)?;
-            ready.push((job.ticket, job.handle.call.clone_ref(py), arguments, context));
-        }
-        Ok(ready)
+        std::mem::take(&mut *self.0.cancelled.lock().expect("no panic while held"))
     }
 
-    /// The ids of tickets that nobody waits for any more.
-    fn cancelled(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.0.cancelled.lock().expect("no panic while held"))
+    /// Everything that waits, as `(ticket, handle, arguments, context)`.
+    #[allow(clippy::type_complexity, reason = "the shape of the tuple is the contract")]
+    fn drain<'py>(&self, py: Python<'py>) -> Vec<(Ticket, Py<PyAny>, Bound<'py, PyDict>, Bound<'py, PyAny>)> {
+        let jobs = self.0.queue.lock().expect("no panic while held").as_mut().map(std::mem::take);
+        let jobs = jobs.unwrap_or_default().into_iter();
+        jobs.filter_map(|Job { ticket, handle, arguments, context }| {
+            match handle.arguments(py, &arguments, context) {
+                Ok((arguments, context)) => Some((ticket, handle.call.clone_ref(py), arguments, context)),
+                Err(error) => {
+                    ticket.send(Err(bridge::error(py, &ticket.tool, &error)));
+                    None
+                }
+            }
+        })
+        .collect()
     }
 
     /// Whether the loop is to end.
@@ -186,18 +273,41 @@ impl Ticket {
 #[pymethods]
 impl Ticket {
     /// The call returned this pair of content and structured value.
-    fn done(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
-        match bridge::output(result) {
-            Ok(output) => self.send(Ok(output)),
-            Err(error) => self.send(Err(Omni::get(py)?.error(py, &self.tool, &error))),
-        }
-        Ok(())
+    fn done(&self, py: Python<'_>, result: &Bound<'_, PyAny>) {
+        self.send(bridge::output(result).map_err(|error| bridge::error(py, &self.tool, &error)));
     }
 
     /// The call raised this.
-    fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) -> PyResult<()> {
-        let error = PyErr::from_value(exception);
-        self.send(Err(Omni::get(py)?.error(py, &self.tool, &error)));
-        Ok(())
+    fn failed(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
+        self.send(Err(bridge::error(py, &self.tool, &PyErr::from_value(exception))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Interpreter;
+
+    #[test]
+    fn a_cancel_between_two_looks_rings_again() {
+        Interpreter::Embedded.start().unwrap();
+        let desk = Arc::new(Desk::new().unwrap());
+        let jobs = Jobs(desk.clone());
+        desk.ring();
+        assert!(desk.silence(), "rung");
+        assert_eq!(jobs.cancelled(), Vec::<u64>::new());
+        desk.cancel(1);
+        Python::attach(|py| assert!(jobs.drain(py).is_empty()));
+        assert!(desk.silence(), "the cancel was not heard of");
+        assert_eq!(jobs.cancelled(), [1]);
+    }
+
+    impl Desk {
+        /// Reads the bell, as the loop does; whether it had rung.
+        fn silence(&self) -> bool {
+            let mut count = [0; 8];
+            // SAFETY: eight bytes from an eventfd that does not block.
+            unsafe { libc::read(self.bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) == 8 }
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod bridge;
 pub mod guide;
 pub mod interpreter;
 pub(crate) mod looper;
+pub mod native;
 mod pool;
 pub mod worker;
 
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use pyo3::prelude::*;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::skill::manifest::{Manifest, Skill, ToolEntry};
@@ -24,7 +27,7 @@ use crate::tool::{Call, Error, Output, Spec, Toolset};
 
 pub use interpreter::Interpreter;
 
-use bridge::{Handle, NativeContext, Omni, Place};
+use bridge::{Handle, NativeContext, Place};
 use looper::Looper;
 use pool::{Lost, Pool};
 
@@ -41,7 +44,7 @@ pub struct Kernel {
 struct Tool {
     place: Place,
     is_async: bool,
-    handle: OnceLock<Arc<Handle>>,
+    handle: OnceCell<Arc<Handle>>,
 }
 
 impl Kernel {
@@ -81,55 +84,51 @@ impl Kernel {
     }
 
     async fn plain(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
+        let handle = self.handle(tool, &call).await?;
         let cancel = call.context.cancel.clone();
-        let (tool, context) = (tool.clone(), self.context(tool, &call));
-        let work = move |py: pyo3::Python<'_>| {
-            let name = call.spec.name.as_str();
-            let result = tool
-                .handle(py)
-                .and_then(|handle| handle.invoke(py, &call.arguments, context))
-                .and_then(|pair| bridge::output(&pair));
-            result.map_err(|error| match Omni::get(py) {
-                Ok(omni) => omni.error(py, name, &error),
-                Err(missing) => bridge::broken(name, &missing.to_string()),
-            })
+        let context = self.context(tool, &call);
+        let work = move |py: Python<'_>| {
+            let result = handle.invoke(py, &call.arguments, context).and_then(|pair| bridge::output(&pair));
+            result.map_err(|error| bridge::error(py, &call.spec.name, &error))
         };
         self.pool.run(&cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)))
     }
 
     async fn asynchronous(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
-        let handle = match tool.handle.get() {
-            Some(handle) => handle.clone(),
-            None => self.import(tool, &call).await?,
-        };
+        let handle = self.handle(tool, &call).await?;
         let looper = match self.looper.get_or_init(Looper::start) {
             Ok(looper) => looper,
             Err(reason) => return Err(bridge::broken(&call.spec.name, reason)),
         };
         let context = self.context(tool, &call);
-        let cancel = call.context.cancel;
-        tokio::select! {
-            result = looper.call(&call.spec.name, handle, call.arguments, context) => result,
-            () = cancel.cancelled() => Err(Error::Cancelled),
-        }
+        looper.call(&call.spec.name, handle, call.arguments, context, &call.context.cancel).await
     }
 
-    /// Imports a tool's file on a thread of the pool: it may take long, and the event loop
-    /// has others to serve.
-    async fn import(&self, tool: &Arc<Tool>, call: &Call) -> Result<Arc<Handle>, Error> {
-        let (tool, name) = (tool.clone(), call.spec.name.clone());
-        let work = move |py: pyo3::Python<'_>| {
-            tool.handle(py).map_err(|error| match Omni::get(py) {
-                Ok(omni) => omni.error(py, &name, &error),
-                Err(missing) => bridge::broken(&name, &missing.to_string()),
-            })
+    /// The function of a tool, imported by the first call into it.
+    ///
+    /// An import is finished even when nobody waits for it any more: interrupted half-way,
+    /// some extension modules can never be imported again in the same process.
+    async fn handle(&self, tool: &Arc<Tool>, call: &Call) -> Result<Arc<Handle>, Error> {
+        let import = || async {
+            let (tool, name) = (tool.clone(), call.spec.name.clone());
+            let work = move |py: Python<'_>| {
+                Handle::resolve(py, &tool.place).map_err(|error| bridge::error(py, &name, &error))
+            };
+            self.pool.finish(work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)))
         };
-        self.pool.run(&call.context.cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)))
+        if let Some(handle) = tool.handle.get() {
+            return Ok(handle.clone());
+        }
+        tokio::select! {
+            biased;
+            handle = tool.handle.get_or_try_init(import) => handle.cloned(),
+            () = call.context.cancel.cancelled() => Err(Error::Cancelled),
+        }
     }
 
     fn context(&self, tool: &Tool, call: &Call) -> NativeContext {
         let data = self.data.join("skills").join(&tool.place.skill);
-        NativeContext::new(call.context.clone(), data.to_string_lossy().into_owned())
+        NativeContext::new(call.context.clone(), data)
     }
 
     fn lost(lost: &Lost) -> Error {
@@ -137,7 +136,8 @@ impl Kernel {
             Lost::Full => {
                 Error::Failed("too many tool calls are waiting already; try again later".to_owned())
             }
-            Lost::Died => bridge::broken("python", "the thread of a tool ended without a result"),
+            Lost::Cancelled => Error::Cancelled,
+            Lost::Died => bridge::broken("python", "the work of a tool panicked"),
         }
     }
 }
@@ -168,15 +168,6 @@ impl Tool {
             file: entry.file.clone(),
             function: entry.function.clone(),
         };
-        Self { place, is_async: entry.is_async, handle: OnceLock::new() }
-    }
-
-    fn handle(&self, py: pyo3::Python<'_>) -> pyo3::PyResult<Arc<Handle>> {
-        if let Some(handle) = self.handle.get() {
-            return Ok(handle.clone());
-        }
-        // Two first calls may both resolve; Python's own import lock makes that harmless.
-        let handle = Handle::resolve(py, &self.place)?;
-        Ok(self.handle.get_or_init(|| handle).clone())
+        Self { place, is_async: entry.is_async, handle: OnceCell::new() }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A thread stays attached while there is work and detaches only to sleep: creating and
 //! destroying a thread state for each call would cost more than most calls. Two threads serve
-//! short tools best; when all of them are stuck in long ones, more are started, up to a bound.
+//! short tools best; when all of them are stuck in long ones, more are started, up to a bound. No thread can be killed: one whose tool
+//! never returns is lost, and another one takes its place.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use pyo3::ffi;
@@ -22,7 +24,7 @@ const THREADS: usize = 2;
 const MOST_THREADS: usize = 32;
 /// Calls that may wait.
 const WAITING: usize = 16_384;
-/// After this long without a free thread another one is started.
+/// After this long in which nobody took work that waits, one more thread is started.
 const STUCK: Duration = Duration::from_millis(5);
 /// An extra thread leaves after this long without work.
 const IDLE: Duration = Duration::from_secs(10);
@@ -33,12 +35,12 @@ const GRACE: Duration = Duration::from_millis(200);
 pub(super) struct Pool {
     jobs: Sender<Job>,
     crew: Arc<Crew>,
+    notices: OnceLock<Sender<Notice>>,
 }
 
 struct Crew {
     queue: Receiver<Job>,
     threads: AtomicUsize,
-    idle: AtomicUsize,
     taken: AtomicU64,
     growing: AtomicBool,
 }
@@ -58,8 +60,21 @@ struct Slot {
 /// A thread, and the job it is at.
 struct Seat {
     thread: std::ffi::c_ulong,
-    job: Mutex<u64>,
-    fired: AtomicBool,
+    at: Mutex<At>,
+}
+
+struct At {
+    /// The job's id; 0 between two jobs.
+    job: u64,
+    /// Whether an exception was raised in it.
+    fired: bool,
+}
+
+/// A job that is to be interrupted, unless it has ended by then.
+struct Notice {
+    due: Instant,
+    seat: Arc<Seat>,
+    job: u64,
 }
 
 /// Why a call has no result.
@@ -67,7 +82,9 @@ struct Seat {
 pub(super) enum Lost {
     /// Too many calls wait already.
     Full,
-    /// The thread died under it.
+    /// It was cancelled before it began.
+    Cancelled,
+    /// The work panicked.
     Died,
 }
 
@@ -77,11 +94,10 @@ impl Pool {
         let crew = Crew {
             queue,
             threads: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             growing: AtomicBool::new(false),
         };
-        Self { jobs, crew: Arc::new(crew) }
+        Self { jobs, crew: Arc::new(crew), notices: OnceLock::new() }
     }
 
     /// Runs `work` on one of the threads, attached. Cancelling the token, or dropping the
@@ -91,8 +107,35 @@ impl Pool {
         cancel: &CancellationToken,
         work: impl FnOnce(Python<'_>) -> T + Send + 'static,
     ) -> Result<T, Lost> {
+        let (slot, mut receiver) = self.submit(work)?;
+        let mut guard = Guard { pool: self, slot: Some(slot) };
+        let result = tokio::select! {
+            biased;
+            result = &mut receiver => result,
+            () = cancel.cancelled() => match guard.cancel() {
+                true => (&mut receiver).await,
+                false => return Err(Lost::Cancelled),
+            }
+        };
+        guard.slot = None;
+        result.map_err(|_| Lost::Died)
+    }
+
+    /// Runs `work` to its end, whoever still waits for it.
+    pub(super) async fn finish<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Python<'_>) -> T + Send + 'static,
+    ) -> Result<T, Lost> {
+        let (_, receiver) = self.submit(work)?;
+        receiver.await.map_err(|_| Lost::Died)
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Python<'_>) -> T + Send + 'static,
+    ) -> Result<(Arc<Slot>, oneshot::Receiver<T>), Lost> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (sender, mut receiver) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let slot = Arc::new(Slot {
             id: NEXT.fetch_add(1, SeqCst),
             cancelled: AtomicBool::new(false),
@@ -105,42 +148,64 @@ impl Pool {
             Err(TrySendError::Disconnected(_)) => unreachable!("the crew holds a receiver"),
         }
         self.staff();
-        let mut guard = Guard(Some(slot));
-        let result = tokio::select! {
-            biased;
-            result = &mut receiver => result,
-            () = cancel.cancelled() => {
-                drop(std::mem::replace(&mut guard, Guard(None)));
-                receiver.await
-            }
-        };
-        guard.0 = None;
-        result.map_err(|_| Lost::Died)
+        Ok((slot, receiver))
     }
 
     /// Sees to it that somebody takes the work.
     fn staff(&self) {
         if self.crew.threads.load(SeqCst) < THREADS {
             hire(&self.crew, THREADS);
-        } else if self.crew.idle.load(SeqCst) == 0 && !self.crew.growing.swap(true, SeqCst) {
-            tokio::spawn(grow(self.crew.clone()));
+        }
+        // Who is idle cannot be known from here: a thread may have been woken and not yet run.
+        if let Some(growing) = Growing::claim(&self.crew) {
+            tokio::spawn(grow(growing));
+        }
+    }
+
+    /// Interrupts a job after [`GRACE`]. The waiting is done by one thread for all: attaching
+    /// waits for the interpreter, which the very tool may hold.
+    fn interrupt(&self, seat: Arc<Seat>, job: u64) {
+        let notice = Notice { due: Instant::now() + GRACE, seat, job };
+        if let Err(error) = self.notices.get_or_init(canceller).try_send(notice) {
+            tracing::error!(target: "kernel", "cannot interrupt a tool: {error}");
         }
     }
 }
 
+/// The right to add threads; one task has it.
+struct Growing(Arc<Crew>);
+
+impl Growing {
+    /// Takes it, if work waits and nobody else has it.
+    fn claim(crew: &Arc<Crew>) -> Option<Self> {
+        (!crew.queue.is_empty() && !crew.growing.swap(true, SeqCst)).then(|| Self(crew.clone()))
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        self.0.growing.store(false, SeqCst);
+    }
+}
+
 /// Adds threads for as long as work waits and nobody takes any.
-async fn grow(crew: Arc<Crew>) {
+async fn grow(mut growing: Growing) {
+    let crew = growing.0.clone();
     loop {
-        let taken = crew.taken.load(SeqCst);
-        tokio::time::sleep(STUCK).await;
-        if crew.queue.is_empty() {
-            break;
+        while !crew.queue.is_empty() {
+            let taken = crew.taken.load(SeqCst);
+            tokio::time::sleep(STUCK).await;
+            if !crew.queue.is_empty() && crew.taken.load(SeqCst) == taken {
+                hire(&crew, MOST_THREADS);
+            }
         }
-        if crew.taken.load(SeqCst) == taken {
-            hire(&crew, MOST_THREADS);
+        drop(growing);
+        // Work that came before the right was given back has started no other task.
+        match Growing::claim(&crew) {
+            Some(again) => growing = again,
+            None => return,
         }
     }
-    crew.growing.store(false, SeqCst);
 }
 
 /// Starts one more thread unless there are `most`.
@@ -156,7 +221,7 @@ fn hire(crew: &Arc<Crew>, most: usize) {
     }
 }
 
-/// One thread of the crew; counted out when dropped, also by a panic.
+/// One thread of the crew; counted out when dropped.
 struct Member(Arc<Crew>);
 
 impl Drop for Member {
@@ -169,7 +234,7 @@ impl Member {
     fn serve(&self, py: Python<'_>) {
         // SAFETY: no preconditions.
         let thread = unsafe { ffi::PyThread_get_thread_ident() };
-        let seat = Arc::new(Seat { thread, job: Mutex::new(0), fired: AtomicBool::new(false) });
+        let seat = Arc::new(Seat { thread, at: Mutex::new(At { job: 0, fired: false }) });
         while let Some(job) = self.next(py) {
             self.0.taken.fetch_add(1, SeqCst);
             seat.run(py, job);
@@ -181,10 +246,7 @@ impl Member {
             return Some(job);
         }
         loop {
-            self.0.idle.fetch_add(1, SeqCst);
-            let job = py.detach(|| self.0.queue.recv_timeout(IDLE));
-            self.0.idle.fetch_sub(1, SeqCst);
-            match job {
+            match py.detach(|| self.0.queue.recv_timeout(IDLE)) {
                 Ok(job) => return Some(job),
                 Err(RecvTimeoutError::Timeout) if self.0.threads.load(SeqCst) <= THREADS => {}
                 Err(_) => return None,
@@ -195,32 +257,35 @@ impl Member {
 
 impl Seat {
     fn run(self: &Arc<Self>, py: Python<'_>, job: Job) {
-        *self.job.lock().expect("no panic while held") = job.slot.id;
+        self.at.lock().expect("no panic while held").job = job.slot.id;
         // First the seat, then the flag; the canceller goes the other way round, so one of
         // the two sees the other.
         let _ = job.slot.seat.set(self.clone());
         if !job.slot.cancelled.load(SeqCst) {
-            (job.work)(py);
+            // A panic costs its call, not the thread; the panic hook has told of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| (job.work)(py)));
         }
-        let mut current = self.job.lock().expect("no panic while held");
-        *current = 0;
-        if self.fired.swap(false, SeqCst) {
+        let mut at = self.at.lock().expect("no panic while held");
+        at.job = 0;
+        if std::mem::take(&mut at.fired) {
             // Fired but not delivered, it would hit the next job of this thread.
             // SAFETY: attached; NULL clears a pending exception.
             unsafe { ffi::PyThreadState_SetAsyncExc(self.thread as _, std::ptr::null_mut()) };
         }
     }
 
+    fn is_at(&self, job: u64) -> bool {
+        self.at.lock().expect("no panic while held").job == job
+    }
+
     /// Raises `ToolCancelled` in the thread if it is still at this job.
-    fn interrupt(&self, py: Python<'_>, id: u64) {
-        // Both sides take this lock attached and hold it without waiting, so neither can
-        // block the other while it has the interpreter.
-        let current = self.job.lock().expect("no panic while held");
-        if *current != id {
-            return;
-        }
-        if let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) {
-            self.fired.store(true, SeqCst);
+    fn interrupt(&self, py: Python<'_>, job: u64) {
+        // Looked up before the lock is taken: it may run Python, which may pass the
+        // interpreter on to the very thread that then waits for the lock.
+        let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) else { return };
+        let mut at = self.at.lock().expect("no panic while held");
+        if at.job == job {
+            at.fired = true;
             // SAFETY: attached; the thread is at this job and so alive; a class is passed.
             unsafe { ffi::PyThreadState_SetAsyncExc(self.thread as _, class.as_ptr()) };
         }
@@ -228,21 +293,42 @@ impl Seat {
 }
 
 /// Cancels a call whose future is dropped.
-struct Guard(Option<Arc<Slot>>);
+struct Guard<'a> {
+    pool: &'a Pool,
+    slot: Option<Arc<Slot>>,
+}
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let Some(slot) = self.0.take() else { return };
+impl Guard<'_> {
+    /// Cancels the call; `false` if it has not begun, and now never will.
+    fn cancel(&mut self) -> bool {
+        let Some(slot) = self.slot.take() else { return false };
         slot.cancelled.store(true, SeqCst);
-        let Some(seat) = slot.seat.get().cloned() else { return };
-        // A thread of its own: attaching waits for the interpreter, which this very tool may hold.
-        let canceller = std::thread::Builder::new().name("canceller".to_owned());
-        let started = canceller.spawn(move || {
-            std::thread::sleep(GRACE);
-            Python::attach(|py| seat.interrupt(py, slot.id));
-        });
-        if let Err(error) = started {
-            tracing::error!(target: "kernel", "cannot cancel a tool: {error}");
-        }
+        let Some(seat) = slot.seat.get() else { return false };
+        self.pool.interrupt(seat.clone(), slot.id);
+        true
     }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Starts the thread that interrupts jobs; it ends with the sender.
+fn canceller() -> Sender<Notice> {
+    let (sender, notices) = crossbeam_channel::bounded::<Notice>(WAITING);
+    let work = move || {
+        // They come in the order in which they are due: all wait equally long.
+        for Notice { due, seat, job } in notices {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if seat.is_at(job) {
+                Python::attach(|py| seat.interrupt(py, job));
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("canceller".to_owned()).spawn(work) {
+        tracing::error!(target: "kernel", "cannot start the thread that interrupts tools: {error}");
+    }
+    sender
 }

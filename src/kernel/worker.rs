@@ -5,8 +5,8 @@
 //! a line out, each with a time limit. What dies takes down its own file's tools alone.
 
 use std::fs::File;
-use std::io::{BufRead, Write};
-use std::os::fd::FromRawFd;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -23,23 +23,30 @@ use crate::skill::index::{Description, Request};
 use crate::skill::manifest::{Problem, Spec, ToolEntry};
 
 /// Time one file has to be imported.
-const IMPORT: Duration = Duration::from_secs(10);
+pub const IMPORT: Duration = Duration::from_secs(10);
 /// Time the child has to start Python and to import `omni`, on a slow or busy machine.
 const START: Duration = Duration::from_secs(60);
+/// Time a child that has closed its output has to end.
+const END: Duration = Duration::from_secs(1);
 /// Bytes one answer may have.
 const ANSWER: usize = 16 << 20;
 
-/// Describes these files, in order. A file that cannot be described has a problem instead.
-pub async fn describe(interpreter: Interpreter, requests: Vec<Request>) -> Vec<Description> {
+/// Describes these files, in order. A file that cannot be described, or not within `limit`,
+/// has a problem instead. `program` makes the command that starts this program once more.
+pub async fn describe(
+    program: impl Fn() -> Result<std::process::Command, String>,
+    requests: Vec<Request>,
+    limit: Duration,
+) -> Vec<Description> {
     let mut worker = None;
     let mut descriptions = Vec::with_capacity(requests.len());
     for request in requests {
         let answer = match worker.take() {
             Some(worker) => Ok(worker),
-            None => Worker::start(interpreter).await,
+            None => Worker::start(&program).await,
         };
         let answer = match answer {
-            Ok(mut ready) => ready.ask(&request).await.inspect(|_| worker = Some(ready)),
+            Ok(mut ready) => ready.ask(&request, limit).await.inspect(|_| worker = Some(ready)),
             Err(reason) => Err(reason),
         };
         descriptions.push(match answer {
@@ -98,8 +105,8 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(interpreter: Interpreter) -> Result<Self, String> {
-        let mut command = Command::from(interpreter.again()?);
+    async fn start(program: impl Fn() -> Result<std::process::Command, String>) -> Result<Self, String> {
+        let mut command = Command::from(program()?);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.process_group(0).kill_on_drop(true);
         // SAFETY: one async-signal-safe system call between fork and exec.
@@ -116,16 +123,16 @@ impl Worker {
         }
     }
 
-    async fn ask(&mut self, request: &Request) -> Result<Told, String> {
+    async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Told, String> {
         let line = format!("{}\n", json!([request.skill, request.folder, request.file]));
         self.input.write_all(line.as_bytes()).await.map_err(|error| format!("the import ended: {error}"))?;
-        let answer = self.read(IMPORT).await?;
+        let answer = self.read(limit).await?;
         serde_json::from_value(answer).map_err(|error| format!("its description is malformed: {error}"))
     }
 
     async fn read(&mut self, limit: Duration) -> Result<Value, String> {
         match tokio::time::timeout(limit, self.output.next()).await {
-            Err(_) => Err(format!("its import took longer than {} s and was stopped", limit.as_secs())),
+            Err(_) => Err(format!("its import took longer than {} s and was stopped", limit.as_secs_f64())),
             Ok(Some(Ok(line))) => serde_json::from_str(&line).map_err(|error| error.to_string()),
             Ok(Some(Err(error))) => Err(format!("its description cannot be read: {error}")),
             Ok(None) => Err(self.obituary().await),
@@ -133,9 +140,10 @@ impl Worker {
     }
 
     async fn obituary(&mut self) -> String {
-        match self.child.wait().await {
-            Ok(status) => format!("its import ended the process: {status}"),
-            Err(error) => format!("its import ended the process: {error}"),
+        match tokio::time::timeout(END, self.child.wait()).await {
+            Ok(Ok(status)) => format!("its import ended the process: {status}"),
+            Ok(Err(error)) => format!("its import ended the process: {error}"),
+            Err(_) => "its import closed the connection to the process that asked".to_owned(),
         }
     }
 }
@@ -157,10 +165,12 @@ fn die_with_parent() -> std::io::Result<()> {
 
 /// The child's side: answers requests from standard input until it ends.
 ///
-/// Answers go to a private copy of standard output; descriptor 1 itself becomes standard
-/// error, so that nothing an imported file prints, from Python or C, can be taken for one.
+/// Both have private descriptors: 1 itself becomes standard error and 0 reads as empty, so that
+/// nothing an imported file prints is taken for an answer, from Python, C or a child of its own,
+/// and nothing it reads is a request.
 pub fn serve(interpreter: Interpreter) -> Result<(), String> {
-    let mut answers = private_stdout().map_err(|error| format!("cannot keep standard output: {error}"))?;
+    let (requests, mut answers) =
+        private_streams().map_err(|error| format!("cannot keep the standard streams: {error}"))?;
     let mut answer = |value: &Value| {
         serde_json::to_writer(&mut answers, value).map_err(std::io::Error::from)?;
         answers.write_all(b"\n")
@@ -169,7 +179,7 @@ pub fn serve(interpreter: Interpreter) -> Result<(), String> {
     let greeting = started.as_ref().err().map_or(Value::Null, |reason| Value::from(reason.as_str()));
     answer(&greeting).map_err(|error| error.to_string())?;
     started?;
-    for line in std::io::stdin().lock().lines() {
+    for line in BufReader::new(requests).lines() {
         let line = line.map_err(|error| error.to_string())?;
         let request: [String; 3] = serde_json::from_str(&line).map_err(|error| error.to_string())?;
         let description = Python::attach(|py| {
@@ -186,13 +196,20 @@ pub fn serve(interpreter: Interpreter) -> Result<(), String> {
     Ok(())
 }
 
-fn private_stdout() -> std::io::Result<File> {
-    // SAFETY: plain system calls; the copy is owned by the returned file alone.
+fn private_streams() -> std::io::Result<(File, File)> {
+    let (requests, answers) = (private(0)?, private(1)?);
+    let nothing = File::open("/dev/null")?;
+    // SAFETY: plain system calls on descriptors that are open.
+    if unsafe { libc::dup2(nothing.as_raw_fd(), 0) < 0 || libc::dup2(2, 1) < 0 } {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok((requests, answers))
+}
+
+fn private(descriptor: RawFd) -> std::io::Result<File> {
+    // SAFETY: plain system call; the copy is owned by the returned file alone.
     unsafe {
-        let copy = libc::fcntl(1, libc::F_DUPFD_CLOEXEC, 3);
-        if copy < 0 || libc::dup2(2, 1) < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        Ok(File::from_raw_fd(copy))
+        let copy = libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3);
+        if copy < 0 { Err(std::io::Error::last_os_error()) } else { Ok(File::from_raw_fd(copy)) }
     }
 }

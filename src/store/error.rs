@@ -119,6 +119,8 @@ const LOOK: &str = "check that it is there, runs, and `store.url` is right";
 fn sqlite(place: String, code: &str, reason: String) -> Error {
     let code: i32 = code.parse().unwrap_or(0);
     match code & 0xff {
+        // SQLITE_IOERR_SHMSIZE: the index of the log, which every process maps, cannot grow.
+        _ if code == 4874 => Error::Full { place },
         5 | 6 => Error::Busy { place },
         8 => Error::ReadOnly { place },
         11 | 26 => Error::Corrupt { place, reason },

@@ -1,9 +1,11 @@
 //! Leases: which of several processes owns a thing for now.
 //!
 //! One row per name, changed by compare-and-set. A lease ends when its time is over, so what
-//! a dead process held becomes free by itself. Clocks of machines that share a database
-//! should agree within the time a lease lasts.
+//! a dead process held becomes free by itself; what a dead process of this machine held is
+//! free at once. Clocks of machines that share a database should agree within the time a
+//! lease lasts.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,15 +17,96 @@ use super::{Error, Store};
 pub struct Owner(String);
 
 impl Owner {
-    /// A new owner in this process: its id, for people, and a random part, because ids of
-    /// processes are used again.
+    /// A new owner in this process.
     pub fn new() -> Self {
-        Self(format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple()))
+        Self::of(std::process::id())
+    }
+
+    /// A new owner in the process of this id, on this machine.
+    ///
+    /// It is written as `PROCESS.BEGAN.MACHINE.RANDOM`. Ids of processes are used again, so the
+    /// time it began belongs to it; the random part tells owners in one process apart. Where
+    /// the system does not say when it began or what this machine is, `?` stands instead.
+    pub fn of(process: u32) -> Self {
+        let unknown = || "?".to_owned();
+        let began = Stat::read(process).map_or_else(unknown, |stat| stat.began.to_string());
+        let machine = machine().unwrap_or_else(unknown);
+        Self(format!("{process}.{began}.{machine}.{}", uuid::Uuid::now_v7().simple()))
+    }
+
+    /// The owner of this name, which may be of another machine, or of another program.
+    pub fn named(name: &str) -> Self {
+        Self(name.to_owned())
     }
 
     /// As it is stored.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether its process has surely ended. `false` for one of another machine, of another
+    /// container, or of which too little is known.
+    ///
+    /// Machines cloned while they ran call themselves the same, and one would take the other's
+    /// processes for dead. What a lease protects there has to stand two owners, as the log of
+    /// a session does.
+    pub fn is_dead(&self) -> bool {
+        let Some((process, began, place)) = self.parts() else { return false };
+        if machine().is_none_or(|here| here != place) {
+            return false;
+        }
+        // SAFETY: plain system call; signal 0 only asks.
+        let asked = unsafe { libc::kill(process, 0) };
+        if asked != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
+            return true;
+        }
+        let stat = u32::try_from(process).ok().and_then(Stat::read);
+        // A process that may not be looked at is one that is there.
+        stat.is_some_and(|stat| stat.ended || stat.began != began)
+    }
+
+    fn parts(&self) -> Option<(libc::pid_t, u64, &str)> {
+        let mut parts = self.0.split('.');
+        let (process, began, place) = (parts.next()?, parts.next()?, parts.next()?);
+        // 0 and negative numbers name groups of processes.
+        let process = process.parse().ok().filter(|process| *process > 0)?;
+        Some((process, began.parse().ok()?, place))
+    }
+}
+
+/// What names this machine since it was started, and in it the namespace that ids of processes
+/// belong to: containers of one machine have their own. `None` where `/proc` does not tell, or
+/// is that of another namespace.
+fn machine() -> Option<String> {
+    let own = std::fs::read_link("/proc/self").ok()?;
+    if own != Path::new(&std::process::id().to_string()) {
+        return None;
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let digits: String = namespace.to_str()?.chars().filter(char::is_ascii_digit).collect();
+    Some(format!("{}-{digits}", boot.trim().replace('-', "")))
+}
+
+/// What the system says of a process.
+struct Stat {
+    /// In ticks of its clock, since the machine was started.
+    began: u64,
+    /// It has ended, only its parent has not asked yet how.
+    ended: bool,
+}
+
+impl Stat {
+    fn read(process: u32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // After proc_pid_stat(5). The second field is a name in parentheses that may have
+        // anything in it, these included; the rest are numbers, the third field first.
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let threads: i64 = fields.get(17)?.parse().ok()?;
+        // The first thread of a process that goes on without it looks like a dead process.
+        let ended = matches!(*fields.first()?, "Z" | "X") && threads < 2;
+        Some(Self { began: fields.get(19)?.parse().ok()?, ended })
     }
 }
 
@@ -58,8 +141,8 @@ pub enum Acquired {
     },
 }
 
-/// Takes `name` for `ttl` from `now` on, if nobody has it or its time is over. An owner that
-/// has it already gets it anew.
+/// Takes `name` for `ttl` from `now` on, if nobody has it, its time is over, or its owner
+/// [is dead](Owner::is_dead). An owner that has it already gets it anew.
 pub async fn acquire(
     store: &Store,
     name: &str,
@@ -86,13 +169,28 @@ pub async fn acquire(
         return Ok(Acquired::Mine(Lease { name: name.to_owned(), owner: owner.clone(), expires }));
     }
     // In the same transaction: the row that was in the way is still there, locked.
-    let (owner, until): (String, i64) = sqlx::query_as("SELECT owner, expires FROM lease WHERE name = $1")
+    let (holder, until): (String, i64) = sqlx::query_as("SELECT owner, expires FROM lease WHERE name = $1")
         .bind(name)
         .fetch_one(&mut *write)
         .await
         .map_err(|error| store.explain(error))?;
+    if Owner::named(&holder).is_dead() {
+        let inherited =
+            sqlx::query("UPDATE lease SET owner = $3, expires = $4 WHERE name = $1 AND owner = $2")
+                .bind(name)
+                .bind(&holder)
+                .bind(owner.as_str())
+                .bind(expires.as_millisecond())
+                .execute(&mut *write)
+                .await
+                .map_err(|error| store.explain(error))?;
+        if inherited.rows_affected() == 1 {
+            write.commit().await?;
+            return Ok(Acquired::Mine(Lease { name: name.to_owned(), owner: owner.clone(), expires }));
+        }
+    }
     write.commit().await?;
-    Ok(Acquired::Held { owner, expires: time(until) })
+    Ok(Acquired::Held { owner: holder, expires: time(until) })
 }
 
 /// Prolongs a lease to `ttl` from `now` on. `None`: it was lost, somebody else has taken it;

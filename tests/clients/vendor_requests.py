@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import sys
 import typing
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from anthropic.types import message_create_params as anthropic_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params as responses_params
 from pydantic import TypeAdapter, ValidationError
-
 
 adapters: dict[Any, TypeAdapter[Any]] = {}
 
@@ -55,13 +55,27 @@ def main(path: str) -> int:
 def check_chat(body: dict[str, Any], headers: dict[str, str]) -> None:
     if not headers.get("authorization", "").startswith("Bearer "):
         raise Wrong("no bearer token")
-    validate(chat_params.CompletionCreateParamsStreaming if body.get("stream") else chat_params.CompletionCreateParamsNonStreaming, body)
+    validate(
+        chat_params.CompletionCreateParamsStreaming
+        if body.get("stream")
+        else chat_params.CompletionCreateParamsNonStreaming,
+        body,
+    )
     # `reasoning_content` is no key of OpenAI's own. Copies of its protocol that send reasoning
     # want it back under that name, and OpenAI itself never sends any.
     known = {
         "system": {"role", "content", "name"},
         "user": {"role", "content", "name"},
-        "assistant": {"role", "content", "name", "tool_calls", "refusal", "audio", "function_call", "reasoning_content"},
+        "assistant": {
+            "role",
+            "content",
+            "name",
+            "tool_calls",
+            "refusal",
+            "audio",
+            "function_call",
+            "reasoning_content",
+        },
         "tool": {"role", "content", "tool_call_id"},
     }
     open_calls: list[str] = []
@@ -102,7 +116,12 @@ def check_responses(body: dict[str, Any], headers: dict[str, str]) -> None:
                 part.setdefault("annotations", [])
     for tool in filled.get("tools", []):
         tool.setdefault("strict", False)
-    validate(responses_params.ResponseCreateParamsStreaming if body.get("stream") else responses_params.ResponseCreateParamsNonStreaming, filled)
+    validate(
+        responses_params.ResponseCreateParamsStreaming
+        if body.get("stream")
+        else responses_params.ResponseCreateParamsNonStreaming,
+        filled,
+    )
     if body.get("store") is not False:
         raise Wrong("the server would keep the conversation")
     open_calls: list[str] = []
@@ -129,7 +148,12 @@ def check_responses(body: dict[str, Any], headers: dict[str, str]) -> None:
 def check_anthropic(body: dict[str, Any], headers: dict[str, str]) -> None:
     if "x-api-key" not in headers or "anthropic-version" not in headers:
         raise Wrong("a header is missing")
-    validate(anthropic_params.MessageCreateParamsStreaming if body.get("stream") else anthropic_params.MessageCreateParamsNonStreaming, body)
+    validate(
+        anthropic_params.MessageCreateParamsStreaming
+        if body.get("stream")
+        else anthropic_params.MessageCreateParamsNonStreaming,
+        body,
+    )
     blocks_known = {
         "text": {"type", "text", "cache_control", "citations"},
         "image": {"type", "source", "cache_control"},
@@ -176,7 +200,11 @@ def check_anthropic(body: dict[str, Any], headers: dict[str, str]) -> None:
 def check_gemini(body: dict[str, Any], headers: dict[str, str]) -> None:
     if "x-goog-api-key" not in headers:
         raise Wrong("no key")
-    only(body, {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings", "cachedContent"}, "the request")
+    only(
+        body,
+        {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings", "cachedContent"},
+        "the request",
+    )
     if body["contents"][0]["role"] != "user":
         raise Wrong("the first content is not the user's")
     open_calls: list[str] = []

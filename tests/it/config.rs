@@ -1,6 +1,6 @@
 //! Settings: layers, errors with their line, what a project may not say, the reference page.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use omni::config::{Config, ConfigError, DEFAULTS, Loaded, Origin, Paths, Secret, load, reference, show};
 use tempfile::TempDir;
@@ -397,20 +397,10 @@ fn a_secret_is_read_where_it_is() {
     assert!(missing.contains("`OMNI_TEST_THAT_IS_NOT_SET`"), "{missing}");
 }
 
-/// `BLESS=1 cargo test --test it config` writes the page anew.
 #[test]
-fn the_reference_page_is_made_from_the_defaults() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::create_dir_all(page.parent().unwrap()).unwrap();
-        std::fs::write(&page, reference()).unwrap();
-    }
-    let written = std::fs::read_to_string(&page).unwrap_or_default();
-    assert!(
-        written == reference(),
-        "docs/configuration.md is old; run `BLESS=1 cargo test --test it config`"
-    );
+fn the_reference_page_has_every_key() {
+    let page = reference();
     for key in keys(&DEFAULTS.parse().unwrap()) {
-        assert!(written.contains(&format!("\n### `{key}`\n")), "{key}");
+        assert!(page.contains(&format!("\n### `{key}`\n")), "{key}");
     }
 }

@@ -18,5 +18,5 @@ fn check(page: &str, made: &str) {
         std::fs::write(&path, made).expect("the page can be written");
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(there, made, "`{page}` is not current; OMNI_UPDATE=1 writes it anew");
+    assert!(there == made, "`{page}` is not current; OMNI_UPDATE=1 writes it anew");
 }

@@ -3,12 +3,16 @@
 /// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
 mod support;
 
+/// The program as a person has it: arguments, streams, exit codes, help and messages.
+mod cli;
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
 /// Pages made from the program are current.
 mod docs;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
+/// Python inside: what tools are given and give back, how they fail, block and are stopped.
+mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
 /// No model at all: which words find which tool, and how its parameters are filled.
@@ -23,3 +27,5 @@ mod store;
 mod tool;
 /// One turn as a state machine: limits, circles, and that it always ends.
 mod turn;
+/// Whole turns through the real program: dialects, misbehaving models, kills.
+mod turns;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use omni::llm::{Delta, Model, Offline, Request, ToolDefinition};
 use omni::message::{Arguments, Block, Message, Part, Role, ToolCall, ToolResult};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn tool(
@@ -278,6 +279,14 @@ async fn sentences_find_their_tools() {
         ("save my work with the words \"x\"", "-"),
         ("make greeting.txt say \"hello\"", "-"),
         ("cargo test", "-"),
+        ("how do I run the tests?", "-"),
+        ("what does git.commit do?", "-"),
+        ("is it safe to run rm?", "-"),
+        ("tell me about git.commit", "-"),
+        ("don't write \"x\" to a.txt", "-"),
+        ("please never write to a.txt", "-"),
+        ("could you run cargo check?", r#"process.run {"command":"cargo check"}"#),
+        ("run git.status", "git.status"),
     ];
     let mut wrong = Vec::new();
     for (sentence, wanted) in table {
@@ -361,4 +370,25 @@ async fn without_a_match_it_says_what_it_is_and_what_can_be_done() {
     assert!(text.contains("no language model") && text.contains("ANTHROPIC_API_KEY"), "{text}");
     assert!(text.contains("what changed (`git.status`)"), "{text}");
     assert_eq!(message, answer(vec![Message::user("tell me a joke")]).await);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // Whatever is said, there is an answer, and the same one each time.
+    #[test]
+    fn any_sentence_gets_an_answer(
+        sentence in prop_oneof![
+            any::<String>(),
+            "(read|write|run|search|commit|fetch|add note|edit|git\\.log)( [\"'`“«a-zé=./:0-9现在?-]{0,8}){0,4}",
+        ],
+        reply in any::<String>(),
+    ) {
+        let say = |messages: Vec<Message>| futures::executor::block_on(answer(messages));
+        let first = say(vec![Message::user(&sentence)]);
+        prop_assert!(!first.parts.is_empty());
+        prop_assert_eq!(&first, &say(vec![Message::user(&sentence)]));
+        let next = say(vec![Message::user(&sentence), first, Message::user(&reply)]);
+        prop_assert!(!next.parts.is_empty());
+    }
 }

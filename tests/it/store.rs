@@ -9,6 +9,7 @@ use omni::store::lease::{self, Acquired, Owner};
 use omni::store::{Error, Store};
 
 use crate::support::database::{Database, on_both};
+use crate::support::kill;
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -89,6 +90,22 @@ on_both! {
         assert!(lease::renew(&second, &new, TTL, at(32)).await.unwrap().is_some());
     }
 
+    async fn the_lease_of_a_process_that_ended_is_free_at_once(database: Database) {
+        let store = database.open().await;
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let owner = Owner::of(child.id());
+        assert!(matches!(acquire(&store, &owner, 0).await, Acquired::Mine(_)));
+        let held = acquire(&store, &Owner::new(), 1).await;
+        assert_eq!(held, Acquired::Held { owner: owner.as_str().to_owned(), expires: at(30) });
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (ann, bob) = (Owner::new(), Owner::new());
+        let (of_ann, of_bob) = tokio::join!(acquire(&store, &ann, 2), acquire(&store, &bob, 2));
+        let mine = [of_ann, of_bob].into_iter().filter(|got| matches!(got, Acquired::Mine(_))).count();
+        assert_eq!(mine, 1, "one heir");
+    }
+
     async fn a_renewed_lease_lasts_longer(database: Database) {
         let store = database.open().await;
         let owner = Owner::new();
@@ -104,6 +121,34 @@ on_both! {
         let Acquired::Mine(mine) = acquire(&store, &Owner::new(), 0).await else { panic!("it was free") };
         lease::release(&store, &mine).await.unwrap();
         assert!(matches!(acquire(&store, &Owner::new(), 1).await, Acquired::Mine(_)));
+    }
+}
+
+#[test]
+fn who_is_dead_and_who_may_live() {
+    assert!(!Owner::new().is_dead(), "this process");
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let owner = Owner::of(child.id());
+    assert!(!owner.is_dead());
+    let parts: Vec<&str> = owner.as_str().split('.').collect();
+    let with = |place: usize, other: &str| {
+        let mut parts = parts.clone();
+        parts[place] = other;
+        Owner::named(&parts.join("."))
+    };
+    assert!(with(1, "1").is_dead(), "the process of this id is a younger one");
+
+    child.kill().unwrap();
+    // Killed, but its parent has not asked yet how it ended.
+    kill::until(|| owner.is_dead().then_some(()));
+    child.wait().unwrap();
+    assert!(owner.is_dead(), "gone");
+    assert!(!with(2, "0123456789abcdef0123456789abcdef-4026531836").is_dead(), "another machine");
+    let machine = parts[2].split('-').next().unwrap();
+    assert!(!with(2, &format!("{machine}-1")).is_dead(), "another container");
+    assert!(!with(0, "0").is_dead() && !with(0, "-1").is_dead(), "no process");
+    for name in ["", "4711-0199", "...", "1.?.?.x", "4711.x.y"] {
+        assert!(!Owner::named(name).is_dead(), "{name:?} tells too little");
     }
 }
 

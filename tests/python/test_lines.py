@@ -80,10 +80,9 @@ def test_threads_do_not_mix(logged: Logged) -> None:
 
         def speak(number: int) -> None:
             for _ in range(50):
-                ready.wait()
-                print("<", end="")
-                print(number, end="")
-                print(">")
+                for piece in ("<", number, ">\n"):
+                    ready.wait()
+                    print(piece, end="")
 
         threads = [threading.Thread(target=speak, args=(number,)) for number in range(4)]
         for thread in threads:

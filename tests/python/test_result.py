@@ -27,6 +27,10 @@ class Point(BaseModel):
     name: str = "p"
 
 
+class Loose(BaseModel, ser_json_inf_nan="constants"):
+    x: float
+
+
 @dataclass
 class Pair:
     a: int
@@ -122,8 +126,9 @@ def circular() -> Any:
     [
         (Any, object(), "tool `demo.function` returned `object`: Unable to serialize unknown type"),
         (Any, {"a": [object()]}, "returned `dict`: Unable to serialize"),
-        (Any, circular(), "returned `dict`: Circular reference"),
+        (Any, circular(), "returned `dict`: .*Circular reference"),
         (Any, nested(100_000), "returned `list`"),
+        (Any, Loose(x=float("nan")), "returned `Loose`"),
         (Any, b"raw", "returned `bytes`; return an Image"),
         (Any, [Text("x"), 3], "returned `int` in a list of content blocks"),
         (dict[str, int], "text", "returned `str`, but its annotation promises an object"),

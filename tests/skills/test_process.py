@@ -39,6 +39,14 @@ def test_what_a_program_prints_and_returns(use: Use, workspace: Path) -> None:
     assert result == {"exit_code": 3, "stdout": f"{workspace}/sub\ngiven\n", "stderr": "bad\n", "note": ""}
 
 
+def test_keys_of_model_vendors_stay_here(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "s3cret")
+    monkeypatch.setenv("ACME_REGION", "north")
+    printed = use("process.run", argv=["env"])["stdout"]
+    assert "ACME_REGION=north" in printed
+    assert "s3cret" not in printed
+
+
 def test_there_is_no_shell(use: Use) -> None:
     assert use("process.run", argv=["echo", "$HOME", "*", ";", "ls"])["stdout"] == "$HOME * ; ls\n"
 

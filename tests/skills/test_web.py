@@ -227,10 +227,22 @@ def test_private_addresses_in_every_dress(use: Use, url: str) -> None:
         use("web.fetch", url=url)
 
 
-def test_public_addresses() -> None:
-    fetcher = testing.load(SKILL, "scripts/fetcher.py")
-    for text in ("8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"):
-        assert fetcher.is_public(ipaddress.ip_address(text))
+PRIVATE = (
+    *("127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "192.0.2.1"),
+    *("224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8"),
+    *("64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "2002:7f00:1::", "2002:808:808::", "2001:0:7f00:1::"),
+    *("fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1", "ff0e::1", "2001:db8::1", "fec0::1", "4000::1"),
+)
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_addresses_that_are_not_public(text: str) -> None:
+    assert not testing.load(SKILL, "scripts/fetcher.py").is_public(ipaddress.ip_address(text))
+
+
+@pytest.mark.parametrize("text", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"])
+def test_public_addresses(text: str) -> None:
+    assert testing.load(SKILL, "scripts/fetcher.py").is_public(ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize(

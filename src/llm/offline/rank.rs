@@ -15,11 +15,18 @@ const KNOWN: f32 = 0.5;
 /// The tool that `sentence` asks for, if it is clear enough. `plain` is the sentence without
 /// its paths, quotes, numbers and addresses: those are values, not words.
 ///
-/// A tool that changes something is only found by the words of its own name.
+/// A tool that changes something is only found by the words of its own name, and only in a
+/// sentence that is an order: neither a question nor a prohibition.
 pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Option<&'a ToolDefinition> {
     if let Some(tool) = named(tools, sentence) {
         return Some(tool);
     }
+    // Talk about a tool is no order to any.
+    let is_tool = |word: &str| tools.iter().any(|tool| word == tool.title || word == tool.name);
+    if sentence.split_whitespace().any(is_tool) {
+        return None;
+    }
+    let is_order = is_order(sentence);
     let query = Words.tokenize(plain);
     if query.is_empty() {
         return None;
@@ -38,7 +45,7 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     for (place, tool) in tools.iter().enumerate() {
         let Some(score) = scorer.score(&place, &asked) else { continue };
         let score = score * (1.0 + likeness(tool, &query));
-        let allowed = tool.read_only || says_action(tool, &query);
+        let allowed = tool.read_only || (is_order && says_action(tool, &query));
         // Strictly better, so the order of the tools settles a draw.
         if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
             best = Some((score, tool));
@@ -59,20 +66,44 @@ pub fn is_filler(word: &str) -> bool {
 }
 
 /// The tool whose own name is said: `git.status` or `git__status` anywhere, `git status` and
-/// names of one word only at the beginning.
+/// names of one word only at the beginning; what changes something always at the beginning.
 pub fn named<'a>(tools: &'a [ToolDefinition], sentence: &str) -> Option<&'a ToolDefinition> {
     let lower = sentence.to_lowercase();
     let marks = ['`', '"', '\'', ',', ':', '?', '!'];
     let words: Vec<&str> = lower.split_whitespace().map(|word| word.trim_matches(marks)).collect();
+    let words = match words.as_slice() {
+        ["please" | "call" | "use" | "run" | "execute", rest @ ..] if !rest.is_empty() => rest,
+        words => words,
+    };
+    let is_special = |word: &str| word.contains('.') || word.contains("__");
     let says = |tool: &&ToolDefinition| {
         let title = tool.title.to_lowercase();
         let name = tool.name.to_lowercase();
-        let is_special = |name: &str| name.contains('.') || name.contains("__");
         let parts: Vec<&str> = title.split('.').collect();
-        words.iter().any(|word| is_special(word) && (*word == title || *word == name))
-            || words.starts_with(&parts)
+        let is_it = |word: &&str| *word == title || *word == name;
+        let leads = words.starts_with(&parts) || words.first().is_some_and(is_it);
+        match tool.read_only {
+            true => leads || words.iter().any(|word| is_special(word) && is_it(word)),
+            false => leads && is_order(sentence),
+        }
     };
     tools.iter().find(says)
+}
+
+fn is_order(sentence: &str) -> bool {
+    let lower = sentence.to_lowercase().replace('’', "'");
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|word| !word.is_empty()).collect();
+    let asks = [
+        "how", "what", "why", "when", "where", "who", "which", "should", "did", "does", "do", "is", "are",
+        "was",
+    ];
+    let forbids = ["don't", "dont", "not", "never", "without"];
+    let polite = words.iter().any(|word| matches!(*word, "please" | "can" | "could" | "would" | "will"));
+    let is_question = lower.trim_end().ends_with('?') && !polite;
+    !is_question
+        && words.first().is_none_or(|word| !asks.contains(word))
+        && !words.iter().take(4).any(|word| forbids.contains(word))
 }
 
 // What the tool does, as its name has it: `status` of `git.status`.

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often to kill: 20 times, or as `OMNI_TEST_KILLS` says.
 pub fn rounds() -> usize {
@@ -52,8 +52,20 @@ pub fn run_and_kill(mut command: Command, within: Duration) -> Vec<String> {
     heard
 }
 
+/// Waits, with a bound, until there is something.
+pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come in a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A random number from 0 to 1; `RandomState` is seeded by the system.
-fn fraction() -> f64 {
+pub fn fraction() -> f64 {
     let random = std::hash::RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -2,5 +2,6 @@
 
 pub mod database;
 pub mod kill;
+pub mod omni;
 pub mod postgres;
 pub mod vendor;

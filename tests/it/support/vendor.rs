@@ -303,6 +303,27 @@ impl Answer {
     }
 }
 
+/// Has the requests looked at by the vendors' own types, with `tests/clients/vendor_requests.py`.
+#[track_caller]
+pub fn check(requests: &[Recorded]) {
+    let lines: String = requests.iter().map(|request| format!("{}\n", request.line())).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("requests.jsonl");
+    std::fs::write(&file, lines).expect("a file");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
+    let checked = std::process::Command::new(&python)
+        .arg(here.join("tests/clients/vendor_requests.py"))
+        .arg(&file)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("no Python at {} ({error}); `make setup` makes one", python.display())
+        });
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success(), "{out}\n{err}");
+}
+
 async fn serve(
     State(desk): State<Arc<Mutex<Desk>>>,
     method: Method,

@@ -15,6 +15,7 @@ from omni.errors import ToolCancelled
 _MOST_SECONDS = 3600
 _HEAD = 12_000
 _TAIL = 12_000
+_KEYS = ("_API_KEY", "_API_TOKEN")
 _LINGER = 1.0
 """Seconds that output may still come after the program itself has ended."""
 
@@ -49,6 +50,7 @@ def run(argv: list[str], ctx: Context, cwd: str = ".", stdin: str = "", timeout:
             child = subprocess.Popen(
                 argv,
                 cwd=folder,
+                env=_environment(),
                 stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -63,6 +65,11 @@ def run(argv: list[str], ctx: Context, cwd: str = ".", stdin: str = "", timeout:
         return _watch(ctx, child, timeout)
     finally:
         _end(child)
+
+
+def _environment() -> dict[str, str]:
+    """The environment without the keys of model vendors, which no program that a model runs needs."""
+    return {name: value for name, value in os.environ.items() if not name.endswith(_KEYS)}
 
 
 class _Shortened:

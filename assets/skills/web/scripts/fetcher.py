@@ -37,6 +37,7 @@ def is_public(address: Address) -> bool:
     return address in _UNICAST and not any(address in network for network in _TRANSLATED)
 
 
+# Said here too, because releases of Python differ in which of these they call global.
 _UNICAST = ipaddress.IPv6Network("2000::/3")
 _TRANSLATED = [ipaddress.IPv6Network(text) for text in ("2002::/16", "2001::/23")]
 

@@ -1,0 +1,31 @@
+//! What Python sees of Rust: the module `_omni`. Its twin is `python/omni/_omni.pyi`.
+
+use pyo3::prelude::*;
+
+/// The functions and classes of the module.
+#[pymodule]
+pub mod _omni {
+    #[pymodule_export]
+    use super::log;
+    #[pymodule_export]
+    use crate::kernel::bridge::NativeContext;
+    #[pymodule_export]
+    use crate::kernel::looper::{Jobs, Ticket};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
+
+/// Takes a line that a tool printed or logged.
+#[pyfunction]
+#[pyo3(signature = (level, call, text))]
+pub fn log(level: &str, call: Option<&str>, text: &str) {
+    let call = call.unwrap_or_default();
+    match level {
+        "error" | "critical" => tracing::error!(target: "python", call, "{text}"),
+        "warning" => tracing::warn!(target: "python", call, "{text}"),
+        "debug" => tracing::debug!(target: "python", call, "{text}"),
+        _ => tracing::info!(target: "python", call, "{text}"),
+    }
+}
