@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -98,7 +100,7 @@ impl Pipes {
             waiting.insert(self.ask().await?, start);
         }
         while !waiting.is_empty() {
-            let id = check(&self.receive().await.with_context(|| format!("waiting {waiting:?} next {}", self.next))?)?;
+            let id = check(&self.receive().await?)?;
             let start = waiting.remove(&id).context("an answer to nothing")?;
             times.push(start.elapsed());
             if began.elapsed() < time {
@@ -116,6 +118,7 @@ pub struct Http {
     client: reqwest::Client,
     url: String,
     session: String,
+    next: AtomicU64,
 }
 
 impl Http {
@@ -130,12 +133,13 @@ impl Http {
             .stdout(Stdio::null())
             .kill_on_drop(true);
         let child = command.spawn()?;
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let mut http = Self {
             _child: child,
             client,
             url: format!("http://127.0.0.1:{port}/mcp"),
             session: String::new(),
+            next: AtomicU64::new(1),
         };
         let began = Instant::now();
         let answer = loop {
@@ -161,11 +165,13 @@ impl Http {
     }
 
     /// Callers that post one call after the other, for some time.
-    pub async fn drive(self: &std::sync::Arc<Self>, callers: usize, time: Duration) -> Result<Sample> {
+    pub async fn drive(self: &Arc<Self>, callers: usize, time: Duration) -> Result<Sample> {
         let http = self.clone();
         drive(callers, time, move || {
             let http = http.clone();
-            async move { check(&http.post(&call(1)).await?.json().await?).map(drop) }
+            // Each with an id of its own: two calls of one session with the same id are one to it.
+            let id = http.next.fetch_add(1, Relaxed);
+            async move { check(&http.post(&call(id)).await?.json().await?).map(drop) }
         })
         .await
     }

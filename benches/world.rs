@@ -1,5 +1,6 @@
 //! Where the benchmarks happen: a home of their own, on the disk of the build.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +55,14 @@ impl World {
     pub fn peer(&self, file: &str) -> Command {
         let mut command = Command::new(&self.python);
         command.arg(self.root.join("benches/peers").join(file));
+        // However we end, no server stays behind.
+        // SAFETY: one async-signal-safe system call between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
         command
     }
 }
