@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use pyo3::prelude::*;
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::skill::manifest::{Manifest, Skill, ToolEntry};
 use crate::tool::{Call, Error, Output, Spec, Toolset};
@@ -58,6 +59,17 @@ impl Kernel {
             }
         }
         Self { interpreter, data, tools, specs, pool: Pool::new(), looper: OnceLock::new() }
+    }
+
+    /// Runs `work` on one of the threads that run plain tools, and nothing around it: what the
+    /// benchmarks hold a call against.
+    #[doc(hidden)]
+    pub async fn attached<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(pyo3::Python<'_>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.start().await?;
+        self.pool.run(&CancellationToken::new(), work).await.map_err(|lost| Self::lost(&lost))
     }
 
     /// Starts Python on a thread that may block.

@@ -1,0 +1,275 @@
+//! One call of a tool that does nothing, on every way to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
+
+use omni::app::{App, Choices};
+use omni::kernel::{Interpreter, Kernel};
+use omni::message::{Arguments, ToolCall};
+use omni::tool::{Scope, Settings, Toolbox};
+
+use super::measure::{Sample, drive, median};
+use super::sdk::{Http, Pipes};
+use super::table::{Report, Row};
+use super::world::{World, time};
+
+const CALLERS: [usize; 3] = [1, 10, 100];
+const ROUNDS: usize = 7;
+const WARM_UP: usize = 1;
+const TIME: Duration = Duration::from_millis(600);
+
+/// A way to call the function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Attach,
+    Bare,
+    Tool,
+    Unlogged,
+    Soon,
+    Pipes,
+    Http,
+}
+
+const WAYS: [(Way, &str); 7] = [
+    (Way::Attach, "`Python::attach` on a thread of tokio"),
+    (Way::Bare, "bare call through the tools' threads"),
+    (Way::Tool, "omni: the whole way through the toolbox"),
+    (Way::Unlogged, "omni: the same, log switched off"),
+    (Way::Soon, "omni: an `async def`"),
+    (Way::Pipes, "SDK for MCP over stdio"),
+    (Way::Http, "SDK for MCP over HTTP"),
+];
+
+type Samples = BTreeMap<(Way, usize), Vec<Sample>>;
+
+/// Plays all rounds.
+pub fn run(world: &World) -> Result<Report> {
+    let bench = Bench::new(world)?;
+    let mut samples = Samples::new();
+    let runtime = bench.runtime.handle().clone();
+    let (mut pipes, http) = runtime.block_on(async {
+        let http = Http::start(world).await?;
+        anyhow::Ok((Pipes::start(world).await?, Arc::new(http)))
+    })?;
+    for round in 0..WARM_UP + ROUNDS {
+        for callers in CALLERS {
+            for (way, _) in WAYS {
+                let sample = match way {
+                    Way::Attach => runtime.block_on(drive(callers, TIME, bench.attach()))?,
+                    Way::Bare => runtime.block_on(drive(callers, TIME, bench.bare()))?,
+                    Way::Tool => runtime.block_on(drive(callers, TIME, bench.tool("sums__add")))?,
+                    Way::Unlogged => {
+                        bench.unlogged.block_on(drive(callers, TIME, bench.tool("sums__add")))?
+                    }
+                    Way::Soon => runtime.block_on(drive(callers, TIME, bench.tool("sums__add_soon")))?,
+                    Way::Pipes => runtime.block_on(pipes.drive(callers, TIME))?,
+                    Way::Http => runtime.block_on(http.drive(callers, TIME))?,
+                };
+                if round >= WARM_UP {
+                    samples.entry((way, callers)).or_default().push(sample);
+                }
+            }
+        }
+    }
+    Ok(report(&samples))
+}
+
+/// Everything of ours that a round needs.
+struct Bench {
+    /// As the program has it, and its log.
+    runtime: Runtime,
+    /// The same, where nobody hears what is logged.
+    unlogged: Runtime,
+    kernel: Arc<Kernel>,
+    toolbox: Arc<Toolbox>,
+    scope: Arc<Scope>,
+    function: Arc<(Py<PyAny>, Py<PyDict>)>,
+    _log: tracing_appender::non_blocking::WorkerGuard,
+}
+
+impl Bench {
+    fn new(world: &World) -> Result<Self> {
+        let skills = world.root.join("benches/skills");
+        let folder = skills.to_str().context("the package is in a folder with a UTF-8 name")?;
+        time(&mut world.omni(&["--skills", folder, "sync"]))?;
+        let choices = Choices { skills: vec![skills.clone()], ..Choices::default() };
+        let app = App::load(choices, Interpreter::Embedded)?;
+        let log = app.log(false).context("the log is written")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let deaf = || std::mem::forget(tracing::dispatcher::set_default(&tracing::Dispatch::none()));
+        let unlogged =
+            tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(deaf).build()?;
+        let manifest = runtime.block_on(app.manifest())?;
+        let kernel = Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone()));
+        let settings = Settings::new(&app.loaded.config, &app.paths, false)?;
+        let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
+        let mut scope = app.scope();
+        scope.session = Some("0198c0de-0000-7000-8000-000000000000".to_owned());
+        scope.turn = Some("0198c0de-0000-7000-8000-000000000001".to_owned());
+        let function = runtime.block_on(kernel.attached(move |py| function(py, &skills)))??;
+        Ok(Self {
+            runtime,
+            unlogged,
+            kernel,
+            toolbox,
+            scope: Arc::new(scope),
+            function: Arc::new(function),
+            _log: log,
+        })
+    }
+
+    /// The function with arguments at hand, called where the caller is.
+    fn attach(
+        &self,
+    ) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
+        let function = self.function.clone();
+        move || {
+            let function = function.clone();
+            Box::pin(async move {
+                Python::attach(|py| call(py, &function))?;
+                // So that callers take turns, as they do where there is something to wait for.
+                tokio::task::yield_now().await;
+                Ok(())
+            })
+        }
+    }
+
+    /// The same on a thread of the tools.
+    fn bare(&self) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
+        let (kernel, function) = (self.kernel.clone(), self.function.clone());
+        move || {
+            let (kernel, function) = (kernel.clone(), function.clone());
+            Box::pin(async move { Ok(kernel.attached(move |py| call(py, &function)).await??) })
+        }
+    }
+
+    /// As a model calls it.
+    fn tool(
+        &self,
+        name: &'static str,
+    ) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let (toolbox, scope) = (self.toolbox.clone(), self.scope.clone());
+        move || {
+            let (toolbox, scope) = (toolbox.clone(), scope.clone());
+            Box::pin(async move {
+                let number = NUMBER.fetch_add(1, Relaxed);
+                let arguments =
+                    Map::from_iter([("a".to_owned(), number.into()), ("b".to_owned(), Value::from(1))]);
+                let arguments = Arguments::Object(arguments);
+                let call = ToolCall { id: format!("call_{number}"), name: name.to_owned(), arguments };
+                let output = toolbox.call(call, &scope).await.map_err(|error| anyhow!("{name}: {error}"))?;
+                let sum = output.structured.as_ref().and_then(|value| value["sum"].as_u64());
+                ensure!(sum == Some(number + 1), "a wrong answer: {output:?}");
+                Ok(())
+            })
+        }
+    }
+}
+
+/// The plain function of the skill, and arguments for it.
+fn function(py: Python<'_>, skills: &std::path::Path) -> PyResult<(Py<PyAny>, Py<PyDict>)> {
+    let place = ("sums", skills.join("sums"), "scripts/sums.py");
+    let module = py.import("omni.skill")?.call_method1("load", place)?;
+    let arguments = PyDict::new(py);
+    arguments.set_item("a", 1)?;
+    arguments.set_item("b", 2)?;
+    Ok((module.getattr("add")?.unbind(), arguments.unbind()))
+}
+
+fn call(py: Python<'_>, function: &(Py<PyAny>, Py<PyDict>)) -> PyResult<()> {
+    let (function, arguments) = function;
+    function.bind(py).call((), Some(arguments.bind(py))).map(drop)
+}
+
+/// The median over the rounds of what `pick` makes of two ways' samples.
+fn compare(samples: &Samples, a: (Way, usize), b: (Way, usize), pick: fn(&Sample, &Sample) -> f64) -> f64 {
+    median(samples[&a].iter().zip(&samples[&b]).map(|(a, b)| pick(a, b)))
+}
+
+fn report(samples: &Samples) -> Report {
+    let p50 = |way, callers| median(samples[&(way, callers)].iter().map(|sample| sample.p50));
+    let p99 = |way, callers| median(samples[&(way, callers)].iter().map(|sample| sample.p99));
+    let rate = |way, callers| median(samples[&(way, callers)].iter().map(|sample| sample.rate));
+    let slower = |a: &Sample, b: &Sample| a.p50 / b.p50;
+    let faster = |a: &Sample, b: &Sample| b.p50 / a.p50;
+    let mut report = Report::default();
+    for callers in CALLERS {
+        let ratio = compare(samples, (Way::Tool, callers), (Way::Bare, callers), slower);
+        let ours = format!("{:.1} µs", p50(Way::Tool, callers));
+        report.rows.push(
+            Row::new(format!("p50 of a call, {}, beside a bare one", crowd(callers)), ours)
+                .beside(format!("{:.1} µs", p50(Way::Bare, callers)), format!("{ratio:.2}"))
+                .promise("≤ 2", ratio <= 2.0),
+        );
+    }
+    for callers in CALLERS {
+        let ratio = compare(samples, (Way::Tool, callers), (Way::Pipes, callers), faster);
+        let ours = format!("{:.1} µs", p50(Way::Tool, callers));
+        report.rows.push(
+            Row::new(format!("p50 of a call, {}, beside the SDK over stdio", crowd(callers)), ours)
+                .beside(format!("{:.0} µs", p50(Way::Pipes, callers)), format!("1/{ratio:.0}"))
+                .promise("≤ 1/30", ratio >= 30.0),
+        );
+    }
+    for callers in CALLERS {
+        let ratio = compare(samples, (Way::Tool, callers), (Way::Http, callers), faster);
+        let ours = format!("{:.1} µs", p50(Way::Tool, callers));
+        report.rows.push(
+            Row::new(format!("p50 of a call, {}, beside the SDK over HTTP", crowd(callers)), ours)
+                .beside(format!("{:.0} µs", p50(Way::Http, callers)), format!("1/{ratio:.0}")),
+        );
+    }
+    for callers in CALLERS {
+        let ratio = compare(samples, (Way::Tool, callers), (Way::Pipes, callers), |a, b| a.rate / b.rate);
+        let ours = rate(Way::Tool, callers);
+        let row =
+            Row::new(format!("calls a second, {}, beside the SDK over stdio", crowd(callers)), whole(ours))
+                .beside(whole(rate(Way::Pipes, callers)), format!("{ratio:.0}"));
+        report.rows.push(match callers {
+            100 => row.promise("≥ 100 000", ours >= 100_000.0),
+            _ => row,
+        });
+    }
+    for (way, name) in WAYS {
+        for callers in CALLERS {
+            let (p50, p99) = (p50(way, callers), p99(way, callers));
+            let cells =
+                [name.to_owned(), callers.to_string(), whole(rate(way, callers)), tenth(p50), tenth(p99)];
+            report.calls.push(cells);
+        }
+    }
+    report
+}
+
+fn crowd(callers: usize) -> String {
+    match callers {
+        1 => "1 caller".to_owned(),
+        many => format!("{many} callers"),
+    }
+}
+
+fn tenth(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// A number with a thin grouping of its thousands.
+fn whole(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! What omni is measured by, beside its peers, in one run: `make bench`.
+//!
+//! `cargo bench --bench omni -- calls` runs one section alone and leaves the page as it is.
+//! Ours and the peers' rounds take turns, so that a machine that slows down slows down both;
+//! figures are medians over the rounds, ratios are medians of the rounds' own ratios.
+
+mod calls;
+mod index;
+mod measure;
+mod sdk;
+mod start;
+mod table;
+mod world;
+
+use anyhow::{Result, ensure};
+
+use table::{Machine, Report};
+use world::World;
+
+type Section = fn(&World) -> Result<Report>;
+
+const SECTIONS: [(&str, Section); 3] = [("calls", calls::run), ("index", index::run), ("start", start::run)];
+
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for name in &wanted {
+        ensure!(SECTIONS.iter().any(|(known, _)| known == name), "there is no section `{name}`");
+    }
+    let world = World::new()?;
+    let machine = Machine::look(&world)?;
+    let mut report = Report::default();
+    for (name, section) in SECTIONS {
+        if wanted.is_empty() || wanted.iter().any(|other| other == name) {
+            report.extend(section(&world)?);
+        }
+    }
+    let page = report.page(&machine.done());
+    table::print(&page)?;
+    if wanted.is_empty() {
+        table::keep(&world.root.join("docs/benchmarks.md"), &page)?;
+    }
+    Ok(())
+}
