@@ -92,7 +92,6 @@ struct Bench {
     toolbox: Arc<Toolbox>,
     scope: Arc<Scope>,
     function: Arc<(Py<PyAny>, Py<PyDict>)>,
-    _log: tracing_appender::non_blocking::WorkerGuard,
 }
 
 impl Bench {
@@ -102,7 +101,7 @@ impl Bench {
         time(&mut world.omni(&["--skills", folder, "sync"]))?;
         let choices = Choices { skills: vec![skills.clone()], ..Choices::default() };
         let app = App::load(choices, Interpreter::Embedded)?;
-        let log = app.log(false).context("the log is written")?;
+        ensure!(app.log(false), "the log is not written");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let deaf = || std::mem::forget(tracing::dispatcher::set_default(&tracing::Dispatch::none()));
         let unlogged =
@@ -115,15 +114,7 @@ impl Bench {
         scope.session = Some("0198c0de-0000-7000-8000-000000000000".to_owned());
         scope.turn = Some("0198c0de-0000-7000-8000-000000000001".to_owned());
         let function = runtime.block_on(kernel.attached(move |py| function(py, &skills)))??;
-        Ok(Self {
-            runtime,
-            unlogged,
-            kernel,
-            toolbox,
-            scope: Arc::new(scope),
-            function: Arc::new(function),
-            _log: log,
-        })
+        Ok(Self { runtime, unlogged, kernel, toolbox, scope: Arc::new(scope), function: Arc::new(function) })
     }
 
     /// The function with arguments at hand, called where the caller is.

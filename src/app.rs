@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::agent::Agent;
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
@@ -121,9 +120,18 @@ impl App {
         self.interpreter
     }
 
-    /// Begins the log; it is complete when the guard is dropped. Where no log can be written
-    /// there is none: `omni doctor` says so, and nothing else depends on it.
-    pub fn log(&self, verbose: bool) -> Option<WorkerGuard> {
+    /// Begins the log and says whether there is one. Where none can be written `omni doctor`
+    /// says so, and nothing else depends on it.
+    ///
+    /// A line is with the system when the call that logs it returns: none is lost in a queue
+    /// when the process is killed, and none is dropped when there are many. The policy's
+    /// decisions are in there. It costs less than handing the line to a thread that then has to
+    /// be woken.
+    pub fn log(&self, verbose: bool) -> bool {
+        self.try_log(verbose).is_some()
+    }
+
+    fn try_log(&self, verbose: bool) -> Option<()> {
         use tracing_subscriber::EnvFilter;
         let filter = EnvFilter::try_new(&self.config().log.level).unwrap_or_else(|_| EnvFilter::new("info"));
         std::fs::create_dir_all(&self.paths.state).ok()?;
@@ -137,10 +145,8 @@ impl App {
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         // It writes down what vendors answer, who may repeat the key they refuse.
         let filter = filter.add_directive("genai=off".parse().expect("a directive"));
-        let (writer, guard) = tracing_appender::non_blocking(file);
-        let subscriber =
-            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
-        subscriber.try_init().ok().map(|()| guard)
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
+        subscriber.try_init().ok()
     }
 
     /// The database.

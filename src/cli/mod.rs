@@ -165,7 +165,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         return doctor::run(choices, interpreter, screen).await;
     }
     let app = App::load(choices, interpreter)?;
-    let _log = app.log(cli.globals.verbose);
+    app.log(cli.globals.verbose);
     match cli.command {
         Some(Command::Ask(ask)) => ask::run(ask, &app, screen).await,
         Some(Command::Chat(chat)) => chat::run(chat, &app, screen).await,

@@ -4,7 +4,7 @@
 //! `resolve` returns. What Python calls is in [`native`](super::native).
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -19,11 +19,11 @@ use crate::tool::{self, Context, Output, Progress};
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]
 pub struct NativeContext {
     context: Context,
-    data: PathBuf,
+    data: Arc<Path>,
 }
 
 impl NativeContext {
-    pub(super) fn new(context: Context, data: PathBuf) -> Self {
+    pub(super) fn new(context: Context, data: Arc<Path>) -> Self {
         Self { context, data }
     }
 }

@@ -14,7 +14,7 @@ mod pool;
 pub mod worker;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -34,7 +34,6 @@ use pool::{Lost, Pool};
 /// The tools of all skills.
 pub struct Kernel {
     interpreter: Interpreter,
-    data: PathBuf,
     tools: HashMap<String, Arc<Tool>>,
     specs: Vec<Arc<Spec>>,
     pool: Pool,
@@ -43,6 +42,8 @@ pub struct Kernel {
 
 struct Tool {
     place: Place,
+    /// Where its skill keeps what is its own.
+    data: Arc<Path>,
     is_async: bool,
     handle: OnceCell<Arc<Handle>>,
 }
@@ -55,10 +56,10 @@ impl Kernel {
         for skill in &manifest.skills {
             for entry in &skill.tools {
                 specs.push(Arc::new(entry.spec.clone()));
-                tools.insert(entry.spec.name.clone(), Arc::new(Tool::new(skill, entry)));
+                tools.insert(entry.spec.name.clone(), Arc::new(Tool::new(skill, entry, &data)));
             }
         }
-        Self { interpreter, data, tools, specs, pool: Pool::new(), looper: OnceLock::new() }
+        Self { interpreter, tools, specs, pool: Pool::new(), looper: OnceLock::new() }
     }
 
     /// Runs `work` on one of the threads that run plain tools, and nothing around it: what the
@@ -85,11 +86,12 @@ impl Kernel {
 
     async fn plain(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
         let handle = self.handle(tool, &call).await?;
-        let cancel = call.context.cancel.clone();
-        let context = self.context(tool, &call);
+        let Call { spec, arguments, context } = call;
+        let cancel = context.cancel.clone();
+        let context = NativeContext::new(context, tool.data.clone());
         let work = move |py: Python<'_>| {
-            let result = handle.invoke(py, &call.arguments, context).and_then(|pair| bridge::output(&pair));
-            result.map_err(|error| bridge::error(py, &call.spec.name, &error))
+            let result = handle.invoke(py, &arguments, context).and_then(|pair| bridge::output(&pair));
+            result.map_err(|error| bridge::error(py, &spec.name, &error))
         };
         self.pool.run(&cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)))
     }
@@ -100,8 +102,10 @@ impl Kernel {
             Ok(looper) => looper,
             Err(reason) => return Err(bridge::broken(&call.spec.name, reason)),
         };
-        let context = self.context(tool, &call);
-        looper.call(&call.spec.name, handle, call.arguments, context, &call.context.cancel).await
+        let Call { spec, arguments, context } = call;
+        let cancel = context.cancel.clone();
+        let context = NativeContext::new(context, tool.data.clone());
+        looper.call(&spec.name, handle, arguments, context, &cancel).await
     }
 
     /// The function of a tool, imported by the first call into it.
@@ -124,11 +128,6 @@ impl Kernel {
             handle = tool.handle.get_or_try_init(import) => handle.cloned(),
             () = call.context.cancel.cancelled() => Err(Error::Cancelled),
         }
-    }
-
-    fn context(&self, tool: &Tool, call: &Call) -> NativeContext {
-        let data = self.data.join("skills").join(&tool.place.skill);
-        NativeContext::new(call.context.clone(), data)
     }
 
     fn lost(lost: &Lost) -> Error {
@@ -161,13 +160,14 @@ impl Toolset for Kernel {
 }
 
 impl Tool {
-    fn new(skill: &Skill, entry: &ToolEntry) -> Self {
+    fn new(skill: &Skill, entry: &ToolEntry, data: &Path) -> Self {
         let place = Place {
             skill: skill.card.name.clone(),
             folder: skill.folder.to_string_lossy().into_owned(),
             file: entry.file.clone(),
             function: entry.function.clone(),
         };
-        Self { place, is_async: entry.is_async, handle: OnceCell::new() }
+        let data = data.join("skills").join(&place.skill).into();
+        Self { place, data, is_async: entry.is_async, handle: OnceCell::new() }
     }
 }
