@@ -65,9 +65,6 @@ fn list(manifest: &Manifest, toolbox: &Toolbox, screen: &Screen) -> Result<u8, F
     for problem in manifest.problems().filter(|problem| problem.is_error()) {
         screen.remark(&told(problem));
     }
-    for problem in toolbox.problems() {
-        screen.remark(&problem);
-    }
     Ok(code::OK)
 }
 

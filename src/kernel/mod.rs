@@ -55,7 +55,7 @@ impl Kernel {
         let mut tools = HashMap::new();
         for skill in &manifest.skills {
             for entry in &skill.tools {
-                specs.push(Arc::new(entry.spec.clone()));
+                specs.push(entry.spec.clone());
                 tools.insert(entry.spec.name.clone(), Arc::new(Tool::new(skill, entry, &data)));
             }
         }

@@ -87,7 +87,7 @@ impl From<Told> for Description {
     fn from(told: Told) -> Self {
         let entry = |tool: ToldTool| {
             let ToldTool { file, function, line, is_async, spec } = tool;
-            ToolEntry { file, function, line, is_async, spec }
+            ToolEntry { file, function, line, is_async, spec: spec.into() }
         };
         let problem = |problem: ToldProblem| Problem::error(problem.file, problem.line, problem.message);
         Self {

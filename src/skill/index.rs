@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -256,7 +257,8 @@ impl Record {
         self.problems.extend(description.problems);
         for mut tool in description.tools {
             if !tool.spec.name.contains('.') {
-                tool.spec.name = format!("{}.{}", request.skill, tool.spec.name);
+                let name = format!("{}.{}", request.skill, tool.spec.name);
+                Arc::make_mut(&mut tool.spec).name = name;
             }
             match check(&tool, &request.skill) {
                 Ok(()) => self.tools.push(tool),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
@@ -114,7 +115,7 @@ pub struct ToolEntry {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_async: bool,
     /// What callers are told; `spec.name` is `skill.tool`.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
 }
 
 impl ToolEntry {

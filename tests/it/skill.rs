@@ -155,7 +155,13 @@ fn entry(file: &str, function: &str, line: u32) -> ToolEntry {
         timeout: None,
         examples: Vec::new(),
     };
-    ToolEntry { file: file.to_owned(), function: function.to_owned(), line, is_async: false, spec }
+    ToolEntry {
+        file: file.to_owned(),
+        function: function.to_owned(),
+        line,
+        is_async: false,
+        spec: spec.into(),
+    }
 }
 
 fn names(manifest: &Manifest) -> Vec<&str> {
