@@ -46,7 +46,6 @@ lint: setup
 	$(VENV)/bin/mypy --strict python/omni
 
 bench: setup
-	cargo build --release --bin omni
 	cargo bench --bench omni
 
 setup: setup-build
