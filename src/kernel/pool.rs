@@ -257,9 +257,7 @@ impl Member {
             }
         }
     }
-}
 
-impl Member {
     /// Looks for work for as long as it is `alert`, then sleeps until there is some.
     fn wait(&self, alert: Duration) -> Result<Job, RecvTimeoutError> {
         let began = Instant::now();
