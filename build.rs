@@ -1,7 +1,9 @@
 //! Describes the Python that is built in: which one, where its library is, where ours is.
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    // Whole: a target folder may be shared with another checkout, whose paths are baked in below.
+    let root = std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo");
+    println!("cargo:rerun-if-changed={root}/build.rs");
     // `include_dir!` sees a changed file but not a new one.
     println!("cargo:rerun-if-changed=assets/skills");
     pyo3_build_config::use_pyo3_cfgs();
