@@ -40,7 +40,7 @@ enum Way {
 
 const WAYS: [(Way, &str); 7] = [
     (Way::Attach, "`Python::attach` on a thread of tokio"),
-    (Way::Bare, "bare call through the tools' threads"),
+    (Way::Bare, "bare call through the tools' threads, JSON both ways"),
     (Way::Tool, "omni: the whole way through the toolbox"),
     (Way::Unlogged, "omni: the same, log switched off"),
     (Way::Soon, "omni: an `async def`"),
@@ -92,6 +92,7 @@ struct Bench {
     toolbox: Arc<Toolbox>,
     scope: Arc<Scope>,
     function: Arc<(Py<PyAny>, Py<PyDict>)>,
+    plain: Arc<Py<PyAny>>,
 }
 
 impl Bench {
@@ -114,7 +115,9 @@ impl Bench {
         scope.session = Some("0198c0de-0000-7000-8000-000000000000".to_owned());
         scope.turn = Some("0198c0de-0000-7000-8000-000000000001".to_owned());
         let function = runtime.block_on(kernel.attached(move |py| function(py, &skills)))??;
-        Ok(Self { runtime, unlogged, kernel, toolbox, scope: Arc::new(scope), function: Arc::new(function) })
+        let plain = Arc::new(Python::attach(|py| function.0.clone_ref(py)));
+        let (scope, function) = (Arc::new(scope), Arc::new(function));
+        Ok(Self { runtime, unlogged, kernel, toolbox, scope, function, plain })
     }
 
     /// The function with arguments at hand, called where the caller is.
@@ -133,12 +136,18 @@ impl Bench {
         }
     }
 
-    /// The same on a thread of the tools.
+    /// The function on a thread of the tools, JSON both ways.
     fn bare(&self) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
-        let (kernel, function) = (self.kernel.clone(), self.function.clone());
+        let (kernel, function) = (self.kernel.clone(), self.plain.clone());
         move || {
             let (kernel, function) = (kernel.clone(), function.clone());
-            Box::pin(async move { Ok(kernel.attached(move |py| call(py, &function)).await??) })
+            Box::pin(async move {
+                let arguments =
+                    Map::from_iter([("a".to_owned(), Value::from(1)), ("b".to_owned(), Value::from(2))]);
+                let result = kernel.bare(function, arguments).await?;
+                ensure!(result["sum"].as_u64() == Some(3), "a wrong answer: {result}");
+                Ok(())
+            })
         }
     }
 

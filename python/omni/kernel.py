@@ -32,19 +32,29 @@ class Handle:
     `is_async`. The context's native half will do when the function wants none. It raises `Retry`,
     `Failed`, `ToolCancelled`, `asyncio.CancelledError`, and whatever else the tool raises, which
     means the tool is broken.
+
+    `direct` is for Rust, which takes the short way where nothing has to be converted: the
+    function, the parameter for the context, the JSON types of its arguments by parameter, whether
+    its result has a schema and whether that puts the result under `result`.
     """
 
-    __slots__ = ("_call", "is_async", "name", "wants_context")
+    __slots__ = ("_call", "direct", "is_async", "name", "wants_context")
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         signature = schema.read(function)
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function)
         self.wants_context = signature.context is not None
+        self.direct = (function, signature.context, signature.kinds, signature.output is not None, signature.wrapped)
         self._call = (_asynchronous if self.is_async else _synchronous)(name, function, signature)
 
     def __call__(self, arguments: dict[str, Any], context: Context | Native | None = None) -> Any:
         return self._call(arguments, context)
+
+    def plain(self, value: Any) -> Plain:
+        """Bring what the function returned into plain form."""
+        _, _, _, has_output, wrapped = self.direct
+        return plain(value, self.name, has_output=has_output, wrapped=wrapped)
 
 
 def describe(skill_name: str, folder: str, file: str) -> Description:
@@ -270,7 +280,8 @@ def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
 def _synchronous(
     name: str, function: Callable[..., Any], signature: schema.Signature
 ) -> Callable[[dict[str, Any], Context | Native | None], Plain]:
-    validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
+    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
+    has_output = signature.output is not None
 
     def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
         token = current.set(context)
@@ -281,7 +292,7 @@ def _synchronous(
                 raise schema.explain(error, signature.input) from None
             if parameter is not None:
                 values[parameter] = context
-            return plain(function(**values), name, output=output, wrapped=wrapped)
+            return plain(function(**values), name, has_output=has_output, wrapped=wrapped)
         finally:
             if lines.partial:
                 lines.finish(context)
@@ -293,7 +304,8 @@ def _synchronous(
 def _asynchronous(
     name: str, function: Callable[..., Any], signature: schema.Signature
 ) -> Callable[[dict[str, Any], Context | Native | None], Any]:
-    validate, parameter, output, wrapped = signature.validate, signature.context, signature.output, signature.wrapped
+    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
+    has_output = signature.output is not None
 
     async def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
         token = current.set(context)
@@ -304,7 +316,7 @@ def _asynchronous(
                 raise schema.explain(error, signature.input) from None
             if parameter is not None:
                 values[parameter] = context
-            return plain(await function(**values), name, output=output, wrapped=wrapped)
+            return plain(await function(**values), name, has_output=has_output, wrapped=wrapped)
         finally:
             if lines.partial:
                 lines.finish(context)

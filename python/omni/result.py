@@ -80,16 +80,16 @@ class ResourceLink:
 BLOCKS = (Text, Image, Audio, Resource, ResourceLink)
 
 
-def plain(value: Any, name: str, *, output: dict[str, Any] | None, wrapped: bool) -> Plain:
+def plain(value: Any, name: str, *, has_output: bool, wrapped: bool) -> Plain:
     """Bring what tool `name` returned into plain form.
 
-    `output` is its output schema, if it has one, and `wrapped` whether that schema puts the
-    value under `result`. Not-a-number and the infinities become null, bytes inside a structure
+    `has_output` says whether it has an output schema, and `wrapped` whether that schema puts the
+    value under `result`. Its twin for the values of every day is in `kernel/handle.rs`. Not-a-number and the infinities become null, bytes inside a structure
     base64, halves of surrogate pairs U+FFFD.
 
     Raises `TypeError` when the value has no plain form, or not the promised one.
     """
-    if output is None:
+    if not has_output:
         if isinstance(value, str):
             return clean(str.__str__(value)), None
         if value is None:
@@ -103,7 +103,7 @@ def plain(value: Any, name: str, *, output: dict[str, Any] | None, wrapped: bool
         text = structured
     if not wrapped and isinstance(structured, dict):
         return text, structured
-    if output is not None and not wrapped:
+    if has_output and not wrapped:
         raise TypeError(f"tool `{name}` returned `{type(value).__name__}`, but its annotation promises an object")
     return text, {"result": structured}
 

@@ -38,6 +38,8 @@ class Signature:
     """The parameter that takes the `Context`."""
     validate: Callable[[Any], dict[str, Any]]
     """Checks and converts arguments. Raises pydantic's `ValidationError`."""
+    kinds: dict[str, set[str]]
+    """The JSON types in which pydantic hands an argument on as it is, by parameter; empty where it converts."""
 
 
 class SchemaError(TypeError):
@@ -74,6 +76,7 @@ def read(function: Callable[..., Any]) -> Signature:
         wrapped=wrapped,
         context=context,
         validate=adapter.validator.validate_python,
+        kinds=_kinds(adapter),
     )
 
 
@@ -170,6 +173,26 @@ def _adapter(name: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
         return TypeAdapter(arguments)
     except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
         raise SchemaError(f"the parameters of tool `{name}` have no schema: {_first_line(error)}") from error
+
+
+_CHECKED = {"type", "ge", "gt", "le", "lt", "min_length", "max_length", "metadata"}
+"""Parts of pydantic's own schema that say no more than the JSON Schema does."""
+
+
+def _kinds(adapter: TypeAdapter[dict[str, Any]]) -> dict[str, set[str]]:
+    core: Any = adapter.core_schema
+    return {name: _kind(field["schema"]) for name, field in core.get("fields", {}).items()}
+
+
+def _kind(core: Any) -> set[str]:
+    kind = core["type"]
+    if kind == "nullable":
+        inner = _kind(core["schema"])
+        return inner | {"null"} if inner else set()
+    if kind == "literal" and all(isinstance(value, str) for value in core["expected"]):
+        return {"str"}
+    plain = kind in ("str", "int", "float", "bool") and core.keys() <= _CHECKED
+    return {kind} if plain else set()
 
 
 class _Generate(GenerateJsonSchema):

@@ -1,7 +1,7 @@
-//! Where Rust and Python meet: JSON values both ways, contexts, handles and errors.
+//! Where Rust and Python meet: JSON values both ways, contexts and errors.
 //!
 //! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
-//! `resolve` returns. What Python calls is in [`native`](super::native).
+//! `resolve` returns, which are in `handle`. What Python calls is in [`native`](super::native).
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -68,6 +68,12 @@ pub(super) struct Omni {
     failed: Py<PyAny>,
     cancelled: Py<PyTuple>,
     format_broken: Py<PyAny>,
+    /// `current.set` and `current.reset`, the context of the call that a thread is at.
+    pub(super) enter: Py<PyAny>,
+    pub(super) leave: Py<PyAny>,
+    /// Beginnings of printed lines, and what hands them on at the end of a call.
+    pub(super) partial: Py<PyDict>,
+    pub(super) finish: Py<PyAny>,
 }
 
 impl Omni {
@@ -80,12 +86,18 @@ impl Omni {
                 py.import("concurrent.futures")?.getattr("CancelledError")?,
                 py.import("asyncio")?.getattr("CancelledError")?,
             ];
+            let (context, lines) = (py.import("omni.context")?, py.import("omni.lines")?);
+            let current = context.getattr("current")?;
             Ok(Self {
-                context: py.import("omni.context")?.getattr("Context")?.unbind(),
+                context: context.getattr("Context")?.unbind(),
                 retry: errors.getattr("Retry")?.unbind(),
                 failed: errors.getattr("Failed")?.unbind(),
                 cancelled: PyTuple::new(py, cancelled)?.unbind(),
                 format_broken: py.import("omni.kernel")?.getattr("format_broken")?.unbind(),
+                enter: current.getattr("set")?.unbind(),
+                leave: current.getattr("reset")?.unbind(),
+                partial: lines.getattr("partial")?.cast_into::<PyDict>()?.unbind(),
+                finish: lines.getattr("finish")?.unbind(),
             })
         })
     }
@@ -145,7 +157,7 @@ pub(super) fn dict<'py>(py: Python<'py>, map: &Map<String, Value>) -> PyResult<B
     Ok(dict)
 }
 
-fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
@@ -167,7 +179,7 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>>
 }
 
 /// How deep a value may be nested; a cycle ends here with an error.
-const DEPTH: usize = 128;
+pub(super) const DEPTH: usize = 128;
 
 /// A Python value of JSON shape as JSON. Anything else is a `TypeError` that names its type.
 pub(super) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
@@ -209,6 +221,37 @@ fn convert(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     Err(PyTypeError::new_err(format!("`{}` is no JSON value", value.get_type().name()?)))
 }
 
+/// The same for a value of Python's own types and nothing else, which everything that runs
+/// between a tool and us would hand on as it is; `None` for all others.
+pub(super) fn exact(value: &Bound<'_, PyAny>, depth: usize) -> Option<Value> {
+    let depth = depth.checked_sub(1)?;
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return text.to_str().ok().map(Value::from);
+    }
+    if let Ok(number) = value.cast_exact::<PyInt>() {
+        return number.extract::<i64>().ok().map(Value::from);
+    }
+    if let Ok(dict) = value.cast_exact::<PyDict>() {
+        let mut map = Map::with_capacity(dict.len());
+        for (key, item) in dict {
+            let key = key.cast_exact::<PyString>().ok()?.to_str().ok()?.to_owned();
+            map.insert(key, exact(&item, depth)?);
+        }
+        return Some(Value::Object(map));
+    }
+    if let Ok(list) = value.cast_exact::<PyList>() {
+        return list.iter().map(|item| exact(&item, depth)).collect::<Option<_>>().map(Value::Array);
+    }
+    if value.is_none() {
+        return Some(Value::Null);
+    }
+    if let Ok(flag) = value.cast_exact::<PyBool>() {
+        return Some(Value::Bool(flag.is_true()));
+    }
+    let number = value.cast_exact::<PyFloat>().ok()?;
+    Some(Number::from_f64(number.value()).map_or(Value::Null, Value::Number))
+}
+
 /// An integer of any size: beyond 64 bits it goes on as a float, as JSON readers expect.
 fn whole(number: &Bound<'_, PyInt>) -> Value {
     if let Ok(whole) = number.extract::<i64>() {
@@ -240,54 +283,4 @@ pub(super) fn output(pair: &Bound<'_, PyAny>) -> PyResult<Output> {
     let blocks = serde_json::from_value::<Vec<Block>>(from_python(&content)?);
     let content = blocks.map_err(|error| PyTypeError::new_err(format!("a block is malformed: {error}")))?;
     Ok(Output { content, structured })
-}
-
-/// A Python callable that runs one tool, and how it wants to be called.
-pub(super) struct Handle {
-    pub(super) call: Py<PyAny>,
-    pub(super) wants_context: bool,
-}
-
-impl Handle {
-    /// Finds the function, importing its file if this is the first call into it.
-    pub(super) fn resolve(py: Python<'_>, at: &Place) -> PyResult<Arc<Self>> {
-        let arguments = (at.skill.as_str(), at.folder.as_str(), at.file.as_str(), at.function.as_str());
-        let call = py.import("omni.kernel")?.call_method1("resolve", arguments)?;
-        let wants_context = call.getattr("wants_context")?.extract()?;
-        Ok(Arc::new(Self { call: call.unbind(), wants_context }))
-    }
-
-    /// Calls it: the result of a plain function, or the coroutine of an async one.
-    pub(super) fn invoke<'py>(
-        &self,
-        py: Python<'py>,
-        arguments: &Map<String, Value>,
-        context: NativeContext,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.call.bind(py).call1(self.arguments(py, arguments, context)?)
-    }
-
-    /// What it is called with.
-    pub(super) fn arguments<'py>(
-        &self,
-        py: Python<'py>,
-        arguments: &Map<String, Value>,
-        context: NativeContext,
-    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyAny>)> {
-        let context = match self.wants_context {
-            true => Omni::get(py)?.context(py, context)?,
-            // What it prints is logged under the id of its call all the same.
-            false => Bound::new(py, context)?.into_any(),
-        };
-        Ok((dict(py, arguments)?, context))
-    }
-}
-
-/// Where a tool's function is.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) skill: String,
-    pub(super) folder: String,
-    pub(super) file: String,
-    pub(super) function: String,
 }

@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::bridge::{self, Handle, NativeContext, Omni};
+use super::bridge::{self, NativeContext, Omni};
+use super::handle::Handle;
 use crate::tool::{Error, Output};
 
 /// Calls that may wait to be started.

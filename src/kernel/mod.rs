@@ -7,6 +7,7 @@
 
 pub mod bridge;
 pub mod guide;
+mod handle;
 pub mod interpreter;
 pub(crate) mod looper;
 pub mod native;
@@ -18,7 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +30,8 @@ use crate::tool::{Call, Error, Output, Spec, Toolset};
 
 pub use interpreter::Interpreter;
 
-use bridge::{Handle, NativeContext, Place};
+use bridge::NativeContext;
+use handle::{Handle, Place, Returned};
 use looper::Looper;
 use pool::{Lost, Pool};
 
@@ -63,14 +67,26 @@ impl Kernel {
     }
 
     /// Runs `work` on one of the threads that run plain tools, and nothing around it: what the
-    /// benchmarks hold a call against.
+    /// benchmarks make ready with.
     #[doc(hidden)]
     pub async fn attached<T: Send + 'static>(
         &self,
-        work: impl FnOnce(pyo3::Python<'_>) -> T + Send + 'static,
+        work: impl FnOnce(Python<'_>) -> T + Send + 'static,
     ) -> Result<T, Error> {
         self.start().await?;
         self.pool.run(&CancellationToken::new(), work).await.map_err(|lost| Self::lost(&lost))
+    }
+
+    /// Calls `function` on one of those threads, JSON both ways, and nothing around it: what the
+    /// benchmarks hold a call against.
+    #[doc(hidden)]
+    pub async fn bare(&self, function: Arc<Py<PyAny>>, arguments: Map<String, Value>) -> PyResult<Value> {
+        let work = move |py: Python<'_>| {
+            let arguments = bridge::dict(py, &arguments)?;
+            bridge::from_python(&function.bind(py).call((), Some(&arguments))?)
+        };
+        let result = self.pool.run(&CancellationToken::new(), work).await;
+        result.map_err(|lost| PyRuntimeError::new_err(format!("{lost:?}")))?
     }
 
     /// Starts Python on a thread that may block.
@@ -90,10 +106,11 @@ impl Kernel {
         let cancel = context.cancel.clone();
         let context = NativeContext::new(context, tool.data.clone());
         let work = move |py: Python<'_>| {
-            let result = handle.invoke(py, &arguments, context).and_then(|pair| bridge::output(&pair));
+            let result = handle.invoke(py, &arguments, context);
             result.map_err(|error| bridge::error(py, &spec.name, &error))
         };
-        self.pool.run(&cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)))
+        let returned = self.pool.run(&cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)));
+        returned.map(Returned::output)
     }
 
     async fn asynchronous(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
