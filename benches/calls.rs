@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use omni::app::{App, Choices};
 use omni::kernel::{Interpreter, Kernel};
 use omni::message::{Arguments, ToolCall};
-use omni::tool::{Scope, Settings, Toolbox};
+use omni::tool::{Audit, Scope, Settings, Toolbox};
 
 use super::measure::{Sample, drive, median};
 use super::sdk::{Http, Pipes};
@@ -109,7 +109,8 @@ impl Bench {
             tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(deaf).build()?;
         let manifest = runtime.block_on(app.manifest())?;
         let kernel = Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone()));
-        let settings = Settings::new(&app.loaded.config, &app.paths, false)?;
+        let mut settings = Settings::new(&app.loaded.config, &app.paths, false)?;
+        settings.audit = Some(Arc::new(Audit::new(std::fs::File::create(world.path("audit.jsonl"))?)));
         let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
         let mut scope = app.scope();
         scope.session = Some("0198c0de-0000-7000-8000-000000000000".to_owned());

@@ -17,6 +17,10 @@ use anyhow::{Result, ensure};
 use table::{Machine, Report};
 use world::World;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Section = fn(&World) -> Result<Report>;
 
 const SECTIONS: [(&str, Section); 3] = [("calls", calls::run), ("index", index::run), ("start", start::run)];

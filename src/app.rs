@@ -4,10 +4,11 @@
 //! question that needs no tool starts no Python.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 
 use crate::agent::Agent;
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
@@ -19,7 +20,7 @@ use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Index, Manifest};
 use crate::store::{self, Store};
-use crate::tool::{Scope, Settings, Toolbox, Toolset, policy};
+use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
 /// How long turns and tools have to stop when the program ends.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +83,7 @@ pub struct App {
     store: OnceCell<Store>,
     manifest: OnceCell<Arc<Manifest>>,
     toolbox: OnceCell<Arc<Toolbox>>,
+    audit: OnceLock<Option<Arc<Audit>>>,
     model: OnceCell<Arc<dyn Model>>,
 }
 
@@ -107,6 +109,7 @@ impl App {
             store: OnceCell::new(),
             manifest: OnceCell::new(),
             toolbox: OnceCell::new(),
+            audit: OnceLock::new(),
             model: OnceCell::new(),
         })
     }
@@ -124,9 +127,8 @@ impl App {
     /// says so, and nothing else depends on it.
     ///
     /// A line is with the system when the call that logs it returns: none is lost in a queue
-    /// when the process is killed, and none is dropped when there are many. The policy's
-    /// decisions are in there. It costs less than handing the line to a thread that then has to
-    /// be woken.
+    /// when the process is killed, and none is dropped when there are many. It costs less than
+    /// handing the line to a thread that then has to be woken.
     pub fn log(&self, verbose: bool) -> bool {
         self.try_log(verbose).is_some()
     }
@@ -135,18 +137,32 @@ impl App {
         use tracing_subscriber::EnvFilter;
         let filter = EnvFilter::try_new(&self.config().log.level).unwrap_or_else(|_| EnvFilter::new("info"));
         std::fs::create_dir_all(&self.paths.state).ok()?;
-        let file = tracing_appender::rolling::Builder::new()
-            .rotation(tracing_appender::rolling::Rotation::DAILY)
-            .filename_prefix("omni")
-            .filename_suffix("log")
-            .max_log_files(LOGS)
-            .build(&self.paths.state)
-            .ok()?;
+        let file = self.daily("omni", "log").ok()?;
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         // It writes down what vendors answer, who may repeat the key they refuse.
         let filter = filter.add_directive("genai=off".parse().expect("a directive"));
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
         subscriber.try_init().ok()
+    }
+
+    /// A file of the state folder with the day in its name.
+    fn daily(&self, name: &str, suffix: &str) -> Result<RollingFileAppender, InitError> {
+        RollingFileAppender::builder()
+            .rotation(Rotation::DAILY)
+            .filename_prefix(name)
+            .filename_suffix(suffix)
+            .max_log_files(LOGS)
+            .build(&self.paths.state)
+    }
+
+    /// Where the policy's decisions are written down: begun with the first tool.
+    fn audit(&self) -> Option<Arc<Audit>> {
+        let begin = || {
+            let file = self.daily("audit", "jsonl");
+            let file = file.inspect_err(|error| tracing::error!("there is no audit: {error}")).ok()?;
+            Some(Arc::new(Audit::new(file)))
+        };
+        self.audit.get_or_init(begin).clone()
     }
 
     /// The database.
@@ -200,7 +216,8 @@ impl App {
     pub async fn toolbox(&self) -> Result<Arc<Toolbox>, Error> {
         let build = || async {
             let manifest = self.manifest().await?;
-            let settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
+            let mut settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
+            settings.audit = self.audit();
             let kernel = Kernel::new(self.interpreter, &manifest, self.paths.data.clone());
             let mut sets: Vec<Arc<dyn Toolset>> = vec![Arc::new(kernel)];
             sets.extend(Guide::new(&manifest).map(|guide| Arc::new(guide) as Arc<dyn Toolset>));
@@ -250,6 +267,9 @@ impl App {
     pub async fn finish(&self) {
         if !self.shutdown.finish(PATIENCE).await {
             tracing::warn!("some work did not stop in time");
+        }
+        if let Some(Some(audit)) = self.audit.get() {
+            audit.flush();
         }
         if let Some(store) = self.store.get() {
             store.close().await;

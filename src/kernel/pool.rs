@@ -1,16 +1,19 @@
 //! Threads for plain Python functions.
 //!
-//! A thread stays attached while there is work and detaches only to sleep: creating and
-//! destroying a thread state for each call would cost more than most calls. Two threads serve
-//! short tools best; when all of them are stuck in long ones, more are started, up to a bound. No thread can be killed: one whose tool
-//! never returns is lost, and another one takes its place.
+//! One thread serves all calls for as long as they are short: the interpreter runs one thread at
+//! a time, and two that take turns cost more in waking and waiting than most calls take. It stays
+//! attached while there is work and detaches only to look for more or to sleep: creating and
+//! destroying a thread state for each call would cost more than most calls as well. When it is
+//! stuck in a long call another one takes over, up to a bound. No thread can be killed: one whose
+//! tool never returns is lost, and another one takes its place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
@@ -18,17 +21,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::bridge::Omni;
 
-/// Threads that are kept.
-const THREADS: usize = 2;
+/// Threads that are kept when there is nothing to do.
+const THREADS: usize = 1;
 /// Threads there may be at once; more stuck tools than this wait.
 const MOST_THREADS: usize = 32;
 /// Calls that may wait.
 const WAITING: usize = 16_384;
-/// After this long in which nobody took work that waits, one more thread is started.
-const STUCK: Duration = Duration::from_millis(5);
+/// After this long in which nobody took work that waits, one more thread serves.
+const STUCK: Duration = Duration::from_millis(2);
 /// So long a thread that had work looks for more before it sleeps: callers that call again at
 /// once are spared the time that waking it takes, which is more than that of most calls.
 const ALERT: Duration = Duration::from_micros(50);
+/// So many looks it takes before it lets other threads run between two: giving way costs more
+/// than most work takes to come when there is much of it.
+const LOOKS: usize = 100;
 /// An extra thread leaves after this long without work.
 const IDLE: Duration = Duration::from_secs(10);
 /// Time a cancelled tool has to notice `ctx.cancelled` before an exception is raised in it.
@@ -43,7 +49,12 @@ pub(super) struct Pool {
 
 struct Crew {
     queue: Receiver<Job>,
+    /// All threads there are.
     threads: AtomicUsize,
+    /// Those that are at work or about to look for some. One that sleeps is never counted, and
+    /// one that goes to sleep looks at the queue once more: so work that finds somebody awake is seen.
+    awake: AtomicUsize,
+    asleep: Mutex<Vec<Thread>>,
     taken: AtomicU64,
     growing: AtomicBool,
 }
@@ -97,6 +108,8 @@ impl Pool {
         let crew = Crew {
             queue,
             threads: AtomicUsize::new(0),
+            awake: AtomicUsize::new(0),
+            asleep: Mutex::default(),
             taken: AtomicU64::new(0),
             growing: AtomicBool::new(false),
         };
@@ -156,10 +169,8 @@ impl Pool {
 
     /// Sees to it that somebody takes the work.
     fn staff(&self) {
-        if self.crew.threads.load(SeqCst) < THREADS {
-            hire(&self.crew, THREADS);
-        }
-        // Who is idle cannot be known from here: a thread may have been woken and not yet run.
+        summon(&self.crew, 0);
+        // Whether those who are awake are stuck cannot be known from here.
         if let Some(growing) = Growing::claim(&self.crew) {
             tokio::spawn(grow(growing));
         }
@@ -181,7 +192,8 @@ struct Growing(Arc<Crew>);
 impl Growing {
     /// Takes it, if work waits and nobody else has it.
     fn claim(crew: &Arc<Crew>) -> Option<Self> {
-        (!crew.queue.is_empty() && !crew.growing.swap(true, SeqCst)).then(|| Self(crew.clone()))
+        let free = !crew.growing.load(SeqCst) && !crew.queue.is_empty();
+        (free && !crew.growing.swap(true, SeqCst)).then(|| Self(crew.clone()))
     }
 }
 
@@ -191,15 +203,15 @@ impl Drop for Growing {
     }
 }
 
-/// Adds threads for as long as work waits and nobody takes any.
+/// Puts more threads to work for as long as some waits and nobody takes any.
 async fn grow(mut growing: Growing) {
     let crew = growing.0.clone();
     loop {
         while !crew.queue.is_empty() {
-            let taken = crew.taken.load(SeqCst);
+            let (taken, awake) = (crew.taken.load(SeqCst), crew.awake.load(SeqCst));
             tokio::time::sleep(STUCK).await;
             if !crew.queue.is_empty() && crew.taken.load(SeqCst) == taken {
-                hire(&crew, MOST_THREADS);
+                summon(&crew, awake);
             }
         }
         drop(growing);
@@ -211,63 +223,123 @@ async fn grow(mut growing: Growing) {
     }
 }
 
-/// Starts one more thread unless there are `most`.
-fn hire(crew: &Arc<Crew>, most: usize) {
-    let more = |threads| (threads < most).then_some(threads + 1);
-    if crew.threads.fetch_update(SeqCst, SeqCst, more).is_err() {
+/// Puts one more thread to work if `awake` are: one that sleeps, or a new one.
+fn summon(crew: &Arc<Crew>, awake: usize) {
+    // Read first: all who submit write here otherwise, and wait for each other.
+    if crew.awake.load(SeqCst) != awake
+        || crew.awake.compare_exchange(awake, awake + 1, SeqCst, SeqCst).is_err()
+    {
         return;
     }
-    let member = Member(crew.clone());
-    let thread = std::thread::Builder::new().name("python".to_owned());
-    if let Err(error) = thread.spawn(move || Python::attach(|py| member.serve(py))) {
-        tracing::error!(target: "kernel", "cannot start a Python thread: {error}");
+    let sleeper = crew.asleep.lock().expect("no panic while held").pop();
+    match sleeper {
+        Some(thread) => thread.unpark(),
+        None if hire(crew) => {}
+        None => drop(crew.awake.fetch_sub(1, SeqCst)),
     }
 }
 
+/// Starts one more thread, which counts as awake; `false` if there are enough.
+fn hire(crew: &Arc<Crew>) -> bool {
+    let more = |threads| (threads < MOST_THREADS).then_some(threads + 1);
+    if crew.threads.fetch_update(SeqCst, SeqCst, more).is_err() {
+        return false;
+    }
+    let member = Member { crew: crew.clone(), awake: true };
+    let thread = std::thread::Builder::new().name("python".to_owned());
+    // A member that is dropped counts itself out.
+    if let Err(error) = thread.spawn(move || Python::attach(|py| member.serve(py))) {
+        tracing::error!(target: "kernel", "cannot start a Python thread: {error}");
+    }
+    true
+}
+
 /// One thread of the crew; counted out when dropped.
-struct Member(Arc<Crew>);
+struct Member {
+    crew: Arc<Crew>,
+    awake: bool,
+}
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.0.threads.fetch_sub(1, SeqCst);
+        if self.awake {
+            self.crew.awake.fetch_sub(1, SeqCst);
+        }
+        self.crew.threads.fetch_sub(1, SeqCst);
     }
 }
 
 impl Member {
-    fn serve(&self, py: Python<'_>) {
+    fn serve(mut self, py: Python<'_>) {
         // SAFETY: no preconditions.
         let thread = unsafe { ffi::PyThread_get_thread_ident() };
         let seat = Arc::new(Seat { thread, at: Mutex::new(At { job: 0, fired: false }) });
         while let Some(job) = self.next(py) {
-            self.0.taken.fetch_add(1, SeqCst);
+            let taken = self.crew.taken.fetch_add(1, SeqCst) + 1;
             seat.run(py, job);
+            // Others have worked meanwhile: this one was stuck, and has been replaced.
+            let replaced = self.crew.taken.load(SeqCst) != taken && self.crew.awake.load(SeqCst) > 1;
+            if replaced && !py.detach(|| self.sleep()) {
+                return;
+            }
         }
     }
 
-    fn next(&self, py: Python<'_>) -> Option<Job> {
-        if let Ok(job) = self.0.queue.try_recv() {
-            return Some(job);
-        }
-        let mut alert = ALERT;
+    fn next(&mut self, py: Python<'_>) -> Option<Job> {
         loop {
-            match py.detach(|| self.wait(std::mem::take(&mut alert))) {
-                Ok(job) => return Some(job),
-                Err(RecvTimeoutError::Timeout) if self.0.threads.load(SeqCst) <= THREADS => {}
-                Err(_) => return None,
+            if let Ok(job) = self.crew.queue.try_recv() {
+                return Some(job);
+            }
+            if let Some(job) = py.detach(|| self.look()) {
+                return Some(job);
+            }
+            if !py.detach(|| self.sleep()) {
+                return None;
             }
         }
     }
 
-    /// Looks for work for as long as it is `alert`, then sleeps until there is some.
-    fn wait(&self, alert: Duration) -> Result<Job, RecvTimeoutError> {
+    /// Looks for work for as long as there might be some at once.
+    fn look(&self) -> Option<Job> {
         let began = Instant::now();
-        while began.elapsed() < alert {
-            if let Ok(job) = self.0.queue.try_recv() {
-                return Ok(job);
+        let mut looks = 0;
+        while looks < LOOKS || began.elapsed() < ALERT {
+            if let Ok(job) = self.crew.queue.try_recv() {
+                return Some(job);
             }
-            std::thread::yield_now();
+            match looks < LOOKS {
+                true => std::hint::spin_loop(),
+                false => std::thread::yield_now(),
+            }
+            looks += 1;
         }
-        self.0.queue.recv_timeout(IDLE)
+        None
+    }
+
+    /// Sleeps until it is wanted; `false` if it should leave.
+    fn sleep(&mut self) -> bool {
+        let crew = self.crew.clone();
+        let me = std::thread::current();
+        let sleepers = || crew.asleep.lock().expect("no panic while held");
+        sleepers().push(me.clone());
+        crew.awake.fetch_sub(1, SeqCst);
+        self.awake = false;
+        if !crew.queue.is_empty() {
+            summon(&crew, 0);
+        }
+        loop {
+            let began = Instant::now();
+            std::thread::park_timeout(IDLE);
+            let mut sleepers = sleepers();
+            let Some(place) = sleepers.iter().position(|thread| thread.id() == me.id()) else {
+                self.awake = true;
+                return true;
+            };
+            if began.elapsed() >= IDLE && crew.threads.load(SeqCst) > THREADS {
+                sleepers.remove(place);
+                return false;
+            }
+        }
     }
 }
 

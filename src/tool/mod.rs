@@ -4,6 +4,7 @@
 //! [`Toolbox`] merges them and is the only way to call one: it finds the tool, checks the
 //! arguments against the schema, asks the policy, keeps the time, and spills what is too long.
 
+pub mod audit;
 pub mod policy;
 pub mod schema;
 pub mod spill;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::message::Block;
 
 pub use crate::message::spec::{Annotations, Spec};
+pub use audit::Audit;
 pub use policy::{Policy, Verdict};
 pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, refused, result};
 

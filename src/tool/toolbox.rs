@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{Audit, Decision};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub result_bytes: usize,
     /// The folder for the rest of long results; `None` drops it.
     pub results: Option<PathBuf>,
+    /// Where the policy's decisions are written down.
+    pub audit: Option<Arc<Audit>>,
 }
 
 impl Settings {
@@ -51,6 +54,7 @@ impl Settings {
             timeout: seconds(config.tools.timeout).unwrap_or_default(),
             result_bytes: config.tools.result_bytes,
             results: Some(paths.cache.join("results")),
+            audit: None,
         })
     }
 }
@@ -369,7 +373,7 @@ impl Toolbox {
         };
         let mut ready = Ready { entry, id, arguments };
         if let Verdict::Deny(rule) = &entry.verdict {
-            audit(&ready, scope, "denied", rule, "policy");
+            self.audit(&ready, scope, "denied", rule, "policy");
             return Err(Error::Denied(format!("{rule}; leave `{}` alone", entry.spec.name)));
         }
         let checker = entry
@@ -377,8 +381,10 @@ impl Toolbox {
             .map_err(|reason| Error::Failed(format!("`{}` cannot be used: {reason}", entry.spec.name)))?;
         ready.arguments = checker.check(ready.arguments).map_err(Error::Retry)?;
         match &entry.verdict {
-            Verdict::Ask(rule) => consent(&ready, scope, rule).await?,
-            Verdict::Allow(rule) | Verdict::Deny(rule) => audit(&ready, scope, "allowed", rule, "policy"),
+            Verdict::Ask(rule) => self.consent(&ready, scope, rule).await?,
+            Verdict::Allow(rule) | Verdict::Deny(rule) => {
+                self.audit(&ready, scope, "allowed", rule, "policy")
+            }
         }
         Ok(ready)
     }
@@ -390,6 +396,65 @@ impl Toolbox {
             [] => format!("there is no tool `{name}`; call only tools that you were given"),
             near => format!("there is no tool `{name}`; did you mean {}?", quoted(near)),
         })
+    }
+
+    /// Asks a person.
+    async fn consent(&self, ready: &Ready<'_>, scope: &Scope, rule: &str) -> Result<(), Error> {
+        let tool = ready.entry.spec.name.as_str();
+        if scope.consents.has(tool) {
+            self.audit(ready, scope, "allowed", rule, "person, earlier in this session");
+            return Ok(());
+        }
+        let nobody = || {
+            self.audit(ready, scope, "denied", rule, "nobody to ask");
+            Error::Denied(format!(
+                "{rule}, so a person has to agree to `{tool}`, and nobody could be asked; the user can allow it \
+             with `policy.allow = [\"{tool}\"]` in the configuration, or with `--yes`"
+            ))
+        };
+        let approver = scope.approver.as_ref().ok_or_else(nobody)?;
+        let (answer, answered) = Answer::channel();
+        approver(Approval {
+            call: ready.id.clone(),
+            tool: tool.to_owned(),
+            arguments: ready.arguments.clone(),
+            reason: rule.to_owned(),
+            answer,
+        });
+        let consent = tokio::select! {
+            biased;
+            () = scope.cancel.cancelled() => return Err(Error::Cancelled),
+            consent = answered => consent.map_err(|_| nobody())?,
+        };
+        match consent {
+            Consent::Always => scope.consents.grant(tool),
+            Consent::Once => {}
+            Consent::No => {
+                self.audit(ready, scope, "denied", rule, "person");
+                return Err(Error::Denied(format!(
+                    "the user does not want `{tool}` to run like this; do not try it again, ask or do something else"
+                )));
+            }
+        }
+        let who = if consent == Consent::Always { "person, for this session" } else { "person" };
+        self.audit(ready, scope, "allowed", rule, who);
+        Ok(())
+    }
+
+    /// Writes a decision down.
+    fn audit(&self, ready: &Ready<'_>, scope: &Scope, verdict: &str, rule: &str, who: &str) {
+        let Some(audit) = &self.settings.audit else { return };
+        audit.write(&Decision {
+            time: jiff::Timestamp::now(),
+            verdict,
+            tool: &ready.entry.spec.name,
+            rule,
+            who,
+            call: &ready.id,
+            session: scope.session.as_deref(),
+            turn: scope.turn.as_deref(),
+            arguments: ready.arguments.keys().map(String::as_str).collect(),
+        });
     }
 
     async fn run(&self, ready: Ready<'_>, scope: &Scope) -> Result<Output, Error> {
@@ -512,65 +577,9 @@ fn unreadable(wire: &str, text: &str) -> Error {
     ))
 }
 
-async fn consent(ready: &Ready<'_>, scope: &Scope, rule: &str) -> Result<(), Error> {
-    let tool = ready.entry.spec.name.as_str();
-    if scope.consents.has(tool) {
-        audit(ready, scope, "allowed", rule, "person, earlier in this session");
-        return Ok(());
-    }
-    let nobody = || {
-        audit(ready, scope, "denied", rule, "nobody to ask");
-        Error::Denied(format!(
-            "{rule}, so a person has to agree to `{tool}`, and nobody could be asked; the user can allow it \
-             with `policy.allow = [\"{tool}\"]` in the configuration, or with `--yes`"
-        ))
-    };
-    let approver = scope.approver.as_ref().ok_or_else(nobody)?;
-    let (answer, answered) = Answer::channel();
-    approver(Approval {
-        call: ready.id.clone(),
-        tool: tool.to_owned(),
-        arguments: ready.arguments.clone(),
-        reason: rule.to_owned(),
-        answer,
-    });
-    let consent = tokio::select! {
-        biased;
-        () = scope.cancel.cancelled() => return Err(Error::Cancelled),
-        consent = answered => consent.map_err(|_| nobody())?,
-    };
-    match consent {
-        Consent::Always => scope.consents.grant(tool),
-        Consent::Once => {}
-        Consent::No => {
-            audit(ready, scope, "denied", rule, "person");
-            return Err(Error::Denied(format!(
-                "the user does not want `{tool}` to run like this; do not try it again, ask or do something else"
-            )));
-        }
-    }
-    let who = if consent == Consent::Always { "person, for this session" } else { "person" };
-    audit(ready, scope, "allowed", rule, who);
-    Ok(())
-}
-
-/// One line for each decision. Values of arguments may be secret, their names are not.
-fn audit(ready: &Ready<'_>, scope: &Scope, verdict: &str, rule: &str, who: &str) {
-    tracing::info!(
-        target: "audit",
-        tool = ready.entry.spec.name,
-        call = ready.id,
-        session = scope.session,
-        turn = scope.turn,
-        verdict,
-        rule,
-        who,
-        arguments = %ready.arguments.keys().map(String::as_str).collect::<Vec<_>>().join(","),
-    );
-}
-
 fn progress(id: &str, scope: &Scope) -> Arc<dyn Fn(Progress) + Send + Sync> {
-    let Some(events) = scope.events.clone() else { return Arc::new(|_| ()) };
+    static NOBODY: LazyLock<Arc<dyn Fn(Progress) + Send + Sync>> = LazyLock::new(|| Arc::new(|_| ()));
+    let Some(events) = scope.events.clone() else { return NOBODY.clone() };
     let call = id.to_owned();
     Arc::new(move |step: Progress| {
         events(EventKind::ToolProgress {
