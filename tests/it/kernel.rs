@@ -73,6 +73,7 @@ impl World {
             timeout: PATIENCE,
             result_bytes: 4000,
             results: Some(folder.path().join("results")),
+            audit: None,
         };
         let toolbox = Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings));
         let workspace = folder.path().join("workspace");

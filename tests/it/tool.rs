@@ -14,7 +14,7 @@ use omni::tool::policy::{Policy, Verdict};
 use omni::tool::schema::{Checker, for_model};
 use omni::tool::spill::Spill;
 use omni::tool::{
-    Annotations, Approver, Call, Error, Output, Scope, Settings, Spec, Toolbox, Toolset, result,
+    Annotations, Approver, Audit, Call, Error, Output, Scope, Settings, Spec, Toolbox, Toolset, result,
 };
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -75,7 +75,13 @@ fn rules(allow: &[&str], ask: &[&str], deny: &[&str]) -> config::Policy {
 }
 
 fn settings() -> Settings {
-    Settings { policy: Policy::default(), timeout: Duration::ZERO, result_bytes: 1000, results: None }
+    Settings {
+        policy: Policy::default(),
+        timeout: Duration::ZERO,
+        result_bytes: 1000,
+        results: None,
+        audit: None,
+    }
 }
 
 fn with_policy(policy: &config::Policy) -> Settings {
@@ -806,4 +812,86 @@ fn a_call_that_failed_as_a_result() {
     assert_eq!((failed.call.as_str(), failed.name.as_str()), ("c1", "a__b"));
     let empty = result(&call, Ok(Output::default()));
     assert!(!empty.is_error && !empty.text().is_empty());
+}
+
+// The audit.
+
+/// A file in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn lines(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect("a whole line of JSON")).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_decision_is_written_down_before_the_tool_runs() {
+    let file = Memory::default();
+    let seen = file.clone();
+    let set = plain(vec![spec("read"), writing("write"), writing("other"), spec("secret")], move |call| {
+        let last = seen.lines().pop().expect("a line");
+        assert_eq!(last["tool"], call.spec.name.as_str());
+        Ok(Output::text("done"))
+    });
+    let policy = Policy::new(&rules(&[], &[], &["secret"]), false).unwrap();
+    let audit = Some(Arc::new(Audit::new(file.clone())));
+    let toolbox = Toolbox::new(vec![set], Settings { policy, audit, ..settings() });
+    let (approver, _) = answering(vec![Some(Consent::Once), Some(Consent::No)]);
+    let scope = Scope { approver: Some(approver), turn: Some("t1".into()), ..scope() };
+    run(&toolbox, "read", json!({"path": "a value that may be secret"}), &scope).await.unwrap();
+    run(&toolbox, "write", json!({}), &scope).await.unwrap();
+    run(&toolbox, "other", json!({}), &scope).await.unwrap_err();
+    run(&toolbox, "secret", json!({}), &scope).await.unwrap_err();
+    let told: Vec<_> = file
+        .lines()
+        .iter()
+        .map(|line| ["tool", "verdict", "who"].map(|key| line[key].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [
+        ["read", "allowed", "policy"],
+        ["write", "allowed", "person"],
+        ["other", "denied", "person"],
+        ["secret", "denied", "policy"],
+    ];
+    assert_eq!(told, expected);
+    let first = &file.lines()[0];
+    assert_eq!(
+        (&first["session"], &first["turn"], &first["call"]),
+        (&json!("s1"), &json!("t1"), &json!("c1"))
+    );
+    assert_eq!(first["arguments"], json!(["path"]), "names, and no values");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_decision_is_lost_when_there_are_many() {
+    let file = Memory::default();
+    let audit = Arc::new(Audit::new(file.clone()));
+    let toolbox =
+        Toolbox::new(vec![echo(vec![spec("read")])], Settings { audit: Some(audit.clone()), ..settings() });
+    let toolbox = Arc::new(toolbox);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let toolbox = toolbox.clone();
+        callers.spawn(async move {
+            for _ in 0..200 {
+                run(&toolbox, "read", json!({}), &scope()).await.unwrap();
+            }
+        });
+    }
+    callers.join_all().await;
+    audit.flush();
+    assert_eq!(file.lines().len(), 4000);
 }
