@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use crate::agent::Agent;
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
@@ -136,8 +136,7 @@ impl App {
     fn try_log(&self, verbose: bool) -> Option<()> {
         use tracing_subscriber::EnvFilter;
         let filter = EnvFilter::try_new(&self.config().log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-        std::fs::create_dir_all(&self.paths.state).ok()?;
-        let file = self.daily("omni", "log").ok()?;
+        let file = self.daily("omni", "log")?;
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         // It writes down what vendors answer, who may repeat the key they refuse.
         let filter = filter.add_directive("genai=off".parse().expect("a directive"));
@@ -146,22 +145,21 @@ impl App {
     }
 
     /// A file of the state folder with the day in its name.
-    fn daily(&self, name: &str, suffix: &str) -> Result<RollingFileAppender, InitError> {
+    fn daily(&self, name: &str, suffix: &str) -> Option<RollingFileAppender> {
+        // Asked for in a folder that is not there, it prints where nobody expects it.
+        std::fs::create_dir_all(&self.paths.state).ok()?;
         RollingFileAppender::builder()
             .rotation(Rotation::DAILY)
             .filename_prefix(name)
             .filename_suffix(suffix)
             .max_log_files(LOGS)
             .build(&self.paths.state)
+            .ok()
     }
 
     /// Where the policy's decisions are written down: begun with the first tool.
     fn audit(&self) -> Option<Arc<Audit>> {
-        let begin = || {
-            let file = self.daily("audit", "jsonl");
-            let file = file.inspect_err(|error| tracing::error!("there is no audit: {error}")).ok()?;
-            Some(Arc::new(Audit::new(file)))
-        };
+        let begin = || Some(Arc::new(Audit::new(self.daily("audit", "jsonl")?)));
         self.audit.get_or_init(begin).clone()
     }
 

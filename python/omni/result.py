@@ -84,8 +84,8 @@ def plain(value: Any, name: str, *, has_output: bool, wrapped: bool) -> Plain:
     """Bring what tool `name` returned into plain form.
 
     `has_output` says whether it has an output schema, and `wrapped` whether that schema puts the
-    value under `result`. Its twin for the values of every day is in `kernel/handle.rs`. Not-a-number and the infinities become null, bytes inside a structure
-    base64, halves of surrogate pairs U+FFFD.
+    value under `result`. Not-a-number and the infinities become null, bytes inside a structure
+    base64, halves of surrogate pairs U+FFFD. Its twin for everyday values is `kernel::handle`.
 
     Raises `TypeError` when the value has no plain form, or not the promised one.
     """

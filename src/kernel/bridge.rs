@@ -10,6 +10,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use crate::message::Block;
@@ -112,33 +113,59 @@ impl Omni {
         self.context.bind(py).call1((native,))
     }
 
-    /// Says in our words what an exception means. What nobody expects goes to the log with
-    /// an id; the model is given the id alone.
-    pub(super) fn error(&self, py: Python<'_>, tool: &str, error: &PyErr) -> tool::Error {
+    /// Says in our words what an exception means.
+    fn fault(&self, py: Python<'_>, error: &PyErr) -> Fault {
         let sentence = || error.value(py).str().map(|text| lossy(&text)).unwrap_or_default();
         let is = |class: &Bound<'_, PyAny>| error.matches(py, class).unwrap_or(false);
         if is(self.retry.bind(py)) {
-            return tool::Error::Retry(sentence());
+            return Fault::Retry(sentence());
         }
         if is(self.failed.bind(py)) {
-            return tool::Error::Failed(sentence());
+            return Fault::Failed(sentence());
         }
         if is(self.cancelled.bind(py).as_any()) {
-            return tool::Error::Cancelled;
+            return Fault::Cancelled;
         }
+        // Only an exception that went through a frame of Python's knows its traceback.
+        error.value(py).setattr("__traceback__", error.traceback(py)).ok();
         let traceback = self.format_broken.bind(py).call1((error.value(py),));
-        let traceback =
-            traceback.and_then(|text| text.extract::<String>()).unwrap_or_else(|_| error.to_string());
-        broken(tool, &traceback)
+        let traceback = traceback.and_then(|text| text.extract::<String>());
+        Fault::Broken(traceback.unwrap_or_else(|_| error.to_string()))
     }
 }
 
-/// Says what an exception of this tool means, as [`Omni::error`] does.
-pub(super) fn error(py: Python<'_>, tool: &str, error: &PyErr) -> tool::Error {
-    match Omni::get(py) {
-        Ok(omni) => omni.error(py, tool, error),
-        Err(missing) => broken(tool, &missing.to_string()),
+/// What an exception means. What nobody expects comes with its traceback, which goes to the log
+/// under an id; the model is given the id alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Fault {
+    Retry(String),
+    Failed(String),
+    Cancelled,
+    Broken(String),
+}
+
+impl Fault {
+    pub(super) fn of(py: Python<'_>, error: &PyErr) -> Self {
+        match Omni::get(py) {
+            Ok(omni) => omni.fault(py, error),
+            Err(missing) => Self::Broken(missing.to_string()),
+        }
     }
+
+    /// The same for the caller of this tool.
+    pub(super) fn error(self, tool: &str) -> tool::Error {
+        match self {
+            Self::Retry(sentence) => tool::Error::Retry(sentence),
+            Self::Failed(sentence) => tool::Error::Failed(sentence),
+            Self::Cancelled => tool::Error::Cancelled,
+            Self::Broken(traceback) => broken(tool, &traceback),
+        }
+    }
+}
+
+/// Says what an exception of this tool means.
+pub(super) fn error(py: Python<'_>, tool: &str, error: &PyErr) -> tool::Error {
+    Fault::of(py, error).error(tool)
 }
 
 /// Logs what broke and returns the error that carries its id.

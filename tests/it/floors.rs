@@ -42,6 +42,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("toml_edit", &["config/"]),
     ("etcetera", &["config/paths.rs"]),
     ("crossbeam_channel", &["kernel/pool.rs"]),
+    ("mimalloc", &["main.rs"]),
 ];
 
 struct Source {
