@@ -2,7 +2,7 @@
 //!
 //! A line is with the system before its tool runs, so that it is there when the tool takes the
 //! process down. Only where calls come so fast that one line is still being written when the
-//! next one is ready, they are gathered for [`GATHER`] and written together.
+//! next one is ready, they are gathered for a moment and written together.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
