@@ -108,7 +108,8 @@ impl Bench {
         let unlogged =
             tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(deaf).build()?;
         let manifest = runtime.block_on(app.manifest())?;
-        let kernel = Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone()));
+        let kernel =
+            Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone(), |_| true));
         let mut settings = Settings::new(&app.loaded.config, &app.paths, false)?;
         settings.audit = Some(Arc::new(Audit::new(std::fs::File::create(world.path("audit.jsonl"))?)));
         let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));

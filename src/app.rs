@@ -14,11 +14,11 @@ use crate::agent::Agent;
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::Hub;
 use crate::kernel::guide::Guide;
-use crate::kernel::{Interpreter, Kernel, interpreter, worker};
+use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
-use crate::skill::{Catalog, Index, Manifest};
+use crate::skill::{Catalog, Index, Manifest, Skill, Source};
 use crate::store::{self, Store};
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
@@ -194,7 +194,8 @@ impl App {
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
             let index = Index::new(&self.paths.cache, interpreter::identity());
-            let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
+            let describe =
+                |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
         };
         self.manifest.get_or_try_init(read).await.cloned()
@@ -203,7 +204,7 @@ impl App {
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
         let index = Index::new(&self.paths.cache, interpreter::identity()).again();
-        let describe = |requests| worker::describe(|| self.interpreter.again(), requests, worker::IMPORT);
+        let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.
         let _ = self.manifest.set(manifest.clone());
@@ -216,7 +217,12 @@ impl App {
             let manifest = self.manifest().await?;
             let mut settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
             settings.audit = self.audit();
-            let kernel = Kernel::new(self.interpreter, &manifest, self.paths.data.clone());
+            let catalog = OnceLock::new();
+            let trusted = |skill: &Skill| {
+                let catalog = catalog.get_or_init(|| self.catalog());
+                skill.source == Source::Builtin || catalog.trusts(&skill.card.name)
+            };
+            let kernel = Kernel::new(self.interpreter, &manifest, self.paths.data.clone(), trusted);
             let mut sets: Vec<Arc<dyn Toolset>> = vec![Arc::new(kernel)];
             sets.extend(Guide::new(&manifest).map(|guide| Arc::new(guide) as Arc<dyn Toolset>));
             Ok(Arc::new(Toolbox::new(sets, settings)))

@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FunctionType, ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -199,6 +199,28 @@ def serve(native: Jobs) -> None:
         loop.remove_reader(native.fileno())
         asyncio.set_event_loop(None)
         loop.close()
+
+
+_own: asyncio.AbstractEventLoop | None = None
+
+
+def run(coroutine: Coroutine[Any, Any, Plain]) -> Plain:
+    """Run one asynchronous call to its end, on a loop that is kept for the next one.
+
+    For a process that runs one call at a time. Tasks that the call leaves behind are cancelled.
+    """
+    global _own
+    if _own is None:
+        _own = asyncio.new_event_loop()
+        asyncio.set_event_loop(_own)
+    try:
+        return _own.run_until_complete(coroutine)
+    finally:
+        left = asyncio.all_tasks(_own)
+        for task in left:
+            task.cancel()
+        if left:
+            _own.run_until_complete(asyncio.wait(left, timeout=_GRACE))
 
 
 class _Server:

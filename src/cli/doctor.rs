@@ -7,6 +7,7 @@ use super::skill::told;
 use super::ui::Screen;
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
+use crate::kernel::worker::Strength;
 use crate::llm::detect::Found;
 
 /// One line of the report.
@@ -34,6 +35,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
         Ok(app) => {
             findings.extend(folders(&app));
             findings.push(python(interpreter));
+            findings.push(workers());
             findings.extend(skills(&app).await);
             findings.push(model(&app).await);
             findings.push(store(&app).await);
@@ -64,6 +66,24 @@ fn report(findings: &[Finding], screen: &Screen) -> Result<u8, Failure> {
     }
     let wrong = findings.iter().filter(|finding| !finding.fine).count();
     Ok(if wrong == 0 { code::OK } else { code::FAILED })
+}
+
+/// How well tools are kept from the rest of the machine.
+fn workers() -> Finding {
+    let told = "without it, skills that others wrote are only as harmless as their authors";
+    match Strength::of_this_machine() {
+        Strength::Full => Finding::fine("workers", "confined: files, network, processes"),
+        Strength::Signals => Finding::wrong(
+            "workers",
+            "confined, but this kernel cannot keep tools from sending signals to your other processes",
+            "use Linux 6.12 or newer",
+        ),
+        Strength::Files => Finding::wrong(
+            "workers",
+            format!("this kernel cannot keep tools from your files (no Landlock); {told}"),
+            "use Linux 6.12 or newer with Landlock switched on, or only skills you trust",
+        ),
+    }
 }
 
 fn folders(app: &App) -> Vec<Finding> {

@@ -88,7 +88,7 @@ enum Command {
     Doctor,
     /// Import skill files in a process of their own
     #[command(hide = true)]
-    Worker,
+    Worker(worker::Args),
 }
 
 /// The command line as clap knows it.
@@ -144,8 +144,8 @@ fn is_question(error: &clap::Error, first: &str) -> bool {
 }
 
 fn start(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result<u8, Failure> {
-    if let Some(Command::Worker) = cli.command {
-        return worker::run(interpreter);
+    if let Some(Command::Worker(args)) = &cli.command {
+        return worker::run(args, interpreter);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(dispatch(cli, interpreter, screen));
@@ -174,7 +174,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Sync) => sync::run(&app, screen).await,
-        Some(Command::Doctor | Command::Worker) => unreachable!("handled above"),
+        Some(Command::Doctor | Command::Worker(_)) => unreachable!("handled above"),
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,
         None => ask::run(ask::Ask::default(), &app, screen).await,
     }

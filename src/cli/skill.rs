@@ -15,7 +15,7 @@ pub(super) enum Skill {
     List,
     /// Read all skills anew and show every problem with file and line
     Check,
-    /// Allow the skills of this project to run, as they are now
+    /// Vouch for a skill as it is now: one of the project may run then
     Trust {
         /// The skill
         name: String,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyString};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bridge::{self, NativeContext, Omni};
@@ -15,7 +16,7 @@ use crate::message::Block;
 use crate::tool::Output;
 
 /// Where a tool's function is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) skill: String,
     pub(super) folder: String,

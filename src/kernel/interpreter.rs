@@ -96,6 +96,18 @@ pub fn leave(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
+/// The folders a process of this Python reads from.
+pub fn folders() -> Vec<PathBuf> {
+    let baked = [
+        option_env!("OMNI_PYTHON_PREFIX"),
+        option_env!("OMNI_PYTHON_STDLIB"),
+        option_env!("OMNI_PYTHON_DYNLOAD"),
+        option_env!("OMNI_PYTHON_SOURCE"),
+        option_env!("OMNI_PYTHON_PACKAGES"),
+    ];
+    baked.into_iter().flatten().map(PathBuf::from).collect()
+}
+
 /// What names this Python and the `omni` package for the skill index: a manifest made by
 /// another one is made anew.
 pub fn identity() -> String {

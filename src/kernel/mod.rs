@@ -1,11 +1,13 @@
 //! Python: the tools of skills, run inside this process.
 //!
 //! A [`Kernel`] is made from the manifest and starts nothing: the interpreter comes with the
-//! first call, a skill's module with the first call into it. Plain functions run on a small
-//! pool of Python threads, `async def` functions on one event loop. Rust never waits while it
-//! holds the interpreter.
+//! first call, a skill's module with the first call into it. Tools that are built in or vouched
+//! for run in this process, plain functions on a small pool of Python threads, `async def`
+//! functions on one event loop; Rust never waits while it holds the interpreter. All others run in
+//! [workers](worker).
 
 pub mod bridge;
+pub mod describe;
 pub mod guide;
 mod handle;
 pub mod interpreter;
@@ -16,6 +18,7 @@ pub mod worker;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -26,6 +29,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::skill::manifest::{Manifest, Skill, ToolEntry};
+use crate::skill::{Isolation, Where};
 use crate::tool::{Call, Error, Output, Spec, Toolset};
 
 pub use interpreter::Interpreter;
@@ -34,6 +38,7 @@ use bridge::NativeContext;
 use handle::{Handle, Place, Returned};
 use looper::Looper;
 use pool::{Lost, Pool};
+use worker::{Job, Workers};
 
 /// The tools of all skills.
 pub struct Kernel {
@@ -41,6 +46,7 @@ pub struct Kernel {
     tools: HashMap<String, Arc<Tool>>,
     specs: Vec<Arc<Spec>>,
     pool: Pool,
+    workers: Workers,
     looper: OnceLock<Result<Looper, String>>,
 }
 
@@ -49,21 +55,40 @@ struct Tool {
     /// Where its skill keeps what is its own.
     data: Arc<Path>,
     is_async: bool,
+    isolation: Isolation,
     handle: OnceCell<Arc<Handle>>,
 }
 
 impl Kernel {
-    /// Takes the tools from the manifest. `data` is where skills keep what is theirs.
-    pub fn new(interpreter: Interpreter, manifest: &Manifest, data: PathBuf) -> Self {
+    /// Takes the tools from the manifest. `data` is where skills keep what is theirs; `trusted`
+    /// says whether a skill that asks to run in this process may.
+    pub fn new(
+        interpreter: Interpreter,
+        manifest: &Manifest,
+        data: PathBuf,
+        trusted: impl Fn(&Skill) -> bool,
+    ) -> Self {
         let mut specs = Vec::new();
         let mut tools = HashMap::new();
         for skill in &manifest.skills {
+            let mut isolation = Isolation::of(skill, true);
+            if isolation.level == Where::Thread && !trusted(skill) {
+                isolation = Isolation::of(skill, false);
+            }
             for entry in &skill.tools {
                 specs.push(entry.spec.clone());
-                tools.insert(entry.spec.name.clone(), Arc::new(Tool::new(skill, entry, &data)));
+                let tool = Tool::new(skill, entry, &data, isolation.clone());
+                tools.insert(entry.spec.name.clone(), Arc::new(tool));
             }
         }
-        Self { interpreter, tools, specs, pool: Pool::new(), looper: OnceLock::new() }
+        let workers = Workers::new(Box::new(move || interpreter.again()));
+        Self { interpreter, tools, specs, pool: Pool::new(), workers, looper: OnceLock::new() }
+    }
+
+    /// The same, whose workers are started by this command: for a process that is not the
+    /// program itself.
+    pub fn started_by(self, program: impl Fn() -> Result<Command, String> + Send + Sync + 'static) -> Self {
+        Self { workers: Workers::new(Box::new(program)), ..self }
     }
 
     /// Runs `work` on one of the threads that run plain tools, and nothing around it: what the
@@ -168,6 +193,10 @@ impl Toolset for Kernel {
         let Some(tool) = self.tools.get(&call.spec.name) else {
             return Err(Error::Failed(format!("there is no tool `{}`", call.spec.name)));
         };
+        if tool.isolation.level != Where::Thread {
+            let Tool { place, data, is_async, isolation, .. } = tool.as_ref();
+            return self.workers.call(Job { place, data, is_async: *is_async, isolation }, call).await;
+        }
         self.start().await?;
         match tool.is_async {
             true => self.asynchronous(tool, call).await,
@@ -177,7 +206,7 @@ impl Toolset for Kernel {
 }
 
 impl Tool {
-    fn new(skill: &Skill, entry: &ToolEntry, data: &Path) -> Self {
+    fn new(skill: &Skill, entry: &ToolEntry, data: &Path, isolation: Isolation) -> Self {
         let place = Place {
             skill: skill.card.name.clone(),
             folder: skill.folder.to_string_lossy().into_owned(),
@@ -185,6 +214,6 @@ impl Tool {
             function: entry.function.clone(),
         };
         let data = data.join("skills").join(&place.skill).into();
-        Self { place, data, is_async: entry.is_async, handle: OnceCell::new() }
+        Self { place, data, is_async: entry.is_async, isolation, handle: OnceCell::new() }
     }
 }

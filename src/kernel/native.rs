@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 
+use super::worker::{self, wire::Word};
+
 /// The functions and classes of the module.
 #[pymodule]
 pub mod _omni {
@@ -21,6 +23,10 @@ pub mod _omni {
 #[pyfunction]
 #[pyo3(signature = (level, call, text))]
 pub fn log(level: &str, call: Option<&str>, text: &str) {
+    // In a worker it is for the process that called.
+    if worker::say(|| Word::Log { level: level.into(), call: call.map(Into::into), text: text.into() }) {
+        return;
+    }
     let call = call.unwrap_or_default();
     match level {
         "error" | "critical" => tracing::error!(target: "python", call, "{text}"),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::isolation::Isolation;
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -221,12 +222,17 @@ pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
     if let Some(compatibility) = &compatibility {
         compatibility.at_most(MAX_COMPATIBILITY, "compatibility")?;
     }
+    let metadata = front.metadata()?;
+    Isolation::read(&metadata).map_err(|reason| {
+        let line = yaml.lines().position(|line| line.starts_with("metadata"));
+        Problem::error(FILE, line.map(|line| line as u32 + 2), reason)
+    })?;
     Ok(Card {
         name: name.text,
         description: description.text,
         license: front.text("license")?.map(|license| license.text),
         compatibility: compatibility.map(|compatibility| compatibility.text),
-        metadata: front.metadata()?,
+        metadata,
         allowed_tools: front.allowed_tools()?,
         body_line,
         warnings: front.unknown(),

@@ -7,6 +7,7 @@
 pub mod builtin;
 mod files;
 pub mod index;
+mod isolation;
 pub mod manifest;
 mod new;
 mod trust;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::config;
 
 pub use index::{Description, Index, Request};
+pub use isolation::{Isolation, Level as Where};
 pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Spec, ToolEntry};
 pub use new::create;
 
@@ -63,8 +65,8 @@ pub enum Error {
         /// The folder that is in the way.
         folder: PathBuf,
     },
-    /// The project has no such skill.
-    #[error("the project has no skill `{0}`; `omni skill list` shows those there are")]
+    /// Nobody has brought such a skill.
+    #[error("no skill of yours or of the project is called `{0}`; `omni skill list` shows those there are")]
     Unknown(String),
     /// A skill cannot be vouched for because not all of it can be seen.
     #[error("cannot trust the skill `{name}`: `{path}` {reason}")]
@@ -134,20 +136,27 @@ impl Catalog {
         Self { skills, untrusted, problems: search.problems, trust: paths.data.clone() }
     }
 
-    /// Vouches for a skill of the project as it is now: once a file of it changes, it is asked
-    /// for again. Takes effect with the next [`Catalog::find`].
+    /// Vouches for a skill as it is now: once a file of it changes, it is asked for again. Takes
+    /// effect with the next [`Catalog::find`].
     pub fn trust(&self, name: &str) -> Result<(), Error> {
-        Trust::add(&self.trust, self.of_project(name)?)
+        Trust::add(&self.trust, self.brought(name)?)
+    }
+
+    /// Whether somebody has vouched for the skill as it is now. Reads all of its files.
+    pub fn trusts(&self, name: &str) -> bool {
+        let standing = |found: &Found| Trust::load(&self.trust).0.standing(found);
+        self.brought(name).is_ok_and(|found| matches!(standing(found), Standing::Trusted))
     }
 
     /// Takes that back.
     pub fn distrust(&self, name: &str) -> Result<(), Error> {
-        Trust::remove(&self.trust, self.of_project(name)?)
+        Trust::remove(&self.trust, self.brought(name)?)
     }
 
-    fn of_project(&self, name: &str) -> Result<&Found, Error> {
+    /// A skill that is not our own.
+    fn brought(&self, name: &str) -> Result<&Found, Error> {
         let mut all = self.untrusted.iter().chain(&self.skills);
-        let found = all.find(|found| found.name == name && found.source == Source::Project);
+        let found = all.find(|found| found.name == name && found.source != Source::Builtin);
         found.ok_or_else(|| Error::Unknown(name.to_owned()))
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +74,7 @@ impl std::fmt::Debug for Context {
 }
 
 /// How far a tool is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// How much is done.
     pub progress: f64,
@@ -84,7 +85,7 @@ pub struct Progress {
 }
 
 /// What a tool returns.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
     /// Text, images, resources.
     pub content: Vec<Block>,

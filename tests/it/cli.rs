@@ -596,7 +596,11 @@ fn what_a_tool_leaves_for_the_end_is_done_at_the_end() {
     let script = "import atexit\nfrom omni import Context, tool\n\n\n@tool(read_only=True)\n\
         def last(ctx: Context) -> str:\n    \"\"\"Leave something for the end.\"\"\"\n    \
         atexit.register((ctx.workspace / \"goodbye\").touch)\n    return \"later\"\n";
-    world.skill("parting", script);
+    let skill = world.skill("parting", script);
+    let card = std::fs::read_to_string(skill.join("SKILL.md")).unwrap();
+    let card = card.replacen("\n---\n", "\nmetadata:\n  isolation: thread\n---\n", 1);
+    std::fs::write(skill.join("SKILL.md"), card).unwrap();
+    world.omni(["skill", "trust", "parting"]).run().succeeded();
     let output = world.omni(["tool", "call", "parting.last"]).run().succeeded();
     assert_eq!(output.out, "later\n");
     assert!(world.work().join("goodbye").is_file());

@@ -43,6 +43,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("etcetera", &["config/paths.rs"]),
     ("crossbeam_channel", &["kernel/pool.rs"]),
     ("mimalloc", &["main.rs"]),
+    ("landlock", &["kernel/worker/confine.rs"]),
+    ("seccompiler", &["kernel/worker/confine.rs"]),
+    ("rustix", &["kernel/worker/"]),
 ];
 
 struct Source {

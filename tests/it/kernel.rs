@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use omni::kernel::{Interpreter, Kernel, worker};
+use omni::kernel::{Interpreter, Kernel, describe};
 use omni::message::event::EventKind;
 use omni::message::{Arguments, Block, ToolCall};
 use omni::skill::index::Request;
@@ -67,7 +67,7 @@ impl World {
 
     fn of(manifest: &Manifest) -> Self {
         let folder = TempDir::new().unwrap();
-        let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"));
+        let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"), |_| true);
         let settings = Settings {
             policy: Policy::default(),
             timeout: PATIENCE,
@@ -611,8 +611,11 @@ async fn an_import_is_finished_although_its_caller_has_left() {
     let folder = TempDir::new().unwrap();
     let skill = folder.path().join("slow");
     std::fs::create_dir_all(skill.join("scripts")).unwrap();
-    std::fs::write(skill.join("SKILL.md"), "---\nname: slow\ndescription: Is imported slowly.\n---\n")
-        .unwrap();
+    std::fs::write(
+        skill.join("SKILL.md"),
+        "---\nname: slow\ndescription: Is imported slowly.\nmetadata:\n  isolation: thread\n---\n",
+    )
+    .unwrap();
     let source = "import sys, time\nsys.omni_slow = getattr(sys, 'omni_slow', 0) + 1\n\
         for _ in range(120):\n    time.sleep(0.005)\n\nfrom omni import tool\n\n\n\
         @tool(read_only=True)\ndef slow() -> int:\n    return sys.omni_slow\n";
@@ -633,7 +636,8 @@ async fn bytecode_that_a_skill_brings_along_is_not_run() {
     let folder = TempDir::new().unwrap();
     let scripts = folder.path().join("poisoned/scripts");
     std::fs::create_dir_all(&scripts).unwrap();
-    let card = "---\nname: poisoned\ndescription: Brings bytecode along.\n---\n";
+    let card =
+        "---\nname: poisoned\ndescription: Brings bytecode along.\nmetadata:\n  isolation: thread\n---\n";
     std::fs::write(folder.path().join("poisoned/SKILL.md"), card).unwrap();
     std::fs::write(scripts.join("utils.py"), "WHO = 'source'\n").unwrap();
     let source = "import utils\nfrom omni import tool\n\n\n\
@@ -671,6 +675,9 @@ fn the_interpreter_is_alone_with_its_own_files() {
     // What would be found first if the current folder were on the path.
     std::fs::write(home.path().join("json.py"), "raise SystemExit('the current folder is on the path')")
         .unwrap();
+    // Vouched for, it runs in the process itself.
+    let trusted = binary(home.path(), &[fixture("lab")]).args(["skill", "trust", "lab"]).output().unwrap();
+    assert!(trusted.status.success(), "{}", String::from_utf8_lossy(&trusted.stderr));
     let output = binary(home.path(), &[fixture("lab")])
         .args(["tool", "call", "lab.facts", "--json"])
         .env("PYTHONHOME", "/nonexistent")
@@ -797,7 +804,7 @@ async fn an_import_that_misbehaves_costs_its_own_file_alone() {
         command.env("RUST_BACKTRACE", "0");
         Ok(command)
     };
-    let descriptions = worker::describe(program, requests, Duration::from_secs(3)).await;
+    let descriptions = describe::describe(program, requests, Duration::from_secs(3)).await;
     assert_eq!(descriptions.len(), files.len());
     for (file, description) in files.iter().zip(descriptions) {
         let (_, kind) = file.trim_end_matches(".py").split_once('_').unwrap();

@@ -29,3 +29,5 @@ mod tool;
 mod turn;
 /// Whole turns through the real program: dialects, misbehaving models, kills.
 mod turns;
+/// Tools in processes of their own: how they are stopped, and what they are kept from.
+mod worker;

@@ -253,6 +253,17 @@ mod card {
             ("---\nname: a\n\tdescription: b\n---\n", 2, "a tab"),
             ("---\nname: a\ndescription: \"b\n---\n", 3, "no YAML"),
             ("---\n\nname: b\ndescription: b\n---\n", 3, "the folder is `a`"),
+            (
+                "---\nname: a\ndescription: b\nmetadata:\n  isolation: jail\n---\n",
+                4,
+                "`oneshot`, not \"jail\"",
+            ),
+            (
+                "---\nname: a\ndescription: b\nmetadata:\n  network: perhaps\n---\n",
+                4,
+                "`metadata.network` is",
+            ),
+            ("---\nname: a\ndescription: b\nmetadata:\n  memory: 3\n---\n", 4, "MiB from 64"),
             (&long, 3, "`description` has 1025 characters; 1024 is the limit"),
             (&needy, 4, "`compatibility` has 501 characters"),
         ];

@@ -1,0 +1,339 @@
+//! The children's side: the zygote, which has imported what every tool needs and forks, and the
+//! workers it forks, which run one call after the other.
+//!
+//! Both have one thread and hold the interpreter all the time. What they write to descriptor 1
+//! or 2 goes to the log of the process that started them; their messages have descriptors of
+//! their own.
+
+use std::io::{self, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer};
+use tokio_util::sync::CancellationToken;
+
+use super::confine::confine;
+use super::wire::{self, Cage, Command, Order, Report, Word};
+use crate::kernel::Interpreter;
+use crate::kernel::bridge::{self, Fault, NativeContext};
+use crate::kernel::handle::{Handle, Place};
+use crate::tool::{Context, Output};
+
+/// Where the zygote hears its commands.
+pub(super) const CONTROL: RawFd = 3;
+/// Bytes of a command.
+pub(super) const COMMAND: usize = 64 << 10;
+
+/// A worker's way to the process that calls it.
+static CALLER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
+
+/// Tells the caller, if this process is a worker; `false` if it is none.
+pub(in crate::kernel) fn say(word: impl FnOnce() -> Word) -> bool {
+    let Some(caller) = CALLER.get() else { return false };
+    // A caller that is gone has killed us already, or is about to.
+    let _ = wire::write(&mut *caller.lock().expect("no panic while held"), &word());
+    true
+}
+
+/// Runs the zygote until nobody holds the other end of descriptor 3.
+pub fn zygote(interpreter: Interpreter) -> Result<(), String> {
+    // SAFETY: whoever starts a zygote gives it this descriptor; nobody else here has it.
+    let control = unsafe { OwnedFd::from_raw_fd(CONTROL) };
+    let told = |error: io::Error| format!("the zygote cannot go on: {error}");
+    let signals = signals().map_err(told)?;
+    let started = interpreter.start().and_then(|()| Python::attach(warm).map_err(|error| error.to_string()));
+    match &started {
+        Ok(()) => report(&control, &Report::Ready),
+        Err(reason) => report(&control, &Report::Failed { id: None, reason: reason.clone() }),
+    }
+    .map_err(told)?;
+    started?;
+    Python::attach(|py| Zygote { control, signals, children: Vec::new() }.serve(py)).map_err(told)
+}
+
+/// Imports what tools need, so that a fork has it.
+fn warm(py: Python<'_>) -> PyResult<()> {
+    bridge::Omni::get(py)?;
+    for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
+        py.import(module)?;
+    }
+    // What is here already is never looked at again, so its pages stay shared.
+    let gc = py.import("gc")?;
+    gc.call_method0("collect")?;
+    gc.call_method0("freeze")?;
+    Ok(())
+}
+
+struct Zygote {
+    control: OwnedFd,
+    /// Readable when a child has ended.
+    signals: OwnedFd,
+    children: Vec<(u64, libc::pid_t)>,
+}
+
+impl Zygote {
+    fn serve(mut self, py: Python<'_>) -> io::Result<()> {
+        // Whoever loses their parent becomes our child and is ended: nothing outlives its call.
+        // SAFETY: plain system call.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+        loop {
+            let descriptor =
+                |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut ready = [descriptor(&self.control), descriptor(&self.signals)];
+            // SAFETY: two structures of our own.
+            if unsafe { libc::poll(ready.as_mut_ptr(), 2, -1) } < 0 {
+                continue;
+            }
+            if ready[1].revents != 0 {
+                self.reap()?;
+            }
+            if ready[0].revents != 0 {
+                match receive(&self.control)? {
+                    Some((Command::Fork { id, cage }, Some(stream))) => self.fork(py, id, &cage, stream)?,
+                    Some((Command::Fork { id, .. }, None)) => {
+                        let reason = "it came without a connection".to_owned();
+                        report(&self.control, &Report::Failed { id: Some(id), reason })?;
+                    }
+                    Some((Command::Kill { id }, _)) => self.kill(id),
+                    // Our children die with us.
+                    None => {
+                        self.children.clone().into_iter().for_each(|(id, _)| self.kill(id));
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn fork(&mut self, py: Python<'_>, id: u64, cage: &Cage, stream: OwnedFd) -> io::Result<()> {
+        // SAFETY: this process has one thread; Python is told before and after, as `os.fork` does.
+        let child = unsafe {
+            ffi::PyOS_BeforeFork();
+            let child = libc::fork();
+            match child {
+                0 => ffi::PyOS_AfterFork_Child(),
+                _ => ffi::PyOS_AfterFork_Parent(),
+            }
+            child
+        };
+        match child {
+            0 => {
+                let code =
+                    match become_worker(py, cage, UnixStream::from(stream), &self.control, &self.signals) {
+                        Ok(()) => 0,
+                        Err(error) => {
+                            let _ = writeln!(io::stderr(), "a worker cannot go on: {error}");
+                            1
+                        }
+                    };
+                // SAFETY: no destructor is owed anything.
+                unsafe { libc::_exit(code) }
+            }
+            child if child < 0 => {
+                let reason = format!("cannot fork: {}", io::Error::last_os_error());
+                report(&self.control, &Report::Failed { id: Some(id), reason })
+            }
+            child => {
+                self.children.push((id, child));
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a worker and its group. It has not been waited for, so its id is its own.
+    fn kill(&self, id: u64) {
+        if let Some((_, child)) = self.children.iter().find(|(other, _)| *other == id) {
+            // SAFETY: plain system calls. The worker alone is killed too, in case it dies before
+            // it has made its group.
+            unsafe {
+                libc::kill(-child, libc::SIGKILL);
+                libc::kill(*child, libc::SIGKILL);
+            }
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        let mut buffer = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        // SAFETY: reads into a structure of our own; what it says is not used.
+        unsafe {
+            libc::read(self.signals.as_raw_fd(), buffer.as_mut_ptr().cast(), size_of_val(&buffer));
+        }
+        loop {
+            let mut about = MaybeUninit::<libc::siginfo_t>::zeroed();
+            // Looked at first: as long as it is not reaped its group cannot be somebody else's.
+            // SAFETY: plain system calls on structures of our own.
+            let ended = unsafe {
+                let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+                if libc::waitid(libc::P_ALL, 0, about.as_mut_ptr(), options) != 0 {
+                    return Ok(());
+                }
+                about.assume_init().si_pid()
+            };
+            if ended == 0 {
+                break;
+            }
+            let mut status = 0;
+            // SAFETY: as above.
+            unsafe {
+                libc::kill(-ended, libc::SIGKILL);
+                libc::waitpid(ended, &raw mut status, 0);
+            }
+            if let Some(place) = self.children.iter().position(|(_, child)| *child == ended) {
+                let (id, _) = self.children.swap_remove(place);
+                report(&self.control, &Report::Ended { id, status })?;
+                end_orphans(&self.children);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the children we have got because their own parent is dead.
+fn end_orphans(workers: &[(u64, libc::pid_t)]) {
+    let own = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for child in own.split_whitespace().filter_map(|word| word.parse::<libc::pid_t>().ok()) {
+        if !workers.iter().any(|(_, worker)| *worker == child) {
+            // SAFETY: plain system call; it is our child and not reaped.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Blocks SIGCHLD and makes it readable.
+fn signals() -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls on a set of our own.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+fn receive(control: &OwnedFd) -> io::Result<Option<(Command, Option<OwnedFd>)>> {
+    let mut body = vec![0; COMMAND];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(&mut body)];
+    let got = rustix::net::recvmsg(control, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if got.bytes == 0 || got.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(None);
+    }
+    let stream = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok(Some((serde_json::from_slice(&body[..got.bytes])?, stream)))
+}
+
+/// Sends a message and perhaps a descriptor over a connection that keeps messages apart.
+pub(super) fn send(
+    control: impl AsFd,
+    message: &impl serde::Serialize,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<_> = descriptor.into_iter().collect();
+    if !descriptors.is_empty() {
+        ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    let flags = rustix::net::SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(control, &[IoSlice::new(&body)], &mut ancillary, flags)?;
+    Ok(())
+}
+
+fn report(control: &OwnedFd, report: &Report) -> io::Result<()> {
+    send(control, report, None)
+}
+
+/// What the child of a fork does to the end of its life.
+fn become_worker(
+    py: Python<'_>,
+    cage: &Cage,
+    stream: UnixStream,
+    control: &OwnedFd,
+    signals: &OwnedFd,
+) -> io::Result<()> {
+    // SAFETY: plain system calls. The zygote's own descriptors are closed: nobody but the zygote
+    // may answer for it. The values that own them are never dropped here.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::close(control.as_raw_fd());
+        libc::close(signals.as_raw_fd());
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_UNBLOCK, all.as_ptr(), std::ptr::null_mut());
+    }
+    let told = |error: PyErr| io::Error::other(error.to_string());
+    let environ = py.import("os").and_then(|os| os.getattr("environ")).map_err(told)?;
+    for (name, value) in &cage.environment {
+        environ.set_item(name, value).map_err(told)?;
+    }
+    confine(cage)?;
+    let orders = stream.try_clone()?;
+    CALLER.set(Mutex::new(stream)).expect("the zygote is no worker");
+    let mut orders = BufReader::new(orders);
+    let mut handles = Vec::new();
+    while let Some(order) = wire::read::<Order>(&mut orders)? {
+        let result = play(py, order, &mut handles);
+        if let Err(error) = answer(&result) {
+            if error.kind() != io::ErrorKind::FileTooLarge {
+                return Err(error);
+            }
+            answer(&Err(Fault::Failed(format!("the result is too large: {error}"))))?;
+        }
+    }
+    Ok(())
+}
+
+fn answer(result: &Result<Output, Fault>) -> io::Result<()> {
+    #[derive(serde::Serialize)]
+    enum Word<'a> {
+        Done(&'a Result<Output, Fault>),
+    }
+    let caller = CALLER.get().expect("set by whoever became a worker");
+    wire::write(&mut *caller.lock().expect("no panic while held"), &Word::Done(result))
+}
+
+type Handles = Vec<(Place, Arc<Handle>)>;
+
+/// One call.
+fn play(py: Python<'_>, order: Order, handles: &mut Handles) -> Result<Output, Fault> {
+    let played = || -> PyResult<Output> {
+        let known = handles.iter().find(|(place, _)| *place == order.place).map(|(_, handle)| handle.clone());
+        let handle = match known {
+            Some(handle) => handle,
+            None => {
+                let handle = Handle::resolve(py, &order.place)?;
+                handles.push((order.place, handle.clone()));
+                handle
+            }
+        };
+        let context = Context {
+            id: order.call,
+            session: order.session,
+            workspace: Arc::new(order.workspace),
+            // Who calls it off ends this process.
+            cancel: CancellationToken::new(),
+            progress: Arc::new(|step| {
+                say(|| Word::Progress(step));
+            }),
+        };
+        let context = NativeContext::new(context, order.data.into());
+        if !order.is_async {
+            return handle.invoke(py, &order.arguments, context).map(|returned| returned.output());
+        }
+        let coroutine = handle.call.bind(py).call1(handle.arguments(py, &order.arguments, context)?)?;
+        bridge::output(&py.import("omni.kernel")?.call_method1("run", (coroutine,))?)
+    };
+    played().map_err(|error| Fault::of(py, &error))
+}

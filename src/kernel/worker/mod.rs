@@ -1,0 +1,296 @@
+//! Tools in processes of their own: what crashes, hangs, leaks or is not trusted harms itself.
+//!
+//! A worker is forked from a zygote, this binary with Python and `omni` imported, which takes
+//! milliseconds; it is [confined](confine) and runs one call after the other for one skill in
+//! one workspace. Its caller has the same as of a call in this process: results, errors,
+//! progress, log. Cancelling a call, or its time limit, kills the worker with everything it has
+//! started; the next call gets another one.
+
+pub mod child;
+pub mod confine;
+pub(super) mod wire;
+mod zygote;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use super::bridge::Fault;
+use super::handle::Place;
+use super::{interpreter, native};
+use crate::skill::Isolation;
+use crate::tool::{Call, Context, Error, Output};
+
+pub(super) use child::say;
+use wire::{Cage, Order, Word};
+use zygote::Zygote;
+
+/// Workers that are at work at once; more calls than this wait.
+const MOST: usize = 16;
+/// Calls that may wait for one.
+const WAITING: usize = 4096;
+/// A worker that nobody has called for so long is ended.
+const IDLE: Duration = Duration::from_secs(60);
+/// After so many calls a worker is replaced: whatever it leaks is bounded.
+const CALLS: u32 = 100_000;
+/// Bytes that one call may log.
+const LOG: usize = 1 << 20;
+/// Time a dead worker's end has to be told.
+const OBITUARY: Duration = Duration::from_secs(1);
+
+/// Makes the command that starts this program once more.
+pub(super) type Program = Box<dyn Fn() -> Result<Command, String> + Send + Sync>;
+
+/// The workers of all skills.
+pub(super) struct Workers {
+    program: Program,
+    zygote: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    idle: Mutex<HashMap<Key, Vec<Worker>>>,
+    room: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// Calls with the same key may share a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    skill: String,
+    folder: String,
+    workspace: Arc<PathBuf>,
+}
+
+/// What is to be called, and how.
+pub(super) struct Job<'a> {
+    pub(super) place: &'a Place,
+    pub(super) data: &'a Path,
+    pub(super) is_async: bool,
+    pub(super) isolation: &'a Isolation,
+}
+
+impl Workers {
+    pub(super) fn new(program: Program) -> Self {
+        Self {
+            program,
+            zygote: tokio::sync::Mutex::new(None),
+            idle: Mutex::default(),
+            room: Semaphore::new(MOST),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Runs one call. Dropping the future, or cancelling the call, kills its worker.
+    pub(super) async fn call(&self, job: Job<'_>, call: Call) -> Result<Output, Error> {
+        let Call { spec, arguments, context } = call;
+        let _room = tokio::select! {
+            biased;
+            room = self.room() => room?,
+            () = context.cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        let key = Key {
+            skill: job.place.skill.clone(),
+            folder: job.place.folder.clone(),
+            workspace: context.workspace.clone(),
+        };
+        let order = Order {
+            place: job.place.clone(),
+            is_async: job.is_async,
+            arguments,
+            call: context.id.clone(),
+            session: context.session.clone(),
+            workspace: context.workspace.as_ref().clone(),
+            data: job.data.to_owned(),
+        };
+        let played = async {
+            // The error says why there is no result at all.
+            let mut worker = match self.idle(&key) {
+                Some(worker) => worker,
+                None => self.hire(&job, &key).await?,
+            };
+            let result = worker.play(&order, &context).await?;
+            if job.isolation.keeps_workers() && worker.calls < CALLS {
+                self.release(key.clone(), worker);
+            }
+            Ok::<Result<Output, Fault>, String>(result)
+        };
+        let played = tokio::select! {
+            biased;
+            played = played => played,
+            () = context.cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        match played {
+            Ok(result) => result.map_err(|fault| refusal(fault, &key.skill).error(&spec.name)),
+            Err(reason) => {
+                tracing::error!(target: "kernel", tool = spec.name, call = context.id, "{reason}");
+                Err(Error::Failed(format!("`{}` came to no result: {reason}", spec.name)))
+            }
+        }
+    }
+
+    /// Waits until one more worker may work.
+    async fn room(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+        let waiting = self.waiting.fetch_add(1, SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        if waiting >= WAITING {
+            return Err(Error::Failed("too many tool calls are waiting already; try again later".to_owned()));
+        }
+        Ok(self.room.acquire().await.expect("it is never closed"))
+    }
+
+    /// A worker that waits for such a call. Those that have died or waited too long are dropped.
+    fn idle(&self, key: &Key) -> Option<Worker> {
+        let mut idle = self.idle.lock().expect("no panic while held");
+        for workers in idle.values_mut() {
+            workers.retain_mut(|worker| worker.lives() && worker.since.elapsed() < IDLE);
+        }
+        idle.retain(|_, workers| !workers.is_empty());
+        idle.get_mut(key)?.pop()
+    }
+
+    fn release(&self, key: Key, mut worker: Worker) {
+        worker.since = Instant::now();
+        self.idle.lock().expect("no panic while held").entry(key).or_default().push(worker);
+    }
+
+    async fn hire(&self, job: &Job<'_>, key: &Key) -> Result<Worker, String> {
+        let temp = tempfile::Builder::new().prefix("omni-worker-").tempdir();
+        let temp = temp.map_err(|error| format!("a worker has no folder for temporary files: {error}"))?;
+        std::fs::create_dir_all(job.data)
+            .map_err(|error| format!("cannot make `{}`: {error}", job.data.display()))?;
+        let asked = job.isolation.environment.iter();
+        let mut environment: BTreeMap<_, _> =
+            asked.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect();
+        environment.insert("TMPDIR".to_owned(), temp.path().to_string_lossy().into_owned());
+        let mut read = interpreter::folders();
+        read.push(job.place.folder.clone().into());
+        let cage = Cage {
+            read,
+            write: vec![key.workspace.as_ref().clone(), job.data.to_owned(), temp.path().to_owned()],
+            network: job.isolation.network,
+            processes: job.isolation.processes,
+            memory: job.isolation.memory,
+            environment,
+        };
+        let zygote = self.zygote().await?;
+        let (id, stream, ended) = zygote.fork(cage)?;
+        let frames = LengthDelimitedCodec::builder()
+            .little_endian()
+            .length_field_length(4)
+            .max_frame_length(wire::LARGEST)
+            .new_framed(stream);
+        Ok(Worker { id, zygote, frames, ended, calls: 0, since: Instant::now(), _temp: temp })
+    }
+
+    /// The zygote; started at the first call, and again when it has died.
+    async fn zygote(&self) -> Result<Arc<Zygote>, String> {
+        let mut place = self.zygote.lock().await;
+        if let Some(zygote) = place.as_ref().filter(|zygote| zygote.lives()) {
+            return Ok(zygote.clone());
+        }
+        let zygote = Arc::new(Zygote::start((self.program)()?).await?);
+        *place = Some(zygote.clone());
+        Ok(zygote)
+    }
+}
+
+/// One process that runs calls; killed when dropped.
+struct Worker {
+    id: u64,
+    zygote: Arc<Zygote>,
+    frames: Framed<UnixStream, LengthDelimitedCodec>,
+    /// Hears how it ended.
+    ended: oneshot::Receiver<String>,
+    calls: u32,
+    since: Instant,
+    _temp: tempfile::TempDir,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.zygote.kill(self.id);
+    }
+}
+
+impl Worker {
+    fn lives(&mut self) -> bool {
+        matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    /// One call. The error says why the worker is of no use any more.
+    async fn play(&mut self, order: &Order, context: &Context) -> Result<Result<Output, Fault>, String> {
+        self.calls += 1;
+        let order = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+        if self.frames.send(Bytes::from(order)).await.is_err() {
+            return Err(self.obituary().await);
+        }
+        let mut room = LOG;
+        loop {
+            let frame = match self.frames.next().await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(format!("its process does not speak our language: {error}")),
+                None => return Err(self.obituary().await),
+            };
+            let word = serde_json::from_slice(&frame)
+                .map_err(|error| format!("its process does not speak our language: {error}"))?;
+            match word {
+                Word::Progress(step) => (context.progress)(step),
+                Word::Log { level, call, text } => log(&mut room, &level, call.as_deref(), &text),
+                Word::Done(result) => return Ok(result),
+            }
+        }
+    }
+
+    /// How it ended.
+    async fn obituary(&mut self) -> String {
+        match tokio::time::timeout(OBITUARY, &mut self.ended).await {
+            Ok(Ok(how)) => format!("its process ended ({how})"),
+            Ok(Err(_)) => "the process that starts workers has ended".to_owned(),
+            Err(_) => "its process has closed the connection".to_owned(),
+        }
+    }
+}
+
+/// Hands a line on for as long as there is room; then says so, once.
+fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) {
+    match room.checked_sub(text.len() + 1) {
+        Some(left) => {
+            *room = left;
+            native::log(level, call, text);
+        }
+        None if *room > 0 => {
+            *room = 0;
+            native::log("warning", call, "this call has logged too much; the rest is left out");
+        }
+        None => {}
+    }
+}
+
+/// A refusal by the cage is nobody's bug: the message says what the skill may ask for.
+fn refusal(fault: Fault, skill: &str) -> Fault {
+    let Fault::Broken(traceback) = &fault else { return fault };
+    let last = traceback.trim_end().lines().next_back().unwrap_or_default();
+    if !last.starts_with("PermissionError: ") {
+        return fault;
+    }
+    tracing::info!(target: "kernel", skill, "{traceback}");
+    Fault::Failed(format!(
+        "{last}: the skill `{skill}` runs confined to the workspace and its own folders; in the `metadata` of \
+         its SKILL.md it can ask for `network: true` and `processes: true`"
+    ))
+}
+
+/// How well workers are confined on this machine.
+pub use confine::Strength;
