@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use omni::app::{App, Choices};
 use omni::kernel::{Interpreter, Kernel};
 use omni::message::{Arguments, ToolCall};
+use omni::skill::Manifest;
 use omni::tool::{Audit, Scope, Settings, Toolbox};
 
 use super::measure::{Sample, drive, median};
@@ -107,9 +108,9 @@ impl Bench {
         let deaf = || std::mem::forget(tracing::dispatcher::set_default(&tracing::Dispatch::none()));
         let unlogged =
             tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(deaf).build()?;
-        let manifest = runtime.block_on(app.manifest())?;
-        let kernel =
-            Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone(), |_| true));
+        let mut manifest = Manifest::clone(&*runtime.block_on(app.manifest())?);
+        manifest.skills.iter_mut().for_each(|skill| skill.trusted = true);
+        let kernel = Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone()));
         let mut settings = Settings::new(&app.loaded.config, &app.paths, false)?;
         settings.audit = Some(Arc::new(Audit::new(std::fs::File::create(world.path("audit.jsonl"))?)));
         let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));

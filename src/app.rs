@@ -3,11 +3,13 @@
 //! Each part is made when it is first asked for: `omni tool list` opens no database, and a
 //! question that needs no tool starts no Python.
 
+mod reload;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use crate::agent::Agent;
@@ -18,7 +20,7 @@ use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
-use crate::skill::{Catalog, Index, Manifest, Skill, Source};
+use crate::skill::{Catalog, Index, Manifest};
 use crate::store::{self, Store};
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
@@ -82,6 +84,9 @@ pub struct App {
     shutdown: Shutdown,
     store: OnceCell<Store>,
     manifest: OnceCell<Arc<Manifest>>,
+    kernel: OnceCell<Arc<Kernel>>,
+    guide: OnceCell<Arc<Guide>>,
+    listed: watch::Sender<()>,
     toolbox: OnceCell<Arc<Toolbox>>,
     audit: OnceLock<Option<Arc<Audit>>>,
     model: OnceCell<Arc<dyn Model>>,
@@ -108,6 +113,9 @@ impl App {
             shutdown: Shutdown::default(),
             store: OnceCell::new(),
             manifest: OnceCell::new(),
+            kernel: OnceCell::new(),
+            guide: OnceCell::new(),
+            listed: watch::Sender::new(()),
             toolbox: OnceCell::new(),
             audit: OnceLock::new(),
             model: OnceCell::new(),
@@ -214,20 +222,33 @@ impl App {
     /// All tools.
     pub async fn toolbox(&self) -> Result<Arc<Toolbox>, Error> {
         let build = || async {
-            let manifest = self.manifest().await?;
             let mut settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
             settings.audit = self.audit();
-            let catalog = OnceLock::new();
-            let trusted = |skill: &Skill| {
-                let catalog = catalog.get_or_init(|| self.catalog());
-                skill.source == Source::Builtin || catalog.trusts(&skill.card.name)
-            };
-            let kernel = Kernel::new(self.interpreter, &manifest, self.paths.data.clone(), trusted);
-            let mut sets: Vec<Arc<dyn Toolset>> = vec![Arc::new(kernel)];
-            sets.extend(Guide::new(&manifest).map(|guide| Arc::new(guide) as Arc<dyn Toolset>));
+            let sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?];
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()
+    }
+
+    /// The tools of skills.
+    async fn kernel(&self) -> Result<Arc<Kernel>, Error> {
+        let make = || async {
+            let manifest = self.manifest().await?;
+            Ok(Arc::new(Kernel::new(self.interpreter, &manifest, self.paths.data.clone())))
+        };
+        self.kernel.get_or_try_init(make).await.cloned()
+    }
+
+    /// What skills say.
+    async fn guide(&self) -> Result<Arc<Guide>, Error> {
+        let make = || async { Ok(Arc::new(Guide::new(&*self.manifest().await?))) };
+        self.guide.get_or_try_init(make).await.cloned()
+    }
+
+    /// Hears of every change to the list of tools, which the toolbox then has at
+    /// [`Toolbox::renewed`]. Code that changed behind the list is no such change.
+    pub fn tools_changed(&self) -> watch::Receiver<()> {
+        self.listed.subscribe()
     }
 
     /// The model that answers.
@@ -255,13 +276,13 @@ impl App {
     /// The hub, with everything behind it.
     pub async fn hub(&self) -> Result<Arc<Hub>, Error> {
         let (model, toolbox) = (self.model().await?, self.toolbox().await?);
-        let manifest = self.manifest().await?;
+        let guide = self.guide().await?;
         let agent = Agent::new(
             model,
             toolbox,
             self.config().limits.clone(),
             self.paths.workspace.clone(),
-            Guide::listed(&manifest),
+            Arc::new(move || guide.listed()),
         );
         let store = self.store().await?.clone();
         Ok(Hub::new(Arc::new(agent), self.sessions().await?, store, self.shutdown.clone()))

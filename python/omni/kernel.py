@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -87,19 +87,27 @@ def describe(skill_name: str, folder: str, file: str) -> Description:
     return {"tools": tools, "problem": problem}
 
 
-_handles: dict[tuple[str, str, str, str], Handle] = {}
+_handles: dict[tuple[str, int, str, str, str], Handle] = {}
 
 
-def resolve(skill_name: str, folder: str, file: str, function: str) -> Handle:
+def resolve(
+    skill_name: str,
+    folder: str,
+    file: str,
+    function: str,
+    version: int = 1,
+    contents: Mapping[str, bytes] | None = None,
+) -> Handle:
     """Return the handle of a tool function, loading its script if it must.
 
-    Handles are kept until `forget`. Raises what loading raises, and `LookupError` when the script
-    has no such tool.
+    Handles are kept until `forget`. `contents` are the Python files of this version, as
+    `skill.load` takes them. Raises what loading raises, and `LookupError` when the script has no
+    such tool.
     """
-    key = (skill_name, folder, file, function)
+    key = (skill_name, version, folder, file, function)
     handle = _handles.get(key)
     if handle is None:
-        functions = _functions(skill.load(skill_name, folder, file))
+        functions = _functions(skill.load(skill_name, folder, file, version, contents))
         if function not in functions:
             raise LookupError(f"`{file}` of skill `{skill_name}` has no tool function `{function}`")
         found, options = functions[function]
@@ -107,14 +115,14 @@ def resolve(skill_name: str, folder: str, file: str, function: str) -> Handle:
     return handle
 
 
-def forget(skill_name: str) -> None:
-    """Drop a skill's handles and modules: the next `describe` or `resolve` reads its files anew.
+def forget(skill_name: str, version: int | None = None) -> None:
+    """Drop the handles and modules of one version of a skill, or of all.
 
-    Calls under way finish on the old code.
+    The next `describe` or `resolve` reads its files anew; calls under way finish on the old code.
     """
-    for key in [key for key in _handles if key[0] == skill_name]:
+    for key in [key for key in _handles if key[0] == skill_name and version in (None, key[1])]:
         _handles.pop(key, None)
-    skill.forget(skill_name)
+    skill.forget(skill_name, version)
 
 
 def format_broken(error: BaseException) -> str:

@@ -3,6 +3,10 @@
 `scripts/x.py` of the skill `git` becomes the module `omni_skills.git.x`. Its siblings are found
 by `from . import y`, and by a plain `import y` as well, because that is how people write
 scripts; `sys.path` stays as it is, so two skills may each have a `utils.py`.
+
+A skill that is edited while the program runs is loaded once more, as another version with a
+namespace of its own: `omni_skills.git@2.x` has siblings in `omni_skills.git@2`. Nothing of an
+older version is touched, so calls that are in it end as they began.
 """
 
 import builtins
@@ -22,13 +26,49 @@ from typing import Any
 ROOT = "omni_skills"
 
 
-class Package:
-    """The namespace of one skill's scripts."""
+class Disk:
+    """Files as they are at the moment."""
 
-    def __init__(self, name: str, skill: str, scripts: str) -> None:
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def is_file(self, path: str) -> bool:
+        return os.path.isfile(path)
+
+    def read(self, path: str) -> bytes:
+        with open(path, "rb") as stream:
+            return stream.read()
+
+
+class Held(Disk):
+    """Files as they were when this version of a skill was described, whatever became of them since."""
+
+    def __init__(self, folder: str, contents: Mapping[str, bytes]) -> None:
+        self._contents = {os.path.join(folder, name): content for name, content in contents.items()}
+        self._folders = {os.path.join(folder, "scripts")}
+        for path in self._contents:
+            while (path := os.path.dirname(path)).startswith(folder + os.sep):
+                self._folders.add(path)
+
+    def is_folder(self, path: str) -> bool:
+        return path in self._folders
+
+    def is_file(self, path: str) -> bool:
+        return path in self._contents
+
+    def read(self, path: str) -> bytes:
+        return self._contents[path]
+
+
+class Package:
+    """The namespace of one version of a skill's scripts."""
+
+    def __init__(self, name: str, skill: str, scripts: str, version: int, disk: Disk) -> None:
         self.name = name
         self.skill = skill
         self.scripts = scripts
+        self.version = version
+        self.disk = disk
         self.builtins = {**vars(builtins), "__import__": self._import}
         self._siblings: dict[str, bool] = {}
 
@@ -36,10 +76,10 @@ class Package:
         """Find the file of a module in this namespace, and whether it is a package."""
         base = os.path.join(self.scripts, *fullname.removeprefix(self.name).split("."))
         base = base.rstrip(os.sep)
-        if os.path.isdir(base):
+        if self.disk.is_folder(base):
             return os.path.join(base, "__init__.py"), True
         file = base + ".py"
-        return (file, False) if os.path.isfile(file) else None
+        return (file, False) if self.disk.is_file(file) else None
 
     def _import(
         self,
@@ -106,64 +146,74 @@ class _Source(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = self._package.builtins
-        if self._file.endswith("__init__.py") and not os.path.isfile(self._file):
+        if self._file.endswith("__init__.py") and not self._package.disk.is_file(self._file):
             return
-        with open(self._file, "rb") as stream:
-            source = stream.read()
+        source = self._package.disk.read(self._file)
         exec(compile(source, self._file, "exec", dont_inherit=True), module.__dict__)
 
     def get_source(self, fullname: str) -> str:
         """Serve tracebacks and `inspect`."""
-        with open(self._file, "rb") as stream:
-            return importlib.util.decode_source(stream.read())
+        return importlib.util.decode_source(self._package.disk.read(self._file))
 
 
 _packages: dict[str, Package] = {}
 _lock = threading.Lock()
 
 
-def load(skill: str, folder: str, file: str) -> ModuleType:
-    """Import one script of a skill, or return it when it is imported already.
+def load(
+    skill: str, folder: str, file: str, version: int = 1, contents: Mapping[str, bytes] | None = None
+) -> ModuleType:
+    """Import one script of a version of a skill, or return it when it is imported already.
 
-    `file` is relative to the skill's folder, `scripts/status.py` for one. Whatever the script
-    raises comes through.
+    `file` is relative to the skill's folder, `scripts/status.py` for one, and so are the names in
+    `contents`: the Python files of this version. Without them the disk has what is to be imported.
+    Whatever the script raises comes through.
     """
-    package = _package(skill, os.path.abspath(folder))
+    folder = os.path.abspath(folder)
+    package = _package(skill, folder, version, contents)
     path = os.path.relpath(os.path.join(folder, file), package.scripts)
     parts = path.removesuffix(".py").split(os.sep)
     if not path.endswith(".py") or os.pardir in parts:
         raise ImportError(f"`{file}` is no Python file in `{package.scripts}`")
-    if not os.path.isfile(os.path.join(package.scripts, path)):
+    if not package.disk.is_file(os.path.join(package.scripts, path)):
         raise ImportError(f"there is no `{file}` in `{folder}`")
     if parts[-1] == "__init__":
         del parts[-1]
     return importlib.import_module(".".join([package.name, *parts]))
 
 
-def forget(skill: str) -> None:
-    """Drop a skill's modules, so that the next `load` reads its files anew.
+def forget(skill: str, version: int | None = None) -> None:
+    """Drop the modules of one version of a skill, or of all: the next `load` reads files anew.
 
-    Functions of the old modules go on working for those who hold them.
+    Functions of the dropped modules go on working for those who hold them, except that they find
+    no sibling any more: a version is dropped when the last call in it has ended.
     """
     with _lock:
-        for key in [key for key, package in _packages.items() if package.skill == skill]:
-            prefix = _packages.pop(key).name
+        for key, package in list(_packages.items()):
+            if package.skill != skill or version not in (None, package.version):
+                continue
+            del _packages[key]
+            prefix = package.name
             for name in [name for name in sys.modules if name == prefix or name.startswith(prefix + ".")]:
                 del sys.modules[name]
+            # The import system keeps a module as an attribute of the one above it, too.
+            if hasattr(sys.modules.get(ROOT), key):
+                delattr(sys.modules[ROOT], key)
 
 
-def _package(skill: str, folder: str) -> Package:
+def _package(skill: str, folder: str, version: int, contents: Mapping[str, bytes] | None) -> Package:
     scripts = os.path.join(folder, "scripts")
     with _lock:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
         for package in _packages.values():
-            if package.skill == skill and package.scripts == scripts:
+            if (package.skill, package.scripts, package.version) == (skill, scripts, version):
                 return package
         # `a-b` and `a_b` are two skills, and so are two folders called `git`.
-        plain = skill.replace("-", "_")
+        plain = skill.replace("-", "_") + (f"@{version}" if version > 1 else "")
         key = next(key for key in _names(plain) if key not in _packages)
-        package = _packages[key] = Package(f"{ROOT}.{key}", skill, scripts)
+        disk = Disk() if contents is None else Held(folder, contents)
+        package = _packages[key] = Package(f"{ROOT}.{key}", skill, scripts, version, disk)
         return package
 
 

@@ -30,11 +30,27 @@ const ANSWER: usize = 4;
 /// A model with its tools.
 pub struct Agent {
     model: Arc<dyn Model>,
-    toolbox: Arc<Toolbox>,
-    tools: Arc<[ToolDefinition]>,
+    offer: Mutex<Offer>,
     limits: Limits,
     workspace: Arc<PathBuf>,
-    skills: Vec<(String, String)>,
+    skills: Skills,
+}
+
+/// Says which skills one may read up on at the moment: name and description.
+pub type Skills = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
+
+/// The tools of one turn.
+#[derive(Clone)]
+struct Offer {
+    toolbox: Arc<Toolbox>,
+    tools: Arc<[ToolDefinition]>,
+}
+
+impl Offer {
+    fn new(toolbox: Arc<Toolbox>) -> Self {
+        let tools = toolbox.definitions().iter().map(definition).collect();
+        Self { toolbox, tools }
+    }
 }
 
 /// What a turn is played with.
@@ -60,10 +76,20 @@ impl Agent {
         toolbox: Arc<Toolbox>,
         limits: Limits,
         workspace: PathBuf,
-        skills: Vec<(String, String)>,
+        skills: Skills,
     ) -> Self {
-        let tools = toolbox.definitions().iter().map(definition).collect();
-        Self { model, toolbox, tools, limits, workspace: Arc::new(workspace), skills }
+        let offer = Mutex::new(Offer::new(toolbox));
+        Self { model, offer, limits, workspace: Arc::new(workspace), skills }
+    }
+
+    /// The tools there are now, for a turn that begins.
+    fn offer(&self) -> Offer {
+        let mut offer = self.offer.lock().expect("no panic while held");
+        let toolbox = offer.toolbox.renewed();
+        if !Arc::ptr_eq(&toolbox, &offer.toolbox) {
+            *offer = Offer::new(toolbox);
+        }
+        offer.clone()
     }
 
     /// The name of the model that is asked first.
@@ -102,7 +128,7 @@ impl Agent {
         prompt::system(&prompt::Facts {
             workspace: self.workspace.to_string_lossy().into_owned(),
             day: session.summary.created.strftime("%Y-%m-%d").to_string(),
-            skills: self.skills.clone(),
+            skills: (self.skills)(),
         })
     }
 }
@@ -110,6 +136,8 @@ impl Agent {
 /// A turn while it is played.
 struct Stage<'a> {
     agent: &'a Agent,
+    offer: Offer,
+    system: String,
     sessions: &'a Sessions,
     session: Session,
     play: Play,
@@ -137,13 +165,15 @@ impl<'a> Stage<'a> {
             consents: play.consents.clone(),
             whole: false,
         };
-        Self { agent, sessions, session, play, scope, began: Instant::now(), stored: 0, factor: 1.0 }
+        let (offer, system) = (agent.offer(), agent.system(&session));
+        let began = Instant::now();
+        Self { agent, offer, system, sessions, session, play, scope, began, stored: 0, factor: 1.0 }
     }
 
     /// What the model is asked, and how many tokens we take it for.
     fn request(&self, ask: &Ask) -> (Request, usize) {
-        let system = self.agent.system(&self.session);
-        let tools = if ask.with_tools { self.agent.tools.clone() } else { Arc::default() };
+        let system = self.system.clone();
+        let tools = if ask.with_tools { self.offer.tools.clone() } else { Arc::default() };
         let fixed = window::tokens(&system) + tools.iter().map(weight).sum::<usize>();
         let window = self.agent.model.window();
         let room = ((window - window / ANSWER) as f64 / self.factor) as usize;
@@ -188,7 +218,7 @@ impl<'a> Stage<'a> {
 
     /// One round of tool calls.
     async fn call(&mut self, turn: &mut Turn, calls: Vec<ToolCall>) {
-        turn.called(self.agent.toolbox.call_all(calls, &self.scope).await);
+        turn.called(self.offer.toolbox.call_all(calls, &self.scope).await);
     }
 
     /// Stores what the turn has added to the conversation.

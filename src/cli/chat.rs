@@ -26,6 +26,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
         true => app.latest_session().await?,
         false => chat.session,
     };
+    app.watch().await?;
     let hub = app.hub().await?;
     screen
         .remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -17,14 +17,41 @@ use crate::tool::{Annotations, Call, Error, Output, Spec, Toolset};
 const LARGEST: u64 = 1 << 20;
 
 /// The skills one can read up on.
-pub struct Guide {
+pub struct Guide(RwLock<Shelf>);
+
+/// The skills there are at one moment.
+struct Shelf {
     folders: BTreeMap<String, PathBuf>,
-    spec: Arc<Spec>,
+    listed: Vec<(String, String)>,
+    /// `None` while there is nothing to read.
+    spec: Option<Arc<Spec>>,
 }
 
 impl Guide {
-    /// A guide to the skills that others brought; `None` if there are none.
-    pub fn new(manifest: &Manifest) -> Option<Self> {
+    /// A guide to the skills that others brought.
+    pub fn new(manifest: &Manifest) -> Self {
+        Self(RwLock::new(Shelf::new(manifest)))
+    }
+
+    /// Takes the skills from this manifest from now on. Returns whether the tool is another one.
+    pub fn replace(&self, manifest: &Manifest) -> bool {
+        let new = Shelf::new(manifest);
+        let old = std::mem::replace(&mut *self.0.write().expect("no panic while held"), new);
+        old.spec != self.shelf().spec
+    }
+
+    /// What the model is told there is: name and description.
+    pub fn listed(&self) -> Vec<(String, String)> {
+        self.shelf().listed.clone()
+    }
+
+    fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.0.read().expect("no panic while held")
+    }
+}
+
+impl Shelf {
+    fn new(manifest: &Manifest) -> Self {
         let folders: BTreeMap<_, _> =
             brought(manifest).map(|skill| (skill.card.name.clone(), skill.folder.clone())).collect();
         let names: Vec<_> = folders.keys().collect();
@@ -51,12 +78,10 @@ impl Guide {
             timeout: None,
             examples: Vec::new(),
         };
-        (!folders.is_empty()).then(|| Self { folders, spec: Arc::new(spec) })
-    }
-
-    /// What the model is told there is: name and description.
-    pub fn listed(manifest: &Manifest) -> Vec<(String, String)> {
-        brought(manifest).map(|skill| (skill.card.name.clone(), skill.card.description.clone())).collect()
+        let spec = (!folders.is_empty()).then(|| Arc::new(spec));
+        let listed = brought(manifest);
+        let listed = listed.map(|skill| (skill.card.name.clone(), skill.card.description.clone()));
+        Self { folders, listed: listed.collect(), spec }
     }
 
     fn read(&self, skill: &str, file: &str) -> Result<String, String> {
@@ -91,12 +116,12 @@ fn body(text: &str) -> &str {
 #[async_trait]
 impl Toolset for Guide {
     fn specs(&self) -> Vec<Arc<Spec>> {
-        vec![self.spec.clone()]
+        self.shelf().spec.iter().cloned().collect()
     }
 
     async fn call(&self, call: Call) -> Result<Output, Error> {
         let text = |key: &str| call.arguments.get(key).and_then(|value| value.as_str());
         let (skill, file) = (text("skill").unwrap_or_default(), text("file").unwrap_or("SKILL.md"));
-        self.read(skill, file).map(Output::text).map_err(Error::Failed)
+        self.shelf().read(skill, file).map(Output::text).map_err(Error::Failed)
     }
 }

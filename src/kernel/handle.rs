@@ -7,21 +7,27 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySet, PyString};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PySet, PyString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bridge::{self, NativeContext, Omni};
 use crate::message::Block;
+use crate::skill::Sources;
 use crate::tool::Output;
 
 /// Where a tool's function is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) skill: String,
     pub(super) folder: String,
     pub(super) file: String,
     pub(super) function: String,
+    /// Of the skill; each has a namespace of its own.
+    pub(super) version: u32,
+    /// The files of that version, unless it is what the disk has. A worker is given them once.
+    #[serde(skip)]
+    pub(super) sources: Option<Arc<Sources>>,
 }
 
 /// A tool's function, imported. Its twin is `omni.kernel.Handle`.
@@ -70,7 +76,13 @@ pub(super) enum Returned {
 impl Handle {
     /// Finds the function, importing its file if this is the first call into it.
     pub(super) fn resolve(py: Python<'_>, at: &Place) -> PyResult<Arc<Self>> {
-        let arguments = (at.skill.as_str(), at.folder.as_str(), at.file.as_str(), at.function.as_str());
+        let (skill, folder) = (at.skill.as_str(), at.folder.as_str());
+        let contents = at.sources.as_ref().map(|sources| {
+            let contents = sources.iter().map(|(name, content)| (name, PyBytes::new(py, content)));
+            contents.into_py_dict(py)
+        });
+        let contents = contents.transpose()?;
+        let arguments = (skill, folder, at.file.as_str(), at.function.as_str(), at.version, contents);
         let call = py.import("omni.kernel")?.call_method1("resolve", arguments)?;
         let wants_context = call.getattr("wants_context")?.extract()?;
         let direct = Direct::read(&call.getattr("direct")?)?;

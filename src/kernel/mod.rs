@@ -4,7 +4,8 @@
 //! first call, a skill's module with the first call into it. Tools that are built in or vouched
 //! for run in this process, plain functions on a small pool of Python threads, `async def`
 //! functions on one event loop; Rust never waits while it holds the interpreter. All others run in
-//! [workers](worker).
+//! [workers](worker). An edited skill is another version beside the old one:
+//! [`Kernel::replace`] puts it in its place between two calls.
 
 pub mod bridge;
 pub mod describe;
@@ -14,12 +15,12 @@ pub mod interpreter;
 pub(crate) mod looper;
 pub mod native;
 mod pool;
+mod table;
 pub mod worker;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use async_trait::async_trait;
 use pyo3::exceptions::PyRuntimeError;
@@ -33,18 +34,22 @@ use crate::skill::{Isolation, Where};
 use crate::tool::{Call, Error, Output, Spec, Toolset};
 
 pub use interpreter::Interpreter;
+pub use table::Changes;
 
 use bridge::NativeContext;
 use handle::{Handle, Place, Returned};
 use looper::Looper;
 use pool::{Lost, Pool};
+use table::{Retired, Table};
 use worker::{Job, Workers};
 
 /// The tools of all skills.
 pub struct Kernel {
     interpreter: Interpreter,
-    tools: HashMap<String, Arc<Tool>>,
-    specs: Vec<Arc<Spec>>,
+    data: PathBuf,
+    table: RwLock<Table>,
+    /// Versions of skills that are imported though no call can come to them any more.
+    retired: Mutex<Vec<Retired>>,
     pool: Pool,
     workers: Workers,
     looper: OnceLock<Result<Looper, String>>,
@@ -60,35 +65,45 @@ struct Tool {
 }
 
 impl Kernel {
-    /// Takes the tools from the manifest. `data` is where skills keep what is theirs; `trusted`
-    /// says whether a skill that asks to run in this process may.
-    pub fn new(
-        interpreter: Interpreter,
-        manifest: &Manifest,
-        data: PathBuf,
-        trusted: impl Fn(&Skill) -> bool,
-    ) -> Self {
-        let mut specs = Vec::new();
-        let mut tools = HashMap::new();
-        for skill in &manifest.skills {
-            let mut isolation = Isolation::of(skill, true);
-            if isolation.level == Where::Thread && !trusted(skill) {
-                isolation = Isolation::of(skill, false);
-            }
-            for entry in &skill.tools {
-                specs.push(entry.spec.clone());
-                let tool = Tool::new(skill, entry, &data, isolation.clone());
-                tools.insert(entry.spec.name.clone(), Arc::new(tool));
-            }
-        }
+    /// Takes the tools from the manifest. `data` is where skills keep what is theirs.
+    pub fn new(interpreter: Interpreter, manifest: &Manifest, data: PathBuf) -> Self {
+        let table = RwLock::new(Table::new(manifest, &data));
+        let (pool, looper) = (Pool::new(), OnceLock::new());
         let workers = Workers::new(Box::new(move || interpreter.again()));
-        Self { interpreter, tools, specs, pool: Pool::new(), workers, looper: OnceLock::new() }
+        Self { interpreter, data, table, retired: Mutex::default(), pool, workers, looper }
     }
 
     /// The same, whose workers are started by this command: for a process that is not the
     /// program itself.
     pub fn started_by(self, program: impl Fn() -> Result<Command, String> + Send + Sync + 'static) -> Self {
         Self { workers: Workers::new(Box::new(program)), ..self }
+    }
+
+    /// Takes the tools from this manifest from now on. Skills that have not changed stay loaded.
+    ///
+    /// Calls under way end in the version they began in, which is then forgotten, at the latest by
+    /// the next `replace`. Like every skill, a new version is imported by the first call into it;
+    /// if that fails, though its import has succeeded where it was described, the call is answered
+    /// with the error and the next one tries again.
+    pub async fn replace(&self, manifest: &Manifest) -> Changes {
+        let (changes, retired) = {
+            let mut table = self.table.write().expect("no panic while held");
+            table.replace(manifest, &self.data)
+        };
+        let gone: Vec<Retired> = {
+            let mut waiting = self.retired.lock().expect("no panic while held");
+            waiting.extend(retired);
+            waiting.extract_if(.., |version| version.is_idle()).collect()
+        };
+        if !gone.is_empty() && Interpreter::is_running() {
+            let work = move |py: Python<'_>| gone.into_iter().try_for_each(|version| version.forget(py));
+            match self.pool.finish(work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("an old version of a skill stays in memory: {error}"),
+                Err(lost) => tracing::warn!("an old version of a skill stays in memory: {lost:?}"),
+            }
+        }
+        changes
     }
 
     /// Runs `work` on one of the threads that run plain tools, and nothing around it: what the
@@ -186,11 +201,13 @@ impl Kernel {
 #[async_trait]
 impl Toolset for Kernel {
     fn specs(&self) -> Vec<Arc<Spec>> {
-        self.specs.clone()
+        self.table.read().expect("no panic while held").specs.clone()
     }
 
     async fn call(&self, call: Call) -> Result<Output, Error> {
-        let Some(tool) = self.tools.get(&call.spec.name) else {
+        // Held to the end of the call, which keeps its version.
+        let tool = self.table.read().expect("no panic while held").tools.get(&call.spec.name).cloned();
+        let Some(tool) = tool else {
             return Err(Error::Failed(format!("there is no tool `{}`", call.spec.name)));
         };
         if tool.isolation.level != Where::Thread {
@@ -199,21 +216,29 @@ impl Toolset for Kernel {
         }
         self.start().await?;
         match tool.is_async {
-            true => self.asynchronous(tool, call).await,
-            false => self.plain(tool, call).await,
+            true => self.asynchronous(&tool, call).await,
+            false => self.plain(&tool, call).await,
         }
     }
 }
 
 impl Tool {
-    fn new(skill: &Skill, entry: &ToolEntry, data: &Path, isolation: Isolation) -> Self {
+    fn new(skill: &Skill, entry: &ToolEntry, version: u32, data: &Path) -> Self {
         let place = Place {
             skill: skill.card.name.clone(),
             folder: skill.folder.to_string_lossy().into_owned(),
             file: entry.file.clone(),
             function: entry.function.clone(),
+            version,
+            sources: skill.sources.clone(),
         };
         let data = data.join("skills").join(&place.skill).into();
+        let isolation = Isolation::of(skill);
         Self { place, data, is_async: entry.is_async, isolation, handle: OnceCell::new() }
+    }
+
+    /// Whether nobody calls it. Asked of one that no call can come to any more.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.handle.get().is_none_or(|handle| Arc::strong_count(handle) == 1)
     }
 }

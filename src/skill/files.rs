@@ -158,13 +158,24 @@ pub(super) fn now() -> i64 {
 /// SHA-256 over the names and bytes of these files. What cannot be read counts as such, and
 /// goes into the list.
 pub(super) fn digest(root: &Path, stamps: &[Stamp], unreadable: &mut Vec<(PathBuf, String)>) -> String {
+    digest_and(root, stamps, unreadable, |_, _| {})
+}
+
+/// The same; `each` is given the name and the bytes of each file, piece by piece, the
+/// last of which is empty.
+pub(super) fn digest_and(
+    root: &Path,
+    stamps: &[Stamp],
+    unreadable: &mut Vec<(PathBuf, String)>,
+    mut each: impl FnMut(&str, &[u8]),
+) -> String {
     let mut hash = Sha256::new();
     let mut left = MAX_BYTES;
     for stamp in stamps {
         hash.update((stamp.name().len() as u64).to_le_bytes());
         hash.update(stamp.name());
         let path = root.join(stamp.name());
-        match file_digest(&path, stamp.size(), &mut left) {
+        match file_digest(&path, stamp.size(), &mut left, |bytes| each(stamp.name(), bytes)) {
             Ok(digest) => hash.update(digest),
             Err(error) => {
                 hash.update(b"unreadable");
@@ -175,7 +186,7 @@ pub(super) fn digest(root: &Path, stamps: &[Stamp], unreadable: &mut Vec<(PathBu
     hex(&hash.finalize())
 }
 
-fn file_digest(path: &Path, size: u64, left: &mut u64) -> io::Result<[u8; 32]> {
+fn file_digest(path: &Path, size: u64, left: &mut u64, mut each: impl FnMut(&[u8])) -> io::Result<[u8; 32]> {
     let rest = left.checked_sub(size);
     *left = rest.ok_or_else(|| io::Error::other("the files of a skill may have 256 MiB in all"))?;
     let mut file = open(path, size)?;
@@ -183,10 +194,11 @@ fn file_digest(path: &Path, size: u64, left: &mut u64) -> io::Result<[u8; 32]> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = file.read(&mut buffer)?;
+        hash.update(&buffer[..count]);
+        each(&buffer[..count]);
         if count == 0 {
             return Ok(hash.finalize().into());
         }
-        hash.update(&buffer[..count]);
     }
 }
 

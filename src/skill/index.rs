@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files::{self, Seen, Stamp, hex, replace, visible};
-use super::manifest::{self, Card, Level, Manifest, Problem, Skill, ToolEntry};
+use super::manifest::{self, Card, Level, Manifest, Problem, Skill, Sources, ToolEntry};
 use super::{Catalog, Found};
+use super::{Isolation, Where};
 
 /// Of the file and of what goes into it: another number, and everything is described anew.
 const VERSION: u32 = 1;
@@ -50,19 +51,26 @@ pub struct Index {
     file: PathBuf,
     identity: String,
     again: bool,
+    by_content: bool,
 }
 
 impl Index {
     /// The index in this cache folder. `identity` says by whom skills are described (the
     /// version of the Python package and of Python): under another one nothing is fresh.
     pub fn new(cache: &Path, identity: impl Into<String>) -> Self {
-        Self { file: cache.join("index.json"), identity: identity.into(), again: false }
+        Self { file: cache.join("index.json"), identity: identity.into(), again: false, by_content: false }
     }
 
     /// Has skills with errors described anew even if they have not changed: what was missing
     /// may have been installed since.
     pub fn again(mut self) -> Self {
         self.again = true;
+        self
+    }
+
+    /// Trusts no time stamp: whether a skill has changed is seen from its bytes alone.
+    pub fn by_content(mut self) -> Self {
+        self.by_content = true;
         self
     }
 
@@ -94,7 +102,12 @@ impl Index {
             }
             survey.current.values_mut().for_each(Record::tidy);
         }
-        self.finish(catalog, survey)
+        let mut manifest = self.finish(catalog, survey);
+        for skill in &mut manifest.skills {
+            let asks = Isolation::read(&skill.card.metadata).is_ok_and(|asked| asked.level == Where::Thread);
+            skill.trusted = asks && catalog.trusts(&skill.card.name);
+        }
+        manifest
     }
 
     /// Looks at every skill; what the file knows of it is taken over where it still holds.
@@ -110,7 +123,7 @@ impl Index {
             let old = known.remove(&found.folder);
             let usable = old.filter(|record| !(self.again && record.has_errors()));
             if let Some(record) = usable {
-                if settled && record.stamps.as_ref() == Some(&seen.stamps) {
+                if settled && !self.by_content && record.stamps.as_ref() == Some(&seen.stamps) {
                     survey.current.insert(found.folder.clone(), record);
                     continue;
                 }
@@ -309,8 +322,31 @@ impl Record {
             problems,
             references,
             shadows: found.shadows.clone(),
+            sources: None,
+            trusted: false,
         })
     }
+}
+
+impl Skill {
+    /// Reads what its scripts are into [`Skill::sources`]. Returns whether it was still the
+    /// version that was described; nothing is held if not.
+    pub fn hold(&mut self) -> bool {
+        self.sources = sources(&self.folder, &self.digest).map(Arc::new);
+        self.sources.is_some()
+    }
+}
+
+/// The Python files of a skill, by name, if the skill is still the one of this digest.
+fn sources(folder: &Path, digest: &str) -> Option<Sources> {
+    let (mut seen, _) = look(folder);
+    let mut sources = Sources::new();
+    let now = files::digest_and(folder, &seen.stamps, &mut seen.unreadable, |name, bytes| {
+        if name.starts_with("scripts/") && name.ends_with(".py") {
+            sources.entry(name.to_owned()).or_default().extend_from_slice(bytes);
+        }
+    });
+    (now == digest).then_some(sources)
 }
 
 /// The files that decide what a skill does, and whether they have settled.

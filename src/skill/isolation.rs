@@ -91,14 +91,13 @@ impl Isolation {
         Ok(isolation)
     }
 
-    /// Of this skill. `trusted` says whether its user has vouched for it as it is now: without
-    /// that only what is built in runs in this process. What is asked for in words that cannot be
-    /// read is not granted.
-    pub fn of(skill: &Skill, trusted: bool) -> Self {
+    /// Of this skill: only what is built in or vouched for runs in this process. What is asked
+    /// for in words that cannot be read is not granted.
+    pub fn of(skill: &Skill) -> Self {
         let mut isolation = Self::read(&skill.card.metadata).unwrap_or_default();
         if skill.source == Source::Builtin {
             isolation.level = Level::Thread;
-        } else if isolation.level == Level::Thread && !trusted {
+        } else if isolation.level == Level::Thread && !skill.trusted {
             isolation.level = Level::Worker;
         }
         isolation

@@ -3,8 +3,9 @@
 //! The format is that of <https://agentskills.io/specification>, plus functions marked
 //! `@tool` in `scripts/*.py`. Nothing here touches a disk.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::isolation::Isolation;
@@ -37,6 +38,9 @@ pub struct Manifest {
     pub problems: Vec<Problem>,
 }
 
+/// The Python files of a skill, by their names relative to it.
+pub type Sources = BTreeMap<String, Vec<u8>>;
+
 impl Manifest {
     /// The skill of this name.
     pub fn skill(&self, name: &str) -> Option<&Skill> {
@@ -46,6 +50,33 @@ impl Manifest {
     /// Everything that is wrong: with the skills that are here and with those that are not.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(self.skills.iter().flat_map(|skill| &skill.problems))
+    }
+
+    /// This manifest, where a skill that an edit has broken stays as it is in `before`, with the
+    /// problems it has now.
+    ///
+    /// Broken is what has errors and lacks a tool it had, and what is not a skill any more although
+    /// there is something to say about its folder. So a tool goes only if nothing is wrong.
+    pub fn keeping(mut self, before: &Self) -> Self {
+        for old in &before.skills {
+            match self.skills.iter_mut().find(|skill| skill.card.name == old.card.name) {
+                Some(new) if new.is_broken(old) => {
+                    let problems = std::mem::take(&mut new.problems);
+                    *new = Skill { problems, ..old.clone() };
+                }
+                Some(_) => {}
+                None if self
+                    .problems
+                    .iter()
+                    .any(|problem| Path::new(&problem.file).starts_with(&old.folder)) =>
+                {
+                    self.skills.push(Skill { problems: Vec::new(), ..old.clone() });
+                }
+                None => {}
+            }
+        }
+        self.skills.sort_by(|a, b| a.card.name.cmp(&b.card.name));
+        self
     }
 }
 
@@ -59,6 +90,10 @@ pub struct Skill {
     pub source: Source,
     /// Where it is.
     pub folder: PathBuf,
+    /// Whether its user has vouched for it as it is now. Looked up only for one that asks to run in
+    /// this process, and never written down.
+    #[serde(skip)]
+    pub trusted: bool,
     /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, all of `scripts/` and `extensions/`.
     pub digest: String,
     /// Its tools, by file and line.
@@ -73,6 +108,18 @@ pub struct Skill {
     /// Sources whose skill of the same name it replaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadows: Vec<Source>,
+    /// What its scripts are in this version, where that is held: it then runs as it was described,
+    /// whatever becomes of its files.
+    #[serde(skip)]
+    pub sources: Option<Arc<Sources>>,
+}
+
+impl Skill {
+    fn is_broken(&self, before: &Self) -> bool {
+        let tools: HashSet<&str> = self.tools.iter().map(ToolEntry::name).collect();
+        let lacks_one = before.tools.iter().any(|tool| !tools.contains(tool.name()));
+        lacks_one && self.problems.iter().any(Problem::is_error)
+    }
 }
 
 /// Where a skill comes from. Later ones win.

@@ -11,6 +11,7 @@ mod isolation;
 pub mod manifest;
 mod new;
 mod trust;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +21,7 @@ use crate::config;
 
 pub use index::{Description, Index, Request};
 pub use isolation::{Isolation, Level as Where};
-pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Spec, ToolEntry};
+pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Sources, Spec, ToolEntry};
 pub use new::create;
 
 use trust::{Standing, Trust};
@@ -123,13 +124,11 @@ impl Catalog {
                 search.problems.push(Problem::error(paths.cache.to_string_lossy(), None, message));
             }
         }
-        search.optional(&paths.config.join("skills"), Source::User);
-        for folder in &settings.folders {
-            search.source(folder, Source::Configured);
-        }
-        search.optional(&paths.project().join("skills"), Source::Project);
-        for folder in extra {
-            search.source(folder, Source::Given);
+        for (folder, source) in sources(paths, settings, extra) {
+            match source {
+                Source::User | Source::Project => search.optional(&folder, source),
+                _ => search.source(&folder, source),
+            }
         }
         let skills = search.skills.into_values().collect();
         let untrusted = search.untrusted.into_values().collect();
@@ -153,12 +152,35 @@ impl Catalog {
         Trust::remove(&self.trust, self.brought(name)?)
     }
 
+    /// Whether the user does not vouch for this skill of the project any more, in any version.
+    pub fn is_withdrawn(&self, folder: &Path) -> bool {
+        let (trust, _) = Trust::load(&self.trust);
+        let mut untrusted = self.untrusted.iter();
+        untrusted.any(|found| found.folder == folder && matches!(trust.standing(found), Standing::Unknown))
+    }
+
     /// A skill that is not our own.
     fn brought(&self, name: &str) -> Result<&Found, Error> {
         let mut all = self.untrusted.iter().chain(&self.skills);
         let found = all.find(|found| found.name == name && found.source != Source::Builtin);
         found.ok_or_else(|| Error::Unknown(name.to_owned()))
     }
+}
+
+/// The folders with skills that people write, later ones win.
+fn sources(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) -> Vec<(PathBuf, Source)> {
+    let mut sources = vec![(paths.config.join("skills"), Source::User)];
+    sources.extend(settings.folders.iter().map(|folder| (folder.clone(), Source::Configured)));
+    sources.push((paths.project().join("skills"), Source::Project));
+    sources.extend(extra.iter().map(|folder| (folder.clone(), Source::Given)));
+    sources
+}
+
+/// Where a change can make [`Catalog::find`] find something else: those folders, and the file
+/// that says which skills are trusted.
+pub fn places(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) -> Vec<PathBuf> {
+    let folders = sources(paths, settings, extra).into_iter().map(|(folder, _)| folder);
+    folders.chain([paths.data.join(trust::FILE)]).collect()
 }
 
 #[derive(Default)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Seen, replace};
 use super::{Error, Found, Problem, at};
 
-const FILE: &str = "trusted-skills.json";
+pub(super) const FILE: &str = "trusted-skills.json";
 
 /// Digests by folder. A digest covers every file of the skill that could be run or read, so
 /// a `git pull` that changes one asks again.

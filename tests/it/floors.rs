@@ -39,6 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("jsonschema", &["tool/schema.rs"]),
     ("serde_saphyr", &["skill/manifest.rs"]),
     ("include_dir", &["skill/builtin.rs"]),
+    ("notify", &["skill/watch.rs"]),
     ("toml_edit", &["config/"]),
     ("etcetera", &["config/paths.rs"]),
     ("crossbeam_channel", &["kernel/pool.rs"]),

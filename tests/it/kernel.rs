@@ -43,6 +43,7 @@ fn described(skills: &[PathBuf]) -> Manifest {
     let mut manifest: Manifest = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     manifest.skills.retain(|skill| skills.contains(&skill.folder));
+    manifest.skills.iter_mut().for_each(|skill| skill.trusted = true);
     assert_eq!(manifest.problems().collect::<Vec<_>>(), Vec::<&omni::skill::manifest::Problem>::new());
     manifest
 }
@@ -67,7 +68,7 @@ impl World {
 
     fn of(manifest: &Manifest) -> Self {
         let folder = TempDir::new().unwrap();
-        let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"), |_| true);
+        let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"));
         let settings = Settings {
             policy: Policy::default(),
             timeout: PATIENCE,

@@ -17,6 +17,8 @@ mod kernel;
 mod llm;
 /// No model at all: which words find which tool, and how its parameters are filled.
 mod offline;
+/// Skills that are edited while they are used: versions, broken edits, who hears of it.
+mod reload;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.

@@ -73,7 +73,7 @@ impl World {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let program = || Ok(Command::new(env!("CARGO_BIN_EXE_omni")));
-        let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"), |_| false);
+        let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"));
         let kernel = kernel.started_by(program);
         let settings = Settings {
             policy: Policy::default(),

@@ -1,9 +1,11 @@
 """Loading scripts: each skill in a namespace of its own, siblings found, problems told."""
 
+import gc
 import os
 import pickle
 import sys
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -284,3 +286,61 @@ def test_a_traceback_shows_the_script_alone(tmp_path: Path) -> None:
 
 def test_a_traceback_is_bounded() -> None:
     assert len(kernel.format_broken(ValueError("x" * 1_000_000))) < 17_000
+
+
+VERSION = (
+    "from omni import tool\nimport near\nWORD = {0!r}\n"
+    "@tool\ndef say(short: bool = False) -> list[str]:\n"
+    "    if short:\n        return [WORD, near.WORD]\n"
+    "    import late\n    return [WORD, near.WORD, late.WORD]\n"
+)
+
+
+def contents(word: str) -> dict[str, bytes]:
+    files = {"main": VERSION.format(word), "near": f"WORD = {word!r}", "late": f"WORD = {word!r}"}
+    return {f"scripts/{name}.py": source.encode() for name, source in files.items()}
+
+
+def test_versions_side_by_side(tmp_path: Path) -> None:
+    folder = str(write(tmp_path / "a-b", main="nothing of this ("))
+    say = [
+        kernel.resolve("a-b", folder, "scripts/main.py", "say", version, contents(word))
+        for version, word in ((1, "one"), (2, "two"), (3, "three"))
+    ]
+    # A sibling that is imported late follows the version of its importer, and nobody reads the disk.
+    assert [handle({})[1]["result"] for handle in say] == [["one"] * 3, ["two"] * 3, ["three"] * 3]
+    assert say[1].direct[0].__module__ == "omni_skills.a_b@2.main"
+    kernel.forget("a-b", 2)
+    assert {name for name in sys.modules if name.startswith("omni_skills.a_b@2")} == set()
+    assert not hasattr(sys.modules["omni_skills"], "a_b@2")
+    assert say[1]({"short": True})[1]["result"] == ["two"] * 2
+    assert kernel.resolve("a-b", folder, "scripts/main.py", "say", 3) is say[2]
+
+
+def test_folders_of_held_files(tmp_path: Path) -> None:
+    held = {
+        "scripts/main.py": b"from deep.er import inner\nimport deep\nX = inner.X",
+        "scripts/deep/er/inner.py": b"from ... import main\nX = 4",
+    }
+    assert skill.load("held", str(tmp_path / "held"), "scripts/main.py", 2, held).X == 4
+    with pytest.raises(ImportError, match=r"there is no `scripts/other\.py`"):
+        skill.load("held", str(tmp_path / "held"), "scripts/other.py", 2, held)
+
+
+def test_dataclasses_and_pickles_of_a_version(tmp_path: Path) -> None:
+    source = b"from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: 'int'\n"
+    module = skill.load("shapes", str(tmp_path / "shapes"), "scripts/main.py", 7, {"scripts/main.py": source})
+    assert pickle.loads(pickle.dumps(module.Point(1))) == module.Point(1)
+
+
+def test_old_versions_leave_no_memory(tmp_path: Path) -> None:
+    folder, known = str(tmp_path / "flat"), len(sys.modules)
+    seen = []
+    for version in range(2, 52):
+        handle = kernel.resolve("flat", folder, "scripts/main.py", "say", version, contents(str(version)))
+        seen.append(weakref.ref(handle.direct[0]))
+        kernel.forget("flat", version - 1)
+    assert len(sys.modules) - known <= 5
+    gc.collect()
+    assert [ref() is not None for ref in seen[-3:]] == [False, False, True]
+    assert sum(ref() is not None for ref in seen) == 1

@@ -282,8 +282,10 @@ fn become_worker(
     let orders = stream.try_clone()?;
     CALLER.set(Mutex::new(stream)).expect("the zygote is no worker");
     let mut orders = BufReader::new(orders);
-    let mut handles = Vec::new();
-    while let Some(order) = wire::read::<Order>(&mut orders)? {
+    let (mut handles, mut sources) = (Vec::new(), None);
+    while let Some(mut order) = wire::read::<Order>(&mut orders)? {
+        sources = order.sources.take().or(sources);
+        order.place.sources.clone_from(&sources);
         let result = play(py, order, &mut handles);
         if let Err(error) = answer(&result) {
             if error.kind() != io::ErrorKind::FileTooLarge {

@@ -64,6 +64,7 @@ pub(super) struct Workers {
 struct Key {
     skill: String,
     folder: String,
+    version: u32,
     workspace: Arc<PathBuf>,
 }
 
@@ -97,10 +98,12 @@ impl Workers {
         let key = Key {
             skill: job.place.skill.clone(),
             folder: job.place.folder.clone(),
+            version: job.place.version,
             workspace: context.workspace.clone(),
         };
-        let order = Order {
+        let mut order = Order {
             place: job.place.clone(),
+            sources: None,
             is_async: job.is_async,
             arguments,
             call: context.id.clone(),
@@ -114,6 +117,7 @@ impl Workers {
                 Some(worker) => worker,
                 None => self.hire(&job, &key).await?,
             };
+            order.sources = job.place.sources.clone().filter(|_| worker.calls == 0);
             let result = worker.play(&order, &context).await?;
             if job.isolation.keeps_workers() && worker.calls < CALLS {
                 self.release(key.clone(), worker);

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kernel::bridge::Fault;
 use crate::kernel::handle::Place;
+use crate::skill::Sources;
 use crate::tool::{Output, Progress};
 
 /// Bytes that one message may have.
@@ -60,6 +62,8 @@ pub(super) struct Cage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) place: Place,
+    /// The skill's files, for a worker that has none yet, unless it is to read what the disk has.
+    pub(super) sources: Option<Arc<Sources>>,
     pub(super) is_async: bool,
     pub(super) arguments: Map<String, Value>,
     pub(super) call: String,

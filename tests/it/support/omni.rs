@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ impl World {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("OMNI_HOME", self.home());
         command.env("OMNI_MODEL__NAME", "offline").env("TZ", "UTC").env("LANG", "C.UTF-8");
-        Run { command, input: None, places: self.places() }
+        Run { command, input: None, talks: false, places: self.places() }
     }
 
     /// Paths that differ from run to run, and what is written instead.
@@ -153,6 +153,7 @@ fn copy(from: &Path, to: &Path) {
 pub struct Run {
     command: Command,
     input: Option<Vec<u8>>,
+    talks: bool,
     places: Vec<(String, &'static str)>,
 }
 
@@ -179,6 +180,12 @@ impl Run {
         self
     }
 
+    /// With a standard input that is open for [`Started::say`].
+    pub fn talking(mut self) -> Self {
+        self.talks = true;
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Output {
         self.start().end()
@@ -186,12 +193,14 @@ impl Run {
 
     /// Starts it.
     pub fn start(mut self) -> Started {
-        let input = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let input = if self.input.is_some() || self.talks { Stdio::piped() } else { Stdio::null() };
         self.command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("the program starts");
-        if let (Some(mut pipe), Some(input)) = (child.stdin.take(), self.input) {
+        let mut input = child.stdin.take();
+        if let Some(text) = self.input {
+            let mut pipe = input.take().expect("piped");
             // A program that does not read is allowed.
-            std::thread::spawn(move || drop(pipe.write_all(&input)));
+            std::thread::spawn(move || drop(pipe.write_all(&text)));
         }
         let (sender, lines) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().expect("piped"));
@@ -207,13 +216,14 @@ impl Run {
             String::from_utf8_lossy(&text).into_owned()
         });
         let deadline = Instant::now() + PATIENCE;
-        Started { child, lines, out: String::new(), err: Some(err), places: self.places, deadline }
+        Started { child, input, lines, out: String::new(), err: Some(err), places: self.places, deadline }
     }
 }
 
 /// A command that runs. Dropping it kills it.
 pub struct Started {
     child: Child,
+    input: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
     out: String,
     err: Option<JoinHandle<String>>,
@@ -234,6 +244,12 @@ impl Started {
         panic!("`{words}` was never said, but:\n{}\n{}", self.out, err.unwrap_or_default());
     }
 
+    /// Writes a line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("a command that is talked to");
+        writeln!(input, "{line}").expect("it listens");
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: libc::c_int) {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
@@ -248,6 +264,7 @@ impl Started {
 
     /// Waits for its end.
     pub fn end(mut self) -> Output {
+        drop(self.input.take());
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child of ours") {
                 break status;
