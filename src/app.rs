@@ -5,6 +5,7 @@
 
 mod reload;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub enum Error {
     #[error("cannot read `{key}`: {reason}")]
     Secret {
         /// The setting.
-        key: &'static str,
+        key: String,
         /// Why not.
         reason: config::secret::SecretError,
     },
@@ -175,7 +176,7 @@ impl App {
     pub async fn store(&self) -> Result<&Store, Error> {
         let open = || async {
             let url = self.config().store.url.reveal();
-            let url = url.map_err(|reason| Error::Secret { key: "store.url", reason })?;
+            let url = url.map_err(|reason| Error::Secret { key: "store.url".to_owned(), reason })?;
             let url = Some(url.as_str()).filter(|url| !url.is_empty());
             Ok(Store::open(url, &self.paths.data).await?)
         };
@@ -234,9 +235,22 @@ impl App {
     async fn kernel(&self) -> Result<Arc<Kernel>, Error> {
         let make = || async {
             let manifest = self.manifest().await?;
-            Ok(Arc::new(Kernel::new(self.interpreter, &manifest, self.paths.data.clone())))
+            self.kernel_of(&manifest)
         };
         self.kernel.get_or_try_init(make).await.cloned()
+    }
+
+    fn kernel_of(&self, manifest: &Manifest) -> Result<Arc<Kernel>, Error> {
+        let mut settings = HashMap::new();
+        for (skill, values) in &self.config().skill {
+            let revealed = values.iter().map(|(key, value)| match value.reveal() {
+                Ok(value) => Ok((key.clone(), value)),
+                Err(reason) => Err(Error::Secret { key: format!("skill.{skill}.{key}"), reason }),
+            });
+            settings.insert(skill.clone(), revealed.collect::<Result<_, _>>()?);
+        }
+        let kernel = Kernel::new(self.interpreter, manifest, self.paths.data.clone());
+        Ok(Arc::new(kernel.with_settings(settings)))
     }
 
     /// What skills say.

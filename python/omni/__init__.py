@@ -12,7 +12,7 @@ def greet(name: str) -> str:
 Put the file into the `scripts` folder of a skill, and the assistant has the tool.
 """
 
-from omni.context import Context
+from omni.context import Context, run_with_heartbeat
 from omni.errors import Failed, Retry
 from omni.result import Audio, Image, Resource, ResourceLink, Text
 from omni.tool import skill_command, tool
@@ -26,6 +26,7 @@ __all__ = [
     "ResourceLink",
     "Retry",
     "Text",
+    "run_with_heartbeat",
     "skill_command",
     "tool",
 ]

@@ -1,12 +1,19 @@
 """What a tool knows of the call it serves."""
 
+import asyncio
 import os
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from omni import _native
 from omni.errors import Failed
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -22,6 +29,10 @@ class Native(Protocol):
     def session(self) -> str | None: ...
     @property
     def call_id(self) -> str: ...
+    @property
+    def skill(self) -> str: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
     def cancelled(self) -> bool: ...
 
@@ -74,6 +85,24 @@ class Context:
         return self._native.call_id
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the user has set for the skill, in the table `[skill.NAME]` of the settings."""
+        return self._native.settings
+
+    def settings_as(self, model: type[Model]) -> Model:
+        """The settings read by a pydantic model of yours, which has the defaults.
+
+        Raises `Failed` when they do not fit, naming each key that is wrong.
+        """
+        try:
+            return model.model_validate(self._native.settings)
+        except ValidationError as error:
+            items = error.errors(include_url=False, include_input=False)
+            where = f"skill.{self._native.skill}"
+            wrong = "; ".join(f"`{'.'.join(map(str, (where, *item['loc'])))}`: {item['msg']}" for item in items)
+            raise Failed(f"the settings of the skill do not fit: {wrong}; `omni config show` has them") from None
+
+    @property
     def cancelled(self) -> bool:
         """Whether the call was called off: stop, clean up, and return or raise."""
         return self._native.cancelled()
@@ -120,3 +149,29 @@ class Context:
 
 current: ContextVar[Context | Native | None] = ContextVar("omni_context", default=None)
 """The context of the call that is running here. What it prints is logged under its id."""
+
+
+async def run_with_heartbeat(
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    max: float,  # noqa: A002 (the name by which it is known)
+    every: float = 10.0,
+) -> T:
+    """Await something silent, with a sign of life every `every` seconds.
+
+    Only for `max` seconds: a timer says nothing of what is awaited, and one that beat for ever
+    would keep a hung call alive. After that the tool's `idle_timeout` decides.
+    """
+    task = asyncio.ensure_future(coroutine)
+    here = current.get()
+    context = here if here is None or isinstance(here, Context) else Context(here)
+    end = asyncio.get_running_loop().time() + max
+    try:
+        while context is not None and asyncio.get_running_loop().time() < end:
+            done, _ = await asyncio.wait({task}, timeout=every)
+            if done:
+                break
+            context.heartbeat()
+        return await task
+    finally:
+        task.cancel()

@@ -386,6 +386,8 @@ def _describe(skill_name: str, file: str, function: FunctionType, options: Optio
             "open_world": options.open_world,
         },
         "timeout": options.timeout,
+        "idle_timeout": options.idle_timeout,
+        "confirm": options.confirm,
         "examples": list(options.examples),
         "file": file,
         "is_async": inspect.iscoroutinefunction(function),

@@ -27,6 +27,8 @@ class Call:
     data: str
     session: str | None = None
     call_id: str = "test"
+    skill: str = "test"
+    settings: dict[str, Any] = field(default_factory=dict)
     reports: list[tuple[float, float | None, str | None]] = field(default_factory=list)
     is_cancelled: bool = False
 
@@ -38,11 +40,17 @@ class Call:
 
 
 def context(
-    workspace: str | Path, *, data: str | Path | None = None, session: str | None = None, call_id: str = "test"
+    workspace: str | Path,
+    *,
+    data: str | Path | None = None,
+    session: str | None = None,
+    call_id: str = "test",
+    settings: dict[str, Any] | None = None,
 ) -> Context:
     """Make a context on a folder; its data folder is `.data` beside it unless given."""
     root = Path(workspace)
-    return Context(Call(str(root), str(data or root.parent / f".{root.name}-data"), session, call_id))
+    folder = str(data or root.parent / f".{root.name}-data")
+    return Context(Call(str(root), folder, session, call_id, settings=settings or {}))
 
 
 def load(folder: str | Path, file: str | None = None) -> ModuleType:

@@ -18,7 +18,7 @@ _ELSEWHERE = {
     "variants": "write one tool per variant",
     "default_variant": "write one tool per variant",
     "inject_root": "take a parameter `ctx: Context` and use `ctx.workspace`",
-    "inject_settings": "read what you need from the skill's own files",
+    "inject_settings": "take a parameter `ctx: Context` and use `ctx.settings`",
     "autowire": "take a parameter `ctx: Context`",
     "retry_on": "raise `omni.Retry`, or try again inside the function",
     "max_attempts": "raise `omni.Retry`, or try again inside the function",
@@ -46,6 +46,8 @@ class Options:
     idempotent: bool
     open_world: bool
     timeout: float | None
+    idle_timeout: float | None
+    confirm: bool
     examples: tuple[str, ...]
 
 
@@ -62,6 +64,8 @@ def tool(
     idempotent: bool = False,
     open_world: bool | None = None,
     timeout: float | None = None,
+    idle_timeout: float | None = None,
+    confirm: bool = False,
     examples: Iterable[str] = (),
 ) -> Callable[[F], F]: ...
 def tool(
@@ -76,6 +80,8 @@ def tool(
     idempotent: bool = False,
     open_world: bool | None = None,
     timeout: float | None = None,
+    idle_timeout: float | None = None,
+    confirm: bool = False,
     examples: Iterable[str] = (),
     **unknown: Any,
 ) -> F | Callable[[F], F]:
@@ -87,7 +93,9 @@ def tool(
     - `read_only`: it changes nothing. `destructive`: what it changes may be lost, assumed of
       everything that is not read-only. `idempotent`: calling it twice is as good as once.
       `open_world`: it reaches out of this machine, assumed unless it says `False`.
-    - `timeout`: seconds it may take; 0 is no limit, `None` the configured one.
+    - `timeout`: seconds it may take; 0 is no limit, `None` the configured one. `idle_timeout`: the same
+      without a sign of life, which `ctx.progress()` and `ctx.heartbeat()` are.
+    - `confirm`: a person is asked each time, even for a tool that would run unasked.
     - `examples`: sentences a person might say when this tool is wanted. They help to find it
       and are never sent to a model.
 
@@ -102,8 +110,9 @@ def tool(
         check_name(name)
     if read_only and destructive:
         raise ValueError("a tool cannot be both read-only and destructive")
-    if timeout is not None and (isinstance(timeout, bool) or not 0 <= timeout < float("inf")):
-        raise ValueError(f"a tool's timeout is a number of seconds, or 0 for none: {timeout!r}")
+    for key, limit in (("timeout", timeout), ("idle_timeout", idle_timeout)):
+        if limit is not None and (isinstance(limit, bool) or not 0 <= limit < float("inf")):
+            raise ValueError(f"a tool's {key} is a number of seconds, or 0 for none: {limit!r}")
     if isinstance(examples, str):
         raise TypeError("a tool's examples are a list of sentences, not one string")
     options = Options(
@@ -115,6 +124,8 @@ def tool(
         idempotent=idempotent,
         open_world=True if open_world is None else open_world,
         timeout=None if timeout is None else float(timeout),
+        idle_timeout=None if idle_timeout is None else float(idle_timeout),
+        confirm=confirm,
         examples=tuple(examples),
     )
 

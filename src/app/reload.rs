@@ -35,8 +35,7 @@ impl App {
         let mut manifest = Manifest::clone(&*self.manifest().await?);
         vet(&mut manifest);
         hold(&mut manifest, &Manifest::default());
-        let make = || async { Arc::new(Kernel::new(self.interpreter, &manifest, self.paths.data.clone())) };
-        let kernel = self.kernel.get_or_init(make).await.clone();
+        let kernel = self.kernel.get_or_try_init(|| async { self.kernel_of(&manifest) }).await?.clone();
         let mut reload = Reload {
             paths: self.paths.clone(),
             skills,

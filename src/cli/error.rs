@@ -106,7 +106,7 @@ impl From<tool::Error> for Failure {
         let code = match &error {
             tool::Error::Retry(_) => code::USAGE,
             tool::Error::Failed(_) | tool::Error::Broken { .. } => code::FAILED,
-            tool::Error::Elapsed(_) => code::ELAPSED,
+            tool::Error::Elapsed(_) | tool::Error::Idle(_) => code::ELAPSED,
             tool::Error::Denied(_) => code::DENIED,
             tool::Error::Cancelled => code::INTERRUPTED,
         };

@@ -23,8 +23,8 @@ pub(super) enum Tool {
     },
     /// Call a tool
     ///
-    /// Prints what it returns. Exits with 124 when it took too long, 5 when it was refused, 2
-    /// when the arguments are wrong.
+    /// Prints what it returns. Exits with 124 when it took too long or was silent for too long, 5
+    /// when it was refused, 2 when the arguments are wrong.
     Call {
         /// Its name, as in `git.status`
         name: String,

@@ -18,6 +18,10 @@ const LARGEST: u64 = 1 << 20;
 /// The keys of a model server, which the defaults cannot show because there is none by default.
 const PROVIDER: [&str; 3] = ["kind", "base_url", "api_key"];
 
+/// Older names of settings, and what they are called now.
+const OLDER: [(&str, &str); 2] =
+    [("mcp.timeout", "tools.timeout"), ("mcp.idle_timeout", "tools.idle_timeout")];
+
 static KNOWN: LazyLock<Table> =
     LazyLock::new(|| DEFAULTS.parse().expect("the defaults are TOML; a test reads them"));
 
@@ -106,6 +110,7 @@ pub fn flags(typed: &[String]) -> Result<Vec<(String, Value)>, ConfigError> {
         let path: Vec<String> = key.trim().split('.').map(str::to_owned).collect();
         match place(&path) {
             Place::Value(default) => Ok((key.trim().to_owned(), environment::value(value, default.is_str()))),
+            Place::Skills => Ok((key.trim().to_owned(), environment::value(value, false))),
             _ => Err(unknown(&path, Origin::Flag)),
         }
     };
@@ -136,8 +141,10 @@ impl Setting {
 
     /// Whether it could be part of a [`Config`]; the types there are asked, by trying.
     fn check(&mut self) -> Result<(), ConfigError> {
-        let Place::Value(default) = place(&self.key) else {
-            return Err(unknown(&self.key, self.origin.clone()));
+        let default = match place(&self.key) {
+            Place::Value(default) => default,
+            Place::Skills => return Ok(()),
+            _ => return Err(unknown(&self.key, self.origin.clone())),
         };
         if let (Value::Float(_), Value::Integer(number)) = (&default, &self.value) {
             self.value = Value::Float(*number as f64);
@@ -209,6 +216,7 @@ impl Setting {
         let reason = match (self.key[0].as_str(), self.key[1].as_str()) {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
+            ("skill", _) => "it could lift a limit you have set for a skill",
             ("policy", "allow") => "it could let itself do anything",
             ("model", _) if texts.iter().any(|text| text.starts_with("scripted:")) => {
                 "a script could call any tool in your name"
@@ -239,14 +247,26 @@ impl Setting {
 enum Place {
     Section,
     Value(Value),
+    /// A value that the skill alone knows.
+    Skills,
     Nothing,
 }
 
+/// The key that is called `key` now.
+fn renamed(key: Vec<String>) -> Vec<String> {
+    let dotted = key.join(".");
+    let now = OLDER.iter().find(|(older, _)| *older == dotted).map(|(_, now)| *now);
+    now.map_or(key, |now| now.split('.').map(str::to_owned).collect())
+}
+
 fn place(key: &[String]) -> Place {
+    let key = renamed(key.to_vec());
     let value = |section: &str, key: &str| KNOWN.get(section)?.get(key);
+    let older = |section: &str| OLDER.iter().any(|(name, _)| name.split('.').next() == Some(section));
     match key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [section] if KNOWN.contains_key(section) => Place::Section,
-        ["provider", name] if !name.is_empty() => Place::Section,
+        [section] if KNOWN.contains_key(section) || older(section) => Place::Section,
+        ["provider" | "skill", name] if !name.is_empty() => Place::Section,
+        ["skill", _, key] if !key.is_empty() => Place::Skills,
         ["provider", _, key] if PROVIDER.contains(&key) => Place::Value(Value::String(String::new())),
         [section, key] => value(section, key).map_or(Place::Nothing, |value| Place::Value(value.clone())),
         _ => Place::Nothing,
@@ -339,9 +359,13 @@ fn from_environment(variables: &BTreeMap<String, String>) -> Result<Vec<Setting>
                 return Err(ConfigError::Unknown { origin, key: variable.clone(), nearest });
             }
             environment::Name::Setting(key) => {
-                let Place::Value(default) = place(&key) else { return Err(unknown(&key, origin)) };
-                let value = environment::value(text, default.is_str());
-                settings.push(Setting { key, value, origin, project: false });
+                let wants_text = match place(&key) {
+                    Place::Value(default) => default.is_str(),
+                    Place::Skills => false,
+                    _ => return Err(unknown(&key, origin)),
+                };
+                let value = environment::value(text, wants_text);
+                settings.push(Setting { key: renamed(key), value, origin, project: false });
             }
         }
     }
@@ -352,7 +376,9 @@ fn from_flags(flags: Vec<(String, Value)>) -> Result<Vec<Setting>, ConfigError> 
     let setting = |(key, value): (String, Value)| {
         let key: Vec<String> = key.split('.').map(str::to_owned).collect();
         match place(&key) {
-            Place::Value(_) => Ok(Setting { key, value, origin: Origin::Flag, project: false }),
+            Place::Value(_) | Place::Skills => {
+                Ok(Setting { key: renamed(key), value, origin: Origin::Flag, project: false })
+            }
             _ => Err(unknown(&key, Origin::Flag)),
         }
     };
@@ -420,8 +446,9 @@ impl File<'_> {
                     let (key, found) = (key.join("."), kind(&value(item)));
                     return Err(ConfigError::Wrong { origin, key, expected: "a table", found });
                 }
-                (Place::Value(_), _) => {
-                    settings.push(Setting { key: key.clone(), value: value(item), origin, project: false });
+                (Place::Value(_) | Place::Skills, _) => {
+                    let key = renamed(key.clone());
+                    settings.push(Setting { key, value: value(item), origin, project: false });
                 }
             }
             key.pop();
@@ -434,9 +461,14 @@ impl File<'_> {
 fn value(item: &Item) -> Value {
     match item {
         Item::Value(value) => plain_value(value),
-        Item::Table(_) => Value::Table(Table::new()),
-        Item::ArrayOfTables(_) | Item::None => Value::Array(Vec::new()),
+        Item::Table(table) => plain_table(table),
+        Item::ArrayOfTables(tables) => Value::Array(tables.iter().map(|table| plain_table(table)).collect()),
+        Item::None => Value::Array(Vec::new()),
     }
+}
+
+fn plain_table(table: &dyn TableLike) -> Value {
+    Value::Table(table.iter().map(|(key, item)| (key.to_owned(), value(item))).collect())
 }
 
 fn plain_value(value: &toml_edit::Value) -> Value {
@@ -448,8 +480,7 @@ fn plain_value(value: &toml_edit::Value) -> Value {
         Edit::Boolean(flag) => Value::Boolean(*flag.value()),
         Edit::Datetime(time) => Value::Datetime(*time.value()),
         Edit::Array(items) => Value::Array(items.iter().map(plain_value).collect()),
-        // No setting is one; that it is a table is all the error says.
-        Edit::InlineTable(_) => Value::Table(Table::new()),
+        Edit::InlineTable(table) => plain_table(table),
     }
 }
 

@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use layers::{Loaded, Origin, load};
 pub use page::{reference, show};
 pub use paths::Paths;
-pub use secret::Secret;
+pub use secret::{Private, Secret};
 
 /// Every setting with its default and what it means, as TOML.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -38,6 +38,8 @@ pub struct Config {
     pub tools: Tools,
     /// What may run without asking.
     pub policy: Policy,
+    /// What each skill is set to, by its name and by key.
+    pub skill: BTreeMap<String, BTreeMap<String, Private>>,
     /// Where skills are.
     pub skills: Skills,
     /// Where conversations are kept.
@@ -111,6 +113,8 @@ pub struct Limits {
 pub struct Tools {
     /// Seconds a call may take where the tool says nothing; 0 for no limit.
     pub timeout: f64,
+    /// Seconds a call may go without a sign of life where the tool says nothing; 0 for no limit.
+    pub idle_timeout: f64,
     /// Bytes of a result that go to the model; the rest is kept and can be paged through.
     pub result_bytes: usize,
 }

@@ -17,10 +17,10 @@ pub fn show(loaded: &Loaded, origin: bool) -> String {
     let mut page = Page { text: String::new(), origins: origin.then_some(&loaded.origins) };
     for (section, keys) in order.as_table().iter() {
         let Some(values) = values.get(section).and_then(Value::as_table) else { continue };
-        if section == "provider" {
-            for (name, provider) in values {
-                let keys = provider.as_table().into_iter().flatten();
-                page.section(&["provider", name], keys.map(|(key, value)| (key.as_str(), value)));
+        if section == "provider" || section == "skill" {
+            for (name, values) in values {
+                let keys = values.as_table().into_iter().flatten();
+                page.section(&[section, name], keys.map(|(key, value)| (key.as_str(), value)));
             }
             continue;
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use toml::{Table, Value};
 
 /// A secret, or where to find it: `env:NAME`, `file:PATH`, or the value itself.
 ///
@@ -74,4 +76,55 @@ impl Serialize for Secret {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+/// A value that only a skill knows, so that any text in it may be a secret: it prints and
+/// serialises with its texts as [`Secret`] shows them.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Private(Value);
+
+impl Private {
+    /// The value itself as JSON, its references read.
+    pub fn reveal(&self) -> Result<Json, SecretError> {
+        reveal(&self.0)
+    }
+}
+
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", hidden(&self.0))
+    }
+}
+
+impl Serialize for Private {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        hidden(&self.0).serialize(serializer)
+    }
+}
+
+fn hidden(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(Secret::new(text).to_string()),
+        Value::Array(items) => Value::Array(items.iter().map(hidden).collect()),
+        Value::Table(table) => {
+            Value::Table(table.iter().map(|(key, value)| (key.clone(), hidden(value))).collect::<Table>())
+        }
+        other => other.clone(),
+    }
+}
+
+fn reveal(value: &Value) -> Result<Json, SecretError> {
+    Ok(match value {
+        Value::String(text) => Secret::new(text).reveal()?.into(),
+        Value::Integer(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::Boolean(flag) => (*flag).into(),
+        Value::Datetime(time) => time.to_string().into(),
+        Value::Array(items) => items.iter().map(reveal).collect::<Result<_, _>>()?,
+        Value::Table(table) => {
+            let entries = table.iter().map(|(key, value)| Ok((key.clone(), reveal(value)?)));
+            Json::Object(entries.collect::<Result<_, SecretError>>()?)
+        }
+    })
 }

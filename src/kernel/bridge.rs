@@ -20,12 +20,22 @@ use crate::tool::{self, Context, Output, Progress};
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]
 pub struct NativeContext {
     context: Context,
-    data: Arc<Path>,
+    own: Own,
+}
+
+/// What a skill has for itself.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) skill: Arc<str>,
+    /// Where it keeps what is its own.
+    pub(super) data: Arc<Path>,
+    /// What the user has set for it.
+    pub(super) settings: Arc<Map<String, Value>>,
 }
 
 impl NativeContext {
-    pub(super) fn new(context: Context, data: Arc<Path>) -> Self {
-        Self { context, data }
+    pub(super) fn new(context: Context, own: Own) -> Self {
+        Self { context, own }
     }
 }
 
@@ -38,7 +48,17 @@ impl NativeContext {
 
     #[getter]
     fn data(&self) -> &OsStr {
-        self.data.as_os_str()
+        self.own.data.as_os_str()
+    }
+
+    #[getter]
+    fn skill(&self) -> &str {
+        &self.own.skill
+    }
+
+    #[getter]
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, &self.own.settings)
     }
 
     #[getter]

@@ -75,8 +75,7 @@ impl Shelf {
                 idempotent: true,
                 open_world: false,
             },
-            timeout: None,
-            examples: Vec::new(),
+            ..Spec::default()
         };
         let spec = (!folders.is_empty()).then(|| Arc::new(spec));
         let listed = brought(manifest);

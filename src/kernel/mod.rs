@@ -18,9 +18,10 @@ mod pool;
 mod table;
 pub mod worker;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, RwLock};
 
 use async_trait::async_trait;
 use pyo3::exceptions::PyRuntimeError;
@@ -36,7 +37,7 @@ use crate::tool::{Call, Error, Output, Spec, Toolset};
 pub use interpreter::Interpreter;
 pub use table::Changes;
 
-use bridge::NativeContext;
+use bridge::{NativeContext, Own};
 use handle::{Handle, Place, Returned};
 use looper::Looper;
 use pool::{Lost, Pool};
@@ -47,6 +48,7 @@ use worker::{Job, Workers};
 pub struct Kernel {
     interpreter: Interpreter,
     data: PathBuf,
+    settings: HashMap<String, Arc<Map<String, Value>>>,
     table: RwLock<Table>,
     /// Versions of skills that are imported though no call can come to them any more.
     retired: Mutex<Vec<Retired>>,
@@ -57,6 +59,7 @@ pub struct Kernel {
 
 struct Tool {
     place: Place,
+    skill: Arc<str>,
     /// Where its skill keeps what is its own.
     data: Arc<Path>,
     is_async: bool,
@@ -70,7 +73,14 @@ impl Kernel {
         let table = RwLock::new(Table::new(manifest, &data));
         let (pool, looper) = (Pool::new(), OnceLock::new());
         let workers = Workers::new(Box::new(move || interpreter.again()));
-        Self { interpreter, data, table, retired: Mutex::default(), pool, workers, looper }
+        let settings = HashMap::new();
+        Self { interpreter, data, settings, table, retired: Mutex::default(), pool, workers, looper }
+    }
+
+    /// The same, where skills are given these settings, by their names.
+    pub fn with_settings(self, settings: HashMap<String, Map<String, Value>>) -> Self {
+        let settings = settings.into_iter().map(|(skill, settings)| (skill, Arc::new(settings))).collect();
+        Self { settings, ..self }
     }
 
     /// The same, whose workers are started by this command: for a process that is not the
@@ -140,11 +150,17 @@ impl Kernel {
         started.map_err(|reason| bridge::broken("python", &reason))
     }
 
+    fn own(&self, tool: &Tool) -> Own {
+        static NONE: LazyLock<Arc<Map<String, Value>>> = LazyLock::new(Arc::default);
+        let settings = self.settings.get(&tool.place.skill).unwrap_or(&NONE).clone();
+        Own { skill: tool.skill.clone(), data: tool.data.clone(), settings }
+    }
+
     async fn plain(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
         let handle = self.handle(tool, &call).await?;
         let Call { spec, arguments, context } = call;
         let cancel = context.cancel.clone();
-        let context = NativeContext::new(context, tool.data.clone());
+        let context = NativeContext::new(context, self.own(tool));
         let work = move |py: Python<'_>| {
             let result = handle.invoke(py, &arguments, context);
             result.map_err(|error| bridge::error(py, &spec.name, &error))
@@ -161,7 +177,7 @@ impl Kernel {
         };
         let Call { spec, arguments, context } = call;
         let cancel = context.cancel.clone();
-        let context = NativeContext::new(context, tool.data.clone());
+        let context = NativeContext::new(context, self.own(tool));
         looper.call(&spec.name, handle, arguments, context, &cancel).await
     }
 
@@ -211,8 +227,9 @@ impl Toolset for Kernel {
             return Err(Error::Failed(format!("there is no tool `{}`", call.spec.name)));
         };
         if tool.isolation.level != Where::Thread {
-            let Tool { place, data, is_async, isolation, .. } = tool.as_ref();
-            return self.workers.call(Job { place, data, is_async: *is_async, isolation }, call).await;
+            let Tool { place, is_async, isolation, .. } = tool.as_ref();
+            let job = Job { place, own: self.own(&tool), is_async: *is_async, isolation };
+            return self.workers.call(job, call).await;
         }
         self.start().await?;
         match tool.is_async {
@@ -232,9 +249,9 @@ impl Tool {
             version,
             sources: skill.sources.clone(),
         };
-        let data = data.join("skills").join(&place.skill).into();
+        let (name, data) = (place.skill.as_str().into(), data.join("skills").join(&place.skill).into());
         let isolation = Isolation::of(skill);
-        Self { place, data, is_async: entry.is_async, isolation, handle: OnceCell::new() }
+        Self { place, skill: name, data, is_async: entry.is_async, isolation, handle: OnceCell::new() }
     }
 
     /// Whether nobody calls it. Asked of one that no call can come to any more.

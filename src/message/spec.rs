@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Everything known of a tool before it is called.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Its own name: `skill.tool`, or `server.tool` for a remote one.
     pub name: String,
@@ -24,6 +24,12 @@ pub struct Spec {
     /// Total time it may take, in seconds; `None` is the configured default, 0 no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<f64>,
+    /// Seconds it may go without a sign of life; `None` is the configured default, 0 no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<f64>,
+    /// Whether a person is asked even where its annotations would let it run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
     /// Sentences a person might say when this tool is wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,

@@ -60,7 +60,7 @@ pub struct Context {
     pub workspace: Arc<PathBuf>,
     /// Cancels the call.
     pub cancel: CancellationToken,
-    /// Takes reports of progress.
+    /// Takes reports of progress, each a sign of life.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
 }
 
@@ -119,6 +119,9 @@ pub enum Error {
     /// The tool took longer than it may.
     #[error("the tool was stopped after {} s, its time limit", .0.as_secs_f64())]
     Elapsed(Duration),
+    /// The tool was silent for longer than it may.
+    #[error("the tool was stopped: it gave no sign of life for {} s", .0.as_secs_f64())]
+    Idle(Duration),
     /// The policy or a person refused it. [`refused`] knows a result by these words.
     #[error("refused: {0}")]
     Denied(String),

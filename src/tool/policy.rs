@@ -60,6 +60,9 @@ impl Policy {
         if let Some(pattern) = first(&self.allow, name) {
             return Verdict::Allow(format!("`policy.allow` has `{pattern}`"));
         }
+        if spec.confirm {
+            return self.ask("it wants to be confirmed".to_owned());
+        }
         if spec.annotations.read_only {
             return Verdict::Allow("it changes nothing".to_owned());
         }

@@ -252,8 +252,7 @@ impl Toolset for Spill {
                 idempotent: true,
                 open_world: false,
             },
-            timeout: None,
-            examples: Vec::new(),
+            ..Spec::default()
         })]
     }
 

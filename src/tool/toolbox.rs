@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Decision};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub policy: Policy,
     /// How long a call may take where the tool says nothing; zero for no limit.
     pub timeout: Duration,
+    /// How long a call may be silent where the tool says nothing; zero for no limit.
+    pub idle_timeout: Duration,
     /// Bytes of text of a result that go to the model.
     pub result_bytes: usize,
     /// The folder for the rest of long results; `None` drops it.
@@ -52,6 +55,7 @@ impl Settings {
         Ok(Self {
             policy: Policy::new(&config.policy, yes)?,
             timeout: seconds(config.tools.timeout).unwrap_or_default(),
+            idle_timeout: seconds(config.tools.idle_timeout).unwrap_or_default(),
             result_bytes: config.tools.result_bytes,
             results: Some(paths.cache.join("results")),
             audit: None,
@@ -155,7 +159,7 @@ struct Entry {
     set: Arc<dyn Toolset>,
     wire: String,
     verdict: Verdict,
-    limit: Option<Duration>,
+    limits: Limits,
     /// Compiled when it is first needed: a program that calls one tool compiles one schema.
     checker: OnceLock<Result<Checker, String>>,
 }
@@ -164,6 +168,14 @@ impl Entry {
     fn checker(&self) -> Result<&Checker, &str> {
         self.checker.get_or_init(|| Checker::new(&self.spec.input)).as_ref().map_err(String::as_str)
     }
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    total: Option<Duration>,
+    /// Without a sign of life.
+    idle: Option<Duration>,
 }
 
 /// A call that may run now.
@@ -459,15 +471,17 @@ impl Toolbox {
 
     async fn run(&self, ready: Ready<'_>, scope: &Scope) -> Result<Output, Error> {
         let Ready { entry, id, arguments } = ready;
+        // Without a limit nobody counts the signs of life.
+        let signs = entry.limits.idle.map(|limit| (limit, Arc::new(Notify::new())));
         let context = Context {
-            progress: progress(&id, scope),
+            progress: progress(&id, scope, signs.as_ref().map(|(_, signs)| signs)),
             id,
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
             cancel: scope.cancel.child_token(),
         };
         let call = Call { spec: Arc::clone(&entry.spec), arguments, context };
-        let mut output = timed(entry.set.as_ref(), call, entry.limit).await?;
+        let mut output = timed(entry.set.as_ref(), call, entry.limits.total, signs).await?;
         if output.content.is_empty()
             && let Some(value) = &output.structured
         {
@@ -515,12 +529,17 @@ fn specs(sets: &[Arc<dyn Toolset>]) -> Vec<Arc<Spec>> {
 }
 
 fn entry(spec: Arc<Spec>, set: &Arc<dyn Toolset>, settings: &Settings) -> Entry {
-    let limit = spec.timeout.and_then(seconds).unwrap_or(settings.timeout);
+    let limit = |own: Option<f64>, default| {
+        Some(own.and_then(seconds).unwrap_or(default)).filter(|limit| !limit.is_zero())
+    };
     Entry {
         verdict: settings.policy.decide(&spec),
         set: Arc::clone(set),
         wire: String::new(),
-        limit: Some(limit).filter(|limit| !limit.is_zero()),
+        limits: Limits {
+            total: limit(spec.timeout, settings.timeout),
+            idle: limit(spec.idle_timeout, settings.idle_timeout),
+        },
         checker: OnceLock::new(),
         spec,
     }
@@ -577,11 +596,18 @@ fn unreadable(wire: &str, text: &str) -> Error {
     ))
 }
 
-fn progress(id: &str, scope: &Scope) -> Arc<dyn Fn(Progress) + Send + Sync> {
+fn progress(id: &str, scope: &Scope, signs: Option<&Arc<Notify>>) -> Arc<dyn Fn(Progress) + Send + Sync> {
     static NOBODY: LazyLock<Arc<dyn Fn(Progress) + Send + Sync>> = LazyLock::new(|| Arc::new(|_| ()));
-    let Some(events) = scope.events.clone() else { return NOBODY.clone() };
+    let (events, signs) = (scope.events.clone(), signs.cloned());
+    if events.is_none() && signs.is_none() {
+        return NOBODY.clone();
+    }
     let call = id.to_owned();
     Arc::new(move |step: Progress| {
+        if let Some(signs) = &signs {
+            signs.notify_one();
+        }
+        let Some(events) = &events else { return };
         events(EventKind::ToolProgress {
             call: call.clone(),
             progress: step.progress,
@@ -591,9 +617,14 @@ fn progress(id: &str, scope: &Scope) -> Arc<dyn Fn(Progress) + Send + Sync> {
     })
 }
 
-/// Runs a call until it ends, is cancelled or its time is up. Then its token is cancelled and
-/// it has a moment to let go, before it is dropped.
-async fn timed(set: &dyn Toolset, call: Call, limit: Option<Duration>) -> Result<Output, Error> {
+/// Runs a call until it ends, is cancelled, its time is up or it was silent for too long. Then its
+/// token is cancelled and it has a moment to let go, before it is dropped.
+async fn timed(
+    set: &dyn Toolset,
+    call: Call,
+    limit: Option<Duration>,
+    signs: Option<(Duration, Arc<Notify>)>,
+) -> Result<Output, Error> {
     let cancel = call.context.cancel.clone();
     let name = Arc::clone(&call.spec);
     let mut work = pin!(AssertUnwindSafe(async { set.call(call).await }).catch_unwind());
@@ -606,6 +637,15 @@ async fn timed(set: &dyn Toolset, call: Call, limit: Option<Duration>) -> Result
             None => std::future::pending().await,
         }
     };
+    let silent = async {
+        match &signs {
+            Some((limit, signs)) => {
+                while tokio::time::timeout(*limit, signs.notified()).await.is_ok() {}
+                *limit
+            }
+            None => std::future::pending().await,
+        }
+    };
     let (error, patience) = tokio::select! {
         biased;
         ended = &mut work => {
@@ -613,6 +653,7 @@ async fn timed(set: &dyn Toolset, call: Call, limit: Option<Duration>) -> Result
         }
         () = cancel.cancelled() => (Error::Cancelled, LET_GO_CANCELLED),
         limit = elapsed => (Error::Elapsed(limit), LET_GO),
+        limit = silent => (Error::Idle(limit), LET_GO),
     };
     cancel.cancel();
     // Whatever it still says comes too late.

@@ -157,6 +157,40 @@ fn values_in_the_environment_have_the_type_of_their_setting() {
 }
 
 #[test]
+fn older_names_of_settings_are_understood() {
+    let world = World::new()
+        .user("[mcp]\ntimeout = 5\n")
+        .variable("OMNI_MCP__IDLE_TIMEOUT", "7")
+        .flag("mcp.timeout", 6.0);
+    let loaded = world.load();
+    assert_eq!((loaded.config.tools.timeout, loaded.config.tools.idle_timeout), (6.0, 7.0));
+    assert_eq!(loaded.origins["tools.idle_timeout"], Origin::Environment("OMNI_MCP__IDLE_TIMEOUT".into()));
+    assert_eq!(loaded.origins["tools.timeout"], Origin::Flag);
+    let wrong = World::new().user("[mcp]\ntimeout = 'x'\n").error();
+    assert!(wrong.contains("line 2: `tools.timeout` must be a number"), "{wrong}");
+}
+
+#[test]
+fn what_a_skill_is_set_to_is_anything_under_its_name() {
+    let loaded = World::new()
+        .user("[skill.weather]\nunit = 'F'\ncities = [{ name = 'Oslo' }]\n[skill.weather.limits]\ndays = 3\n")
+        .variable("OMNI_SKILL__WEATHER__RETRIES", "2")
+        .variable("OMNI_SKILL__WEATHER__KEY", "env:WEATHER")
+        .load();
+    let weather = &loaded.config.skill["weather"];
+    let reveal = |key: &str| weather[key].reveal().unwrap();
+    assert_eq!((reveal("unit"), reveal("retries")), ("F".into(), 2.into()));
+    assert_eq!(reveal("cities").to_string(), r#"[{"name":"Oslo"}]"#);
+    assert_eq!(reveal("limits").to_string(), r#"{"days":3}"#);
+    assert!(weather["key"].reveal().unwrap_err().to_string().contains("`WEATHER`"));
+    assert!(matches!(&loaded.origins["skill.weather.unit"], Origin::File { line: 2, .. }));
+    let shown = show(&loaded, false);
+    assert!(shown.contains("[skill.weather]") && shown.contains("unit = \"****\""), "{shown}");
+    assert!(shown.contains("key = \"env:WEATHER\"") && !format!("{loaded:?}").contains("Oslo"), "{shown}");
+    assert!(World::new().user("[skill]\nweather = 3\n").error().contains("must be a table"));
+}
+
+#[test]
 fn variables_of_others_are_left_alone() {
     let world =
         World::new().variable("OMNI_HOME", "/x").variable("OMNI_KIT_PATH", "/y").variable("PATH", "/z");
@@ -293,6 +327,7 @@ fn a_project_may_not_grant_itself_anything() {
         "store = { url = 'postgres://evil/x' }\n",
         "[model]\nname = 'scripted:evil.json'\n",
         "[model]\nfallback = ['offline', 'scripted:evil.json']\n",
+        "[skill.fs]\nlimit = 0\n",
         "[skills]\nfolders = ['/tmp']\n",
         "[skills]\nfolders = ['../../user']\n",
         "[skills]\nfolders = ['..', '~/x']\n",
@@ -345,7 +380,7 @@ fn a_projects_lists_are_added_to_the_users() {
 #[test]
 fn what_is_shown_is_toml_without_secrets() {
     let world = World::new()
-        .user("[provider.'my lab']\napi_key = 'sk-secret'\nbase_url = 'http://x'\n[model]\nname = \"a \\\" b\"\n")
+        .user("[provider.'my lab']\napi_key = 'sk-secret'\nbase_url = 'http://x'\n[model]\nname = \"a \\\" b\"\n[skill.weather]\nkey = 'sk-secret'\n")
         .variable("OMNI_PROVIDER__OTHER__API_KEY", "env:OTHER_KEY")
         .variable("OMNI_STORE__URL", "postgres://ann:pw@host/db");
     let loaded = world.load();

@@ -72,6 +72,7 @@ impl World {
         let settings = Settings {
             policy: Policy::default(),
             timeout: PATIENCE,
+            idle_timeout: Duration::ZERO,
             result_bytes: 4000,
             results: Some(folder.path().join("results")),
             audit: None,

@@ -48,7 +48,7 @@ async def patient(seconds: float) -> list[int]:
 
 @tool(read_only=True)
 def loaded() -> int:
-    return sum(name.startswith('omni_skills.NAME') for name in sys.modules)
+    return sum(name.startswith('omni_skills.NAME') for name in list(sys.modules))
 ";
 /// Modules of one version: the package and its three files.
 const MODULES: u64 = 4;
@@ -182,6 +182,7 @@ fn toolbox(kernel: Arc<Kernel>) -> Arc<Toolbox> {
     let settings = Settings {
         policy: Policy::default(),
         timeout: PATIENCE,
+        idle_timeout: Duration::ZERO,
         result_bytes: 4000,
         results: None,
         audit: None,

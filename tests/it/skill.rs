@@ -152,8 +152,7 @@ fn entry(file: &str, function: &str, line: u32) -> ToolEntry {
         input: json!({"type": "object", "properties": {}}),
         output: None,
         annotations: Annotations::default(),
-        timeout: None,
-        examples: Vec::new(),
+        ..Spec::default()
     };
     ToolEntry {
         file: file.to_owned(),

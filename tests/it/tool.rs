@@ -30,8 +30,7 @@ fn spec(name: &str) -> Spec {
         input: json!({"type": "object"}),
         output: None,
         annotations: Annotations { read_only: true, destructive: false, ..Annotations::default() },
-        timeout: None,
-        examples: Vec::new(),
+        ..Spec::default()
     }
 }
 
@@ -78,6 +77,7 @@ fn settings() -> Settings {
     Settings {
         policy: Policy::default(),
         timeout: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
         result_bytes: 1000,
         results: None,
         audit: None,
@@ -285,6 +285,17 @@ fn who_decides_about_a_call() {
         assert_eq!(unattended.decide(&spec), expected, "{name}");
         assert_eq!(yes.decide(&spec), with_yes, "{name} with --yes");
     }
+}
+
+#[test]
+fn a_tool_that_wants_to_be_confirmed_asks_unless_it_is_named_in_allow() {
+    let tool = Spec { confirm: true, ..spec("db.read") };
+    let decide = |policy: config::Policy, yes| Policy::new(&policy, yes).unwrap().decide(&tool);
+    let wish = "it wants to be confirmed".to_owned();
+    assert_eq!(decide(rules(&[], &[], &[]), false), Verdict::Ask(wish.clone()));
+    assert_eq!(decide(rules(&[], &[], &[]), true), Verdict::Allow(format!("`--yes`, though {wish}")));
+    assert!(matches!(decide(rules(&["db.*"], &[], &[]), false), Verdict::Allow(_)));
+    assert!(matches!(decide(rules(&[], &[], &["db.*"]), true), Verdict::Deny(_)));
 }
 
 #[test]
@@ -529,6 +540,52 @@ async fn a_tool_that_takes_too_long_is_told_and_stopped() {
     assert_eq!(error, Error::Elapsed(Duration::from_millis(50)));
     assert_eq!((heard.load(Ordering::SeqCst), dropped.load(Ordering::SeqCst)), (1, 1));
     assert!(!scope.cancel.is_cancelled(), "one slow tool ends no turn");
+}
+
+/// Reports progress so many times, 20 ms apart, and is silent from then on.
+struct Beating {
+    spec: Arc<Spec>,
+    times: usize,
+}
+
+#[async_trait]
+impl Toolset for Beating {
+    fn specs(&self) -> Vec<Arc<Spec>> {
+        vec![Arc::clone(&self.spec)]
+    }
+
+    async fn call(&self, call: Call) -> Result<Output, Error> {
+        for _ in 0..self.times {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            (call.context.progress)(omni::tool::Progress { progress: 1.0, total: None, message: None });
+        }
+        match call.arguments.is_empty() {
+            true => Ok(Output::text("done")),
+            false => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_signs_of_life_keep_a_silent_tool_going() {
+    let idle = Duration::from_millis(200);
+    for (own, configured) in [(Some(idle.as_secs_f64()), Duration::from_secs(600)), (None, idle)] {
+        let spec = Spec { idle_timeout: own, ..spec("a.b") };
+        let set = Arc::new(Beating { spec: Arc::new(spec), times: 30 });
+        let toolbox = Toolbox::new(vec![set], Settings { idle_timeout: configured, ..settings() });
+        let began = std::time::Instant::now();
+        assert_eq!(run(&toolbox, "a__b", json!({}), &scope()).await.unwrap(), "done");
+        assert!(began.elapsed() > idle * 2, "it took longer than it may be silent");
+        let error = run(&toolbox, "a__b", json!({"then": "silence"}), &scope()).await.unwrap_err();
+        assert_eq!(error, Error::Idle(idle));
+        assert_eq!(error.to_string(), "the tool was stopped: it gave no sign of life for 0.2 s");
+    }
+    // Its own zero is no limit, and signs of life do not stretch the total.
+    let spec = Spec { idle_timeout: Some(0.0), timeout: Some(0.3), ..spec("a.b") };
+    let set = Arc::new(Beating { spec: Arc::new(spec), times: 30 });
+    let toolbox = Toolbox::new(vec![set], Settings { idle_timeout: Duration::from_millis(1), ..settings() });
+    let error = run(&toolbox, "a__b", json!({}), &scope()).await.unwrap_err();
+    assert_eq!(error, Error::Elapsed(Duration::from_millis(300)));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tools in processes of their own: what they are given and give back, how they are stopped,
 //! and what they are kept from.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,7 +13,7 @@ use omni::message::event::EventKind;
 use omni::message::{Arguments, ToolCall};
 use omni::skill::manifest::Manifest;
 use omni::tool::{Error, Output, Policy, Scope, Settings, Toolbox, result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 // Making a world.
@@ -74,10 +75,13 @@ impl World {
         let folder = TempDir::new().unwrap();
         let program = || Ok(Command::new(env!("CARGO_BIN_EXE_omni")));
         let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"));
-        let kernel = kernel.started_by(program);
+        let set = Map::from_iter([("unit".to_owned(), json!("F"))]);
+        let set = ["caged", "once"].map(|skill| (skill.to_owned(), set.clone()));
+        let kernel = kernel.started_by(program).with_settings(HashMap::from(set));
         let settings = Settings {
             policy: Policy::default(),
             timeout: PATIENCE,
+            idle_timeout: Duration::ZERO,
             result_bytes: 4000,
             results: None,
             audit: None,
@@ -137,6 +141,20 @@ async fn a_call_is_as_one_in_this_process() {
             if message == "half" && *total == 2.0)
     });
     assert!(progress, "{:?}", world.events.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_skill_is_given_its_own_settings() {
+    let world = World::new();
+    assert_eq!(world.text("caged.unit", json!({})).await.as_deref(), Ok("F"));
+    assert_eq!(world.text("free.unit", json!({})).await.as_deref(), Ok("none"));
+}
+
+#[tokio::test]
+async fn a_worker_that_shows_no_sign_of_life_is_stopped() {
+    let world = World::new();
+    assert_eq!(world.run("caged.beats", json!({"beats": 0})).await, Err(Error::Idle(Duration::from_secs(1))));
+    assert_eq!(world.text("caged.beats", json!({"beats": 8})).await.as_deref(), Ok("beaten"));
 }
 
 #[tokio::test]

@@ -76,3 +76,13 @@ def test_an_async_function_stays_one() -> None:
         return 3
 
     assert asyncio.run(function()) == 3
+
+
+def test_limits_of_silence_and_confirmation_are_kept() -> None:
+    @tool(idle_timeout=2, confirm=True)
+    def f() -> None: ...
+
+    options = getattr(f, ATTRIBUTE)
+    assert (options.idle_timeout, options.confirm) == (2.0, True)
+    with pytest.raises(ValueError, match="idle_timeout is a number of seconds"):
+        tool(idle_timeout=-1)

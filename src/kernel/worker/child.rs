@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::confine::confine;
 use super::wire::{self, Cage, Command, Order, Report, Word};
 use crate::kernel::Interpreter;
-use crate::kernel::bridge::{self, Fault, NativeContext};
+use crate::kernel::bridge::{self, Fault, NativeContext, Own};
 use crate::kernel::handle::{Handle, Place};
 use crate::tool::{Context, Output};
 
@@ -311,6 +311,8 @@ type Handles = Vec<(Place, Arc<Handle>)>;
 /// One call.
 fn play(py: Python<'_>, order: Order, handles: &mut Handles) -> Result<Output, Fault> {
     let played = || -> PyResult<Output> {
+        let (data, settings) = (order.data.into(), order.settings.into());
+        let own = Own { skill: order.place.skill.as_str().into(), data, settings };
         let known = handles.iter().find(|(place, _)| *place == order.place).map(|(_, handle)| handle.clone());
         let handle = match known {
             Some(handle) => handle,
@@ -330,7 +332,7 @@ fn play(py: Python<'_>, order: Order, handles: &mut Handles) -> Result<Output, F
                 say(|| Word::Progress(step));
             }),
         };
-        let context = NativeContext::new(context, order.data.into());
+        let context = NativeContext::new(context, own);
         if !order.is_async {
             return handle.invoke(py, &order.arguments, context).map(|returned| returned.output());
         }

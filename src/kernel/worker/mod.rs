@@ -12,7 +12,7 @@ pub(super) mod wire;
 mod zygote;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use super::bridge::Fault;
+use super::bridge::{Fault, Own};
 use super::handle::Place;
 use super::{interpreter, native};
 use crate::skill::Isolation;
@@ -71,7 +71,7 @@ struct Key {
 /// What is to be called, and how.
 pub(super) struct Job<'a> {
     pub(super) place: &'a Place,
-    pub(super) data: &'a Path,
+    pub(super) own: Own,
     pub(super) is_async: bool,
     pub(super) isolation: &'a Isolation,
 }
@@ -109,7 +109,8 @@ impl Workers {
             call: context.id.clone(),
             session: context.session.clone(),
             workspace: context.workspace.as_ref().clone(),
-            data: job.data.to_owned(),
+            data: job.own.data.to_path_buf(),
+            settings: job.own.settings.as_ref().clone(),
         };
         let played = async {
             // The error says why there is no result at all.
@@ -172,8 +173,9 @@ impl Workers {
     async fn hire(&self, job: &Job<'_>, key: &Key) -> Result<Worker, String> {
         let temp = tempfile::Builder::new().prefix("omni-worker-").tempdir();
         let temp = temp.map_err(|error| format!("a worker has no folder for temporary files: {error}"))?;
-        std::fs::create_dir_all(job.data)
-            .map_err(|error| format!("cannot make `{}`: {error}", job.data.display()))?;
+        let data = job.own.data.as_ref();
+        std::fs::create_dir_all(data)
+            .map_err(|error| format!("cannot make `{}`: {error}", data.display()))?;
         let asked = job.isolation.environment.iter();
         let mut environment: BTreeMap<_, _> =
             asked.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect();
@@ -182,7 +184,7 @@ impl Workers {
         read.push(job.place.folder.clone().into());
         let cage = Cage {
             read,
-            write: vec![key.workspace.as_ref().clone(), job.data.to_owned(), temp.path().to_owned()],
+            write: vec![key.workspace.as_ref().clone(), data.to_owned(), temp.path().to_owned()],
             network: job.isolation.network,
             processes: job.isolation.processes,
             memory: job.isolation.memory,

@@ -70,6 +70,7 @@ pub(super) struct Order {
     pub(super) session: Option<String>,
     pub(super) workspace: PathBuf,
     pub(super) data: PathBuf,
+    pub(super) settings: Map<String, Value>,
 }
 
 /// What a worker tells of the call it is at.
