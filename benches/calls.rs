@@ -1,6 +1,7 @@
 //! One call of a tool that does nothing, on every way to it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use omni::tool::{Audit, Scope, Settings, Toolbox};
 use super::measure::{Sample, drive, median};
 use super::sdk::{Http, Pipes};
 use super::table::{Report, Row};
-use super::world::{World, time};
+use super::world::{World, time, write};
 
 const CALLERS: [usize; 3] = [1, 10, 100];
 const ROUNDS: usize = 7;
@@ -35,16 +36,20 @@ enum Way {
     Tool,
     Unlogged,
     Soon,
+    Worker,
+    Oneshot,
     Pipes,
     Http,
 }
 
-const WAYS: [(Way, &str); 7] = [
+const WAYS: [(Way, &str); 9] = [
     (Way::Attach, "`Python::attach` on a thread of tokio"),
     (Way::Bare, "bare call through the tools' threads, JSON both ways"),
     (Way::Tool, "omni: the whole way through the toolbox"),
     (Way::Unlogged, "omni: the same, log switched off"),
     (Way::Soon, "omni: an `async def`"),
+    (Way::Worker, "omni: in a worker, confined"),
+    (Way::Oneshot, "omni: in a process for each call"),
     (Way::Pipes, "SDK for MCP over stdio"),
     (Way::Http, "SDK for MCP over HTTP"),
 ];
@@ -71,6 +76,8 @@ pub fn run(world: &World) -> Result<Report> {
                         bench.unlogged.block_on(drive(callers, TIME, bench.tool("sums__add")))?
                     }
                     Way::Soon => runtime.block_on(drive(callers, TIME, bench.tool("sums__add_soon")))?,
+                    Way::Worker => runtime.block_on(drive(callers, TIME, bench.tool("caged-sums__add")))?,
+                    Way::Oneshot => runtime.block_on(drive(callers, TIME, bench.tool("once-sums__add")))?,
                     Way::Pipes => runtime.block_on(pipes.drive(callers, TIME))?,
                     Way::Http => runtime.block_on(http.drive(callers, TIME))?,
                 };
@@ -100,8 +107,13 @@ impl Bench {
     fn new(world: &World) -> Result<Self> {
         let skills = world.root.join("benches/skills");
         let folder = skills.to_str().context("the package is in a folder with a UTF-8 name")?;
-        time(&mut world.omni(&["--skills", folder, "sync"]))?;
-        let choices = Choices { skills: vec![skills.clone()], ..Choices::default() };
+        let more = [variant(world, "caged-sums", "worker")?, variant(world, "once-sums", "oneshot")?];
+        let mut sync = world.omni(&["--skills", folder]);
+        more.iter().for_each(|skill| {
+            sync.arg("--skills").arg(skill);
+        });
+        time(sync.arg("sync"))?;
+        let choices = Choices { skills: [&[skills.clone()], more.as_slice()].concat(), ..Choices::default() };
         let app = App::load(choices, Interpreter::Embedded)?;
         ensure!(app.log(false), "the log is not written");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -110,7 +122,9 @@ impl Bench {
             tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(deaf).build()?;
         let mut manifest = Manifest::clone(&*runtime.block_on(app.manifest())?);
         manifest.skills.iter_mut().for_each(|skill| skill.trusted = true);
-        let kernel = Arc::new(Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone()));
+        let kernel = Kernel::new(Interpreter::Embedded, &manifest, app.paths.data.clone());
+        let program = || Ok(std::process::Command::new(env!("CARGO_BIN_EXE_omni")));
+        let kernel = Arc::new(kernel.started_by(program));
         let mut settings = Settings::new(&app.loaded.config, &app.paths, false)?;
         settings.audit = Some(Arc::new(Audit::new(std::fs::File::create(world.path("audit.jsonl"))?)));
         let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
@@ -178,6 +192,16 @@ impl Bench {
     }
 }
 
+/// The skill under another name, in another place.
+fn variant(world: &World, name: &str, isolation: &str) -> Result<PathBuf> {
+    let skill = world.path("skills").join(name);
+    let card = format!("---\nname: {name}\ndescription: Adds.\nmetadata:\n  isolation: {isolation}\n---\n");
+    write(&skill.join("SKILL.md"), &card)?;
+    let script = std::fs::read_to_string(world.root.join("benches/skills/sums/scripts/sums.py"))?;
+    write(&skill.join("scripts/sums.py"), &script)?;
+    Ok(skill)
+}
+
 /// The plain function of the skill, and arguments for it.
 fn function(py: Python<'_>, skills: &std::path::Path) -> PyResult<(Py<PyAny>, Py<PyDict>)> {
     let place = ("sums", skills.join("sums"), "scripts/sums.py");
@@ -231,6 +255,19 @@ fn report(samples: &Samples) -> Report {
                 .beside(format!("{:.0} µs", p50(Way::Http, callers)), format!("1/{ratio:.0}")),
         );
     }
+    for callers in CALLERS {
+        let ratio = compare(samples, (Way::Worker, callers), (Way::Bare, callers), slower);
+        let ours = format!("{:.1} µs", p50(Way::Worker, callers));
+        report.rows.push(
+            Row::new(format!("p50 of a call in a worker, {}, beside a bare one", crowd(callers)), ours)
+                .beside(format!("{:.1} µs", p50(Way::Bare, callers)), format!("{ratio:.2}"))
+                .promise("≤ 6", ratio <= 6.0),
+        );
+    }
+    let ours = rate(Way::Worker, 100);
+    report.rows.push(
+        Row::new("calls a second in workers, 100 callers", whole(ours)).promise("≥ 40 000", ours >= 40_000.0),
+    );
     for callers in CALLERS {
         let ratio = compare(samples, (Way::Tool, callers), (Way::Pipes, callers), |a, b| a.rate / b.rate);
         let ours = rate(Way::Tool, callers);

@@ -167,8 +167,8 @@ async def run_with_heartbeat(
     context = here if here is None or isinstance(here, Context) else Context(here)
     end = asyncio.get_running_loop().time() + max
     try:
-        while context is not None and asyncio.get_running_loop().time() < end:
-            done, _ = await asyncio.wait({task}, timeout=every)
+        while context is not None and (left := end - asyncio.get_running_loop().time()) > 0:
+            done, _ = await asyncio.wait({task}, timeout=min(every, left))
             if done:
                 break
             context.heartbeat()

@@ -155,6 +155,19 @@ def install() -> None:
     lines.install()
 
 
+def warm() -> None:
+    """Do what the first tool would do, so that every fork of this process has it done.
+
+    Its first schema has pydantic look for plugins among all installed packages, for one.
+    """
+
+    def sample(number: int, words: list[str], text: str | None = None) -> dict[str, int]:
+        """Stand for all tools."""
+        return {text or "": number + len(words)}
+
+    Handle("sample", sample)({"number": 1, "words": []})
+
+
 class Ticket(Protocol):
     """Rust's end of one asynchronous call."""
 

@@ -95,7 +95,7 @@ def tool(
       `open_world`: it reaches out of this machine, assumed unless it says `False`.
     - `timeout`: seconds it may take; 0 is no limit, `None` the configured one. `idle_timeout`: the same
       without a sign of life, which `ctx.progress()` and `ctx.heartbeat()` are.
-    - `confirm`: a person is asked each time, even for a tool that would run unasked.
+    - `confirm`: a person is asked, even for a tool that would run unasked by its other hints.
     - `examples`: sentences a person might say when this tool is wanted. They help to find it
       and are never sent to a model.
 

@@ -61,6 +61,7 @@ fn warm(py: Python<'_>) -> PyResult<()> {
     for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
         py.import(module)?;
     }
+    py.import("omni.kernel")?.call_method0("warm")?;
     // What is here already is never looked at again, so its pages stay shared.
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;

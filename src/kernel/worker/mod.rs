@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use super::bridge::{Fault, Own};
@@ -36,6 +36,10 @@ use zygote::Zygote;
 
 /// Workers that are at work at once; more calls than this wait.
 const MOST: usize = 16;
+/// Workers that are enough for short calls; beyond them a call waits a moment for one to be free.
+const ENOUGH: usize = 2;
+/// That moment. More workers than processors only take turns, unless they wait for something.
+const MOMENT: Duration = Duration::from_millis(3);
 /// Calls that may wait for one.
 const WAITING: usize = 4096;
 /// A worker that nobody has called for so long is ended.
@@ -55,8 +59,28 @@ pub(super) struct Workers {
     program: Program,
     zygote: tokio::sync::Mutex<Option<Arc<Zygote>>>,
     idle: Mutex<HashMap<Key, Vec<Worker>>>,
+    /// Told when a worker is free.
+    freed: Notify,
+    busy: AtomicUsize,
     room: Semaphore,
     waiting: AtomicUsize,
+}
+
+/// Counts what goes on, for as long as this is held.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    /// Returns how many there were before as well.
+    fn new(counter: &'a AtomicUsize) -> (Self, usize) {
+        let before = counter.fetch_add(1, SeqCst);
+        (Self(counter), before)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 /// Calls with the same key may share a worker.
@@ -82,6 +106,8 @@ impl Workers {
             program,
             zygote: tokio::sync::Mutex::new(None),
             idle: Mutex::default(),
+            freed: Notify::new(),
+            busy: AtomicUsize::new(0),
             room: Semaphore::new(MOST),
             waiting: AtomicUsize::new(0),
         }
@@ -114,10 +140,8 @@ impl Workers {
         };
         let played = async {
             // The error says why there is no result at all.
-            let mut worker = match self.idle(&key) {
-                Some(worker) => worker,
-                None => self.hire(&job, &key).await?,
-            };
+            let mut worker = self.worker(&job, &key).await?;
+            let _busy = Counted::new(&self.busy);
             order.sources = job.place.sources.clone().filter(|_| worker.calls == 0);
             let result = worker.play(&order, &context).await?;
             if job.isolation.keeps_workers() && worker.calls < CALLS {
@@ -141,18 +165,25 @@ impl Workers {
 
     /// Waits until one more worker may work.
     async fn room(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, SeqCst);
-            }
-        }
-        let waiting = self.waiting.fetch_add(1, SeqCst);
-        let _waiting = Waiting(&self.waiting);
-        if waiting >= WAITING {
+        let (_waiting, before) = Counted::new(&self.waiting);
+        if before >= WAITING {
             return Err(Error::Failed("too many tool calls are waiting already; try again later".to_owned()));
         }
         Ok(self.room.acquire().await.expect("it is never closed"))
+    }
+
+    /// A worker for this call: one that is free, or will be in a moment, or another one.
+    async fn worker(&self, job: &Job<'_>, key: &Key) -> Result<Worker, String> {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(worker) = self.idle(key) {
+                return Ok(worker);
+            }
+            let crowded = job.isolation.keeps_workers() && self.busy.load(SeqCst) >= ENOUGH;
+            if !crowded || tokio::time::timeout(MOMENT, freed).await.is_err() {
+                return self.hire(job, key).await;
+            }
+        }
     }
 
     /// A worker that waits for such a call. Those that have died or waited too long are dropped.
@@ -168,6 +199,7 @@ impl Workers {
     fn release(&self, key: Key, mut worker: Worker) {
         worker.since = Instant::now();
         self.idle.lock().expect("no panic while held").entry(key).or_default().push(worker);
+        self.freed.notify_one();
     }
 
     async fn hire(&self, job: &Job<'_>, key: &Key) -> Result<Worker, String> {
