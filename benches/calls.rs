@@ -113,7 +113,8 @@ impl Bench {
             sync.arg("--skills").arg(skill);
         });
         time(sync.arg("sync"))?;
-        let choices = Choices { skills: [&[skills.clone()], more.as_slice()].concat(), ..Choices::default() };
+        let choices =
+            Choices { skills: std::iter::once(skills.clone()).chain(more).collect(), ..Choices::default() };
         let app = App::load(choices, Interpreter::Embedded)?;
         ensure!(app.log(false), "the log is not written");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

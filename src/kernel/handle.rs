@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PySet, PyString};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bridge::{self, NativeContext, Omni};
@@ -17,7 +16,7 @@ use crate::skill::Sources;
 use crate::tool::Output;
 
 /// Where a tool's function is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) skill: String,
     pub(super) folder: String,
@@ -25,8 +24,7 @@ pub(super) struct Place {
     pub(super) function: String,
     /// Of the skill; each has a namespace of its own.
     pub(super) version: u32,
-    /// The files of that version, unless it is what the disk has. A worker is given them once.
-    #[serde(skip)]
+    /// The files of that version, unless it is what the disk has.
     pub(super) sources: Option<Arc<Sources>>,
 }
 

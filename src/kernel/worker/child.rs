@@ -9,6 +9,7 @@ use std::io::{self, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use pyo3::ffi;
@@ -17,10 +18,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use tokio_util::sync::CancellationToken;
 
 use super::confine::confine;
-use super::wire::{self, Cage, Command, Order, Report, Word};
+use super::wire::{self, Cage, Command, Home, Order, Report, Word};
 use crate::kernel::Interpreter;
 use crate::kernel::bridge::{self, Fault, NativeContext, Own};
-use crate::kernel::handle::{Handle, Place};
+use crate::kernel::handle::{Handle, Place, Returned};
 use crate::tool::{Context, Output};
 
 /// Where the zygote hears its commands.
@@ -283,11 +284,10 @@ fn become_worker(
     let orders = stream.try_clone()?;
     CALLER.set(Mutex::new(stream)).expect("the zygote is no worker");
     let mut orders = BufReader::new(orders);
-    let (mut handles, mut sources) = (Vec::new(), None);
-    while let Some(mut order) = wire::read::<Order>(&mut orders)? {
-        sources = order.sources.take().or(sources);
-        order.place.sources.clone_from(&sources);
-        let result = play(py, order, &mut handles);
+    let Some(home) = wire::read::<Home>(&mut orders)? else { return Ok(()) };
+    let mut house = House::new(home);
+    while let Some(order) = wire::read::<Order>(&mut orders)? {
+        let result = house.play(py, order).map_err(|error| Fault::of(py, &error));
         if let Err(error) = answer(&result) {
             if error.kind() != io::ErrorKind::FileTooLarge {
                 return Err(error);
@@ -307,38 +307,52 @@ fn answer(result: &Result<Output, Fault>) -> io::Result<()> {
     wire::write(&mut *caller.lock().expect("no panic while held"), &Word::Done(result))
 }
 
-type Handles = Vec<(Place, Arc<Handle>)>;
+/// What a worker knows of the skill it is for.
+struct House {
+    home: Home,
+    own: Own,
+    workspace: Arc<PathBuf>,
+    handles: Vec<(Place, Arc<Handle>)>,
+}
 
-/// One call.
-fn play(py: Python<'_>, order: Order, handles: &mut Handles) -> Result<Output, Fault> {
-    let played = || -> PyResult<Output> {
-        let (data, settings) = (order.data.into(), order.settings.into());
-        let own = Own { skill: order.place.skill.as_str().into(), data, settings };
-        let known = handles.iter().find(|(place, _)| *place == order.place).map(|(_, handle)| handle.clone());
-        let handle = match known {
-            Some(handle) => handle,
-            None => {
-                let handle = Handle::resolve(py, &order.place)?;
-                handles.push((order.place, handle.clone()));
-                handle
-            }
-        };
+impl House {
+    fn new(home: Home) -> Self {
+        let (data, settings) = (home.data.as_path().into(), home.settings.clone());
+        let own = Own { skill: home.skill.as_str().into(), data, settings };
+        Self { workspace: Arc::new(home.workspace.clone()), own, home, handles: Vec::new() }
+    }
+
+    /// One call.
+    fn play(&mut self, py: Python<'_>, order: Order) -> PyResult<Output> {
+        let handle = self.handle(py, order.file, order.function)?;
         let context = Context {
             id: order.call,
             session: order.session,
-            workspace: Arc::new(order.workspace),
+            workspace: self.workspace.clone(),
             // Who calls it off ends this process.
             cancel: CancellationToken::new(),
             progress: Arc::new(|step| {
                 say(|| Word::Progress(step));
             }),
         };
-        let context = NativeContext::new(context, own);
+        let context = NativeContext::new(context, self.own.clone());
         if !order.is_async {
-            return handle.invoke(py, &order.arguments, context).map(|returned| returned.output());
+            return handle.invoke(py, &order.arguments, context).map(Returned::output);
         }
         let coroutine = handle.call.bind(py).call1(handle.arguments(py, &order.arguments, context)?)?;
         bridge::output(&py.import("omni.kernel")?.call_method1("run", (coroutine,))?)
-    };
-    played().map_err(|error| Fault::of(py, &error))
+    }
+
+    fn handle(&mut self, py: Python<'_>, file: String, function: String) -> PyResult<Arc<Handle>> {
+        let is = |place: &Place| place.file == file && place.function == function;
+        if let Some((_, handle)) = self.handles.iter().find(|(place, _)| is(place)) {
+            return Ok(handle.clone());
+        }
+        let Home { skill, folder, version, sources, .. } = &self.home;
+        let (skill, folder, sources) = (skill.clone(), folder.clone(), sources.clone());
+        let place = Place { skill, folder, file, function, version: *version, sources };
+        let handle = Handle::resolve(py, &place)?;
+        self.handles.push((place, handle.clone()));
+        Ok(handle)
+    }
 }

@@ -12,6 +12,7 @@ pub(super) mod wire;
 mod zygote;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
@@ -31,7 +33,7 @@ use crate::skill::Isolation;
 use crate::tool::{Call, Context, Error, Output};
 
 pub(super) use child::say;
-use wire::{Cage, Order, Word};
+use wire::{Cage, Home, Order, Word};
 use zygote::Zygote;
 
 /// Workers that are at work at once; more calls than this wait.
@@ -127,22 +129,18 @@ impl Workers {
             version: job.place.version,
             workspace: context.workspace.clone(),
         };
-        let mut order = Order {
-            place: job.place.clone(),
-            sources: None,
+        let order = Order {
+            file: job.place.file.clone(),
+            function: job.place.function.clone(),
             is_async: job.is_async,
             arguments,
             call: context.id.clone(),
             session: context.session.clone(),
-            workspace: context.workspace.as_ref().clone(),
-            data: job.own.data.to_path_buf(),
-            settings: job.own.settings.as_ref().clone(),
         };
         let played = async {
             // The error says why there is no result at all.
             let mut worker = self.worker(&job, &key).await?;
             let _busy = Counted::new(&self.busy);
-            order.sources = job.place.sources.clone().filter(|_| worker.calls == 0);
             let result = worker.play(&order, &context).await?;
             if job.isolation.keeps_workers() && worker.calls < CALLS {
                 self.release(key.clone(), worker);
@@ -229,7 +227,12 @@ impl Workers {
             .length_field_length(4)
             .max_frame_length(wire::LARGEST)
             .new_framed(stream);
-        Ok(Worker { id, zygote, frames, ended, calls: 0, since: Instant::now(), _temp: temp })
+        let mut worker = Worker { id, zygote, frames, ended, calls: 0, since: Instant::now(), _temp: temp };
+        let Place { skill, folder, version, sources, .. } = job.place.clone();
+        let (workspace, data) = (key.workspace.as_ref().clone(), data.to_owned());
+        let settings = job.own.settings.clone();
+        worker.tell(&Home { skill, folder, version, sources, workspace, data, settings }).await?;
+        Ok(worker)
     }
 
     /// The zygote; started at the first call, and again when it has died.
@@ -270,10 +273,7 @@ impl Worker {
     /// One call. The error says why the worker is of no use any more.
     async fn play(&mut self, order: &Order, context: &Context) -> Result<Result<Output, Fault>, String> {
         self.calls += 1;
-        let order = serde_json::to_vec(order).map_err(|error| error.to_string())?;
-        if self.frames.send(Bytes::from(order)).await.is_err() {
-            return Err(self.obituary().await);
-        }
+        self.tell(order).await?;
         let mut room = LOG;
         loop {
             let frame = match self.frames.next().await {
@@ -288,6 +288,17 @@ impl Worker {
                 Word::Log { level, call, text } => log(&mut room, &level, call.as_deref(), &text),
                 Word::Done(result) => return Ok(result),
             }
+        }
+    }
+
+    async fn tell(&mut self, message: &impl Serialize) -> Result<(), String> {
+        let message = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+        match self.frames.send(Bytes::from(message)).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err("its arguments are too large".to_owned())
+            }
+            Err(_) => Err(self.obituary().await),
         }
     }
 

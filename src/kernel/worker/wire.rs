@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kernel::bridge::Fault;
-use crate::kernel::handle::Place;
 use crate::skill::Sources;
 use crate::tool::{Output, Progress};
 
@@ -58,19 +57,28 @@ pub(super) struct Cage {
     pub(super) environment: BTreeMap<String, String>,
 }
 
-/// What a worker is told.
+/// What a worker is told first: whose it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Home {
+    pub(super) skill: String,
+    pub(super) folder: String,
+    pub(super) version: u32,
+    /// The skill's files, unless it is to read what the disk has.
+    pub(super) sources: Option<Arc<Sources>>,
+    pub(super) workspace: PathBuf,
+    pub(super) data: PathBuf,
+    pub(super) settings: Arc<Map<String, Value>>,
+}
+
+/// What a worker is told then, call by call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
-    pub(super) place: Place,
-    /// The skill's files, for a worker that has none yet, unless it is to read what the disk has.
-    pub(super) sources: Option<Arc<Sources>>,
+    pub(super) file: String,
+    pub(super) function: String,
     pub(super) is_async: bool,
     pub(super) arguments: Map<String, Value>,
     pub(super) call: String,
     pub(super) session: Option<String>,
-    pub(super) workspace: PathBuf,
-    pub(super) data: PathBuf,
-    pub(super) settings: Map<String, Value>,
 }
 
 /// What a worker tells of the call it is at.
