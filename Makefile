@@ -1,6 +1,6 @@
 # make demo    the main job, from nothing
 # make test    every test
-# make soak    what takes minutes: a thousand kills
+# make soak    what takes minutes: a thousand kills, ten thousand calls that end in every way
 # make lint    formatting, lints, types
 # make bench   what omni is measured by, beside its peers
 # make setup   what all of these need (they call it themselves)
@@ -35,7 +35,7 @@ test: setup
 	$(VENV)/bin/python -m pytest -q tests/python tests/skills
 
 soak: setup
-	cargo test --test it -- --ignored --nocapture soak
+	cargo test --test it -- --ignored --nocapture --test-threads 1 soak
 
 lint: setup
 	cargo fmt --check

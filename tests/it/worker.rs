@@ -310,3 +310,132 @@ async fn a_skill_has_what_it_asks_for() {
     let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     world.refused("free.connects_locally", json!({"path": socket})).await;
 }
+
+// Over time.
+
+/// What this process holds: its threads, descriptors and children.
+fn held() -> (usize, usize, usize) {
+    let count = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+    (count("/proc/self/task"), count("/proc/self/fd"), children(std::process::id()).len())
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+fn parent(process: &str) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Bytes of memory of a process that are in use and not shared.
+fn memory(process: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find(|line| line.starts_with("Pss_Anon:")).unwrap_or("0 0");
+    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+/// Calls that end well, crash, hang and are cancelled, while the skill is replaced again and
+/// again. Returns what this process and the zygote held a tenth of the way, and at the end.
+async fn stress(calls: u64) -> [(u64, u64); 2] {
+    let folder = TempDir::new().unwrap();
+    let program = || Ok(Command::new(env!("CARGO_BIN_EXE_omni")));
+    let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"));
+    let kernel = Arc::new(kernel.started_by(program));
+    let settings = Settings {
+        policy: Policy::default(),
+        timeout: PATIENCE,
+        idle_timeout: Duration::ZERO,
+        result_bytes: 4000,
+        results: None,
+        audit: None,
+    };
+    let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
+    let whoami = ToolCall { id: "c".into(), name: "caged.whoami".into(), arguments: json!({}).into() };
+    let worker = toolbox.call(whoami.clone(), &Scope::new(folder.path())).await;
+    let zygote = parent(&result(&whoami, worker).text());
+    let mut weighed = Vec::new();
+    let mut seed = 7_u64;
+    let mut random = move |below: u64| {
+        // Any spread will do, the same in every run.
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..calls {
+        if number % 100 == 99 {
+            let mut next = manifest().clone();
+            next.skills.iter_mut().for_each(|skill| skill.digest = number.to_string());
+            kernel.replace(&next).await;
+        }
+        if [calls / 10, calls - 1].contains(&number) {
+            weighed.push((memory(std::process::id()), memory(zygote)));
+        }
+        if running.len() >= 4 {
+            running.join_next().await.unwrap().unwrap();
+        }
+        let toolbox = toolbox.clone();
+        let scope = Scope::new(folder.path());
+        let (tool, patience) = match random(20) {
+            0 => ("leaves", None),
+            1 => ("crashes", None),
+            2 => ("leaves_a_thread", None),
+            3 => ("loops", Some(random(30))),
+            4 => ("sleeps", Some(random(30))),
+            5 => ("blocks", Some(random(30))),
+            6..=8 => ("says", Some(random(3))),
+            _ => ("says", None),
+        };
+        running.spawn(async move {
+            let arguments = if tool == "says" { json!({"text": number.to_string()}) } else { json!({}) };
+            let name = format!("caged.{tool}");
+            let call = ToolCall { id: "c".into(), name, arguments: Arguments::from(arguments) };
+            if let Some(milliseconds) = patience {
+                let cancel = scope.cancel.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                    cancel.cancel();
+                });
+            }
+            let outcome = toolbox.call(call.clone(), &scope).await;
+            match (tool, patience) {
+                ("says", None) => assert_eq!(result(&call, outcome).text(), number.to_string()),
+                ("says", Some(_)) => assert!(matches!(outcome, Ok(_) | Err(Error::Cancelled)), "{outcome:?}"),
+                ("leaves_a_thread", _) => assert!(outcome.is_ok(), "{outcome:?}"),
+                ("leaves" | "crashes", _) => assert!(matches!(outcome, Err(Error::Failed(_))), "{outcome:?}"),
+                _ => assert_eq!(outcome, Err(Error::Cancelled), "{tool}"),
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+    drop((toolbox, kernel));
+    until("the zygote has ended", || !lives(&zygote.to_string())).await;
+    [weighed[0], weighed[1]]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_end_in_every_way_leave_nobody_behind() {
+    stress(400).await;
+}
+
+#[ignore = "takes minutes: make soak"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soak_ten_thousand_calls_leave_nothing_behind() {
+    // What is made once is made.
+    stress(200).await;
+    let before = held();
+    let [(own, zygote), (own_later, zygote_later)] = stress(10_000).await;
+    until("threads, descriptors and children are as before", || {
+        let now = held();
+        now.0 <= before.0 && now.1 <= before.1 && now.2 <= before.2
+    })
+    .await;
+    println!("this process: {own} B, then {own_later} B; the zygote: {zygote} B, then {zygote_later} B");
+    assert!(own_later < own + (8 << 20), "this process grew from {own} to {own_later} bytes");
+    assert!(zygote_later < zygote + (1 << 20), "the zygote grew from {zygote} to {zygote_later} bytes");
+}
