@@ -18,7 +18,7 @@ mod pool;
 mod table;
 pub mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, RwLock};
@@ -40,7 +40,7 @@ pub use table::Changes;
 use bridge::{NativeContext, Own};
 use handle::{Handle, Place, Returned};
 use looper::Looper;
-use pool::{Lost, Pool};
+use pool::{Blame, Lost, Pool};
 use table::{Retired, Table};
 use worker::{Job, Workers};
 
@@ -54,6 +54,8 @@ pub struct Kernel {
     retired: Mutex<Vec<Retired>>,
     pool: Pool,
     workers: Workers,
+    /// Skills that had to leave this process.
+    expelled: Arc<RwLock<HashSet<Arc<str>>>>,
     looper: OnceLock<Result<Looper, String>>,
 }
 
@@ -74,7 +76,18 @@ impl Kernel {
         let (pool, looper) = (Pool::new(), OnceLock::new());
         let workers = Workers::new(Box::new(move || interpreter.again()));
         let settings = HashMap::new();
-        Self { interpreter, data, settings, table, retired: Mutex::default(), pool, workers, looper }
+        let expelled = Arc::default();
+        Self {
+            interpreter,
+            data,
+            settings,
+            table,
+            retired: Mutex::default(),
+            pool,
+            workers,
+            expelled,
+            looper,
+        }
     }
 
     /// The same, where skills are given these settings, by their names.
@@ -124,7 +137,7 @@ impl Kernel {
         work: impl FnOnce(Python<'_>) -> T + Send + 'static,
     ) -> Result<T, Error> {
         self.start().await?;
-        self.pool.run(&CancellationToken::new(), work).await.map_err(|lost| Self::lost(&lost))
+        self.pool.run(&CancellationToken::new(), None, work).await.map_err(|lost| Self::lost(&lost))
     }
 
     /// Calls `function` on one of those threads, JSON both ways, and nothing around it: what the
@@ -135,7 +148,7 @@ impl Kernel {
             let arguments = bridge::dict(py, &arguments)?;
             bridge::from_python(&function.bind(py).call((), Some(&arguments))?)
         };
-        let result = self.pool.run(&CancellationToken::new(), work).await;
+        let result = self.pool.run(&CancellationToken::new(), None, work).await;
         result.map_err(|lost| PyRuntimeError::new_err(format!("{lost:?}")))?
     }
 
@@ -148,6 +161,27 @@ impl Kernel {
         let started = tokio::task::spawn_blocking(move || interpreter.start()).await;
         let started = started.unwrap_or_else(|panic| Err(panic.to_string()));
         started.map_err(|reason| bridge::broken("python", &reason))
+    }
+
+    /// What is done about a tool that takes this process's Python for itself: its skill runs in
+    /// workers from now on.
+    fn blame(&self, tool: &Arc<Tool>) -> Blame {
+        let (expelled, tool) = (self.expelled.clone(), tool.clone());
+        Arc::new(move || {
+            let Place { skill, function, .. } = &tool.place;
+            tracing::error!(
+                target: "kernel",
+                "`{function}` of the skill `{skill}` does not let go of its thread; the skill runs in processes \
+                 of its own from now on"
+            );
+            expelled.write().expect("no panic while held").insert(tool.skill.clone());
+        })
+    }
+
+    /// Whether calls of this tool run in this process.
+    fn is_inside(&self, tool: &Tool) -> bool {
+        let expelled = || self.expelled.read().expect("no panic while held").contains(&tool.skill);
+        tool.isolation.level == Where::Thread && !expelled()
     }
 
     fn own(&self, tool: &Tool) -> Own {
@@ -165,7 +199,9 @@ impl Kernel {
             let result = handle.invoke(py, &arguments, context);
             result.map_err(|error| bridge::error(py, &spec.name, &error))
         };
-        let returned = self.pool.run(&cancel, work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)));
+        let blame = || self.blame(tool);
+        let returned =
+            self.pool.run(&cancel, Some(&blame), work).await.unwrap_or_else(|lost| Err(Self::lost(&lost)));
         returned.map(Returned::output)
     }
 
@@ -226,7 +262,7 @@ impl Toolset for Kernel {
         let Some(tool) = tool else {
             return Err(Error::Failed(format!("there is no tool `{}`", call.spec.name)));
         };
-        if tool.isolation.level != Where::Thread {
+        if !self.is_inside(&tool) {
             let Tool { place, is_async, isolation, .. } = tool.as_ref();
             let job = Job { place, own: self.own(&tool), is_async: *is_async, isolation };
             return self.workers.call(job, call).await;

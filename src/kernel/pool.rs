@@ -40,6 +40,13 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Time a cancelled tool has to notice `ctx.cancelled` before an exception is raised in it.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// After this long a cancelled tool that still runs has swallowed what was raised in it, or is in
+/// a call that does not return.
+const LOST: Duration = Duration::from_millis(1200);
+
+/// Told when a tool is lost with its thread.
+pub(super) type Blame = Arc<dyn Fn() + Send + Sync>;
+
 /// The threads and their queue.
 pub(super) struct Pool {
     jobs: Sender<Job>,
@@ -117,14 +124,16 @@ impl Pool {
     }
 
     /// Runs `work` on one of the threads, attached. Cancelling the token, or dropping the
-    /// future, raises `ToolCancelled` in it after [`GRACE`]; the result is waited for.
+    /// future, raises `ToolCancelled` in it after [`GRACE`]; the result is waited for. What
+    /// `blame` returns is called when it still runs after [`LOST`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
         cancel: &CancellationToken,
+        blame: Option<&(dyn Fn() -> Blame + Sync)>,
         work: impl FnOnce(Python<'_>) -> T + Send + 'static,
     ) -> Result<T, Lost> {
         let (slot, mut receiver) = self.submit(work)?;
-        let mut guard = Guard { pool: self, slot: Some(slot) };
+        let mut guard = Guard { pool: self, slot: Some(slot), blame };
         let result = tokio::select! {
             biased;
             result = &mut receiver => result,
@@ -384,6 +393,7 @@ impl Seat {
 struct Guard<'a> {
     pool: &'a Pool,
     slot: Option<Arc<Slot>>,
+    blame: Option<&'a (dyn Fn() -> Blame + Sync)>,
 }
 
 impl Guard<'_> {
@@ -393,6 +403,15 @@ impl Guard<'_> {
         slot.cancelled.store(true, SeqCst);
         let Some(seat) = slot.seat.get() else { return false };
         self.pool.interrupt(seat.clone(), slot.id);
+        if let (Some(blame), Ok(runtime)) = (self.blame.take(), tokio::runtime::Handle::try_current()) {
+            let (seat, job, blame) = (seat.clone(), slot.id, blame());
+            runtime.spawn(async move {
+                tokio::time::sleep(LOST).await;
+                if seat.is_at(job) {
+                    blame();
+                }
+            });
+        }
         true
     }
 }

@@ -96,7 +96,8 @@ impl Isolation {
     pub fn of(skill: &Skill) -> Self {
         let mut isolation = Self::read(&skill.card.metadata).unwrap_or_default();
         if skill.source == Source::Builtin {
-            isolation.level = Level::Thread;
+            // Our own tools start programs and open connections by themselves, where that is their work.
+            isolation = Self { level: Level::Thread, network: true, processes: true, ..isolation };
         } else if isolation.level == Level::Thread && !skill.trusted {
             isolation.level = Level::Worker;
         }

@@ -69,6 +69,7 @@ impl World {
     fn of(manifest: &Manifest) -> Self {
         let folder = TempDir::new().unwrap();
         let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"));
+        let kernel = kernel.started_by(|| Ok(Command::new(env!("CARGO_BIN_EXE_omni"))));
         let settings = Settings {
             policy: Policy::default(),
             timeout: PATIENCE,
@@ -424,7 +425,19 @@ async fn a_tool_that_cannot_be_stopped_costs_its_thread_alone() {
     for number in 0..50 {
         assert_eq!(world.text("lab.quick", json!({"number": number})).await, number.to_string());
     }
-    world.text("lab.opens", json!({})).await;
+    // Another kernel of this process, which knows nothing of it.
+    World::new().text("lab.opens", json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_a_thread_for_good_is_named_and_has_to_leave_the_process() {
+    let log = Log::begin();
+    let (world, own) = (World::new(), std::process::id().to_string());
+    assert_eq!(world.text("lab.process", json!({})).await, own);
+    let sleeping = world.run("lab.sleeps", json!({"seconds": 3})).await;
+    assert_eq!(sleeping, Err(Error::Elapsed(Duration::from_millis(500))));
+    assert!(log.find("`sleeps` of the skill `lab` does not let go").is_some());
+    assert_ne!(world.text("lab.process", json!({})).await, own, "it is in a worker now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -435,7 +435,6 @@ async fn soak_ten_thousand_calls_leave_nothing_behind() {
         now.0 <= before.0 && now.1 <= before.1 && now.2 <= before.2
     })
     .await;
-    println!("this process: {own} B, then {own_later} B; the zygote: {zygote} B, then {zygote_later} B");
     assert!(own_later < own + (8 << 20), "this process grew from {own} to {own_later} bytes");
     assert!(zygote_later < zygote + (1 << 20), "the zygote grew from {zygote} to {zygote_later} bytes");
 }
