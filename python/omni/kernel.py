@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
-from omni import lines, schema, skill
+from omni import attempts, lines, schema, skill
 from omni.context import Context, Native, current
 from omni.result import Plain, plain
 from omni.tool import ATTRIBUTE, Options
@@ -42,6 +42,7 @@ class Handle:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         signature = schema.read(function)
+        function = attempts.persistent(function)
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function)
         self.wants_context = signature.context is not None
@@ -401,6 +402,8 @@ def _describe(skill_name: str, file: str, function: FunctionType, options: Optio
         "timeout": options.timeout,
         "idle_timeout": options.idle_timeout,
         "confirm": options.confirm,
+        "cache_ttl": options.cache_ttl,
+        "concurrency": options.concurrency,
         "examples": list(options.examples),
         "file": file,
         "is_async": inspect.iscoroutinefunction(function),

@@ -20,9 +20,6 @@ _ELSEWHERE = {
     "inject_root": "take a parameter `ctx: Context` and use `ctx.workspace`",
     "inject_settings": "take a parameter `ctx: Context` and use `ctx.settings`",
     "autowire": "take a parameter `ctx: Context`",
-    "retry_on": "raise `omni.Retry`, or try again inside the function",
-    "max_attempts": "raise `omni.Retry`, or try again inside the function",
-    "cache_ttl": "keep what is worth keeping in `ctx.data`",
     "error_strategy": "raise `omni.Retry` or `omni.Failed`",
     "log_level": "use `ctx.log`",
     "trace_args": "use `ctx.log`",
@@ -48,6 +45,11 @@ class Options:
     timeout: float | None
     idle_timeout: float | None
     confirm: bool
+    cache_ttl: float | None
+    concurrency: int | None
+    retry_on: tuple[type[Exception], ...]
+    max_attempts: int
+    backoff: float
     examples: tuple[str, ...]
 
 
@@ -66,6 +68,11 @@ def tool(
     timeout: float | None = None,
     idle_timeout: float | None = None,
     confirm: bool = False,
+    cache_ttl: float | None = None,
+    concurrency: int | None = None,
+    retry_on: type[Exception] | Iterable[type[Exception]] = (),
+    max_attempts: int | None = None,
+    backoff: float = 0.5,
     examples: Iterable[str] = (),
 ) -> Callable[[F], F]: ...
 def tool(
@@ -82,6 +89,11 @@ def tool(
     timeout: float | None = None,
     idle_timeout: float | None = None,
     confirm: bool = False,
+    cache_ttl: float | None = None,
+    concurrency: int | None = None,
+    retry_on: type[Exception] | Iterable[type[Exception]] = (),
+    max_attempts: int | None = None,
+    backoff: float = 0.5,
     examples: Iterable[str] = (),
     **unknown: Any,
 ) -> F | Callable[[F], F]:
@@ -96,6 +108,10 @@ def tool(
     - `timeout`: seconds it may take; 0 is no limit, `None` the configured one. `idle_timeout`: the same
       without a sign of life, which `ctx.progress()` and `ctx.heartbeat()` are.
     - `confirm`: a person is asked, even for a tool that would run unasked by its other hints.
+    - `cache_ttl`: seconds for which a result is good for the same arguments in the same workspace; for
+      read-only tools alone. `concurrency`: calls of it that run at once, the others wait.
+    - `retry_on`: exceptions after which the function is called once more, `max_attempts` times in all (3
+      unless told), after `backoff` seconds that double each time, at most 30.
     - `examples`: sentences a person might say when this tool is wanted. They help to find it
       and are never sent to a model.
 
@@ -113,6 +129,19 @@ def tool(
     for key, limit in (("timeout", timeout), ("idle_timeout", idle_timeout)):
         if limit is not None and (isinstance(limit, bool) or not 0 <= limit < float("inf")):
             raise ValueError(f"a tool's {key} is a number of seconds, or 0 for none: {limit!r}")
+    if cache_ttl is not None and not read_only:
+        raise ValueError("only a read-only tool has a `cache_ttl`: a result from before would hide what it does")
+    if cache_ttl is not None and not 0 < cache_ttl < float("inf"):
+        raise ValueError(f"a tool's cache_ttl is a number of seconds: {cache_ttl!r}")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"a tool's concurrency is 1 or more: {concurrency!r}")
+    again = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in again):
+        raise TypeError(f"retry_on takes classes of exceptions: {again!r}")
+    if max_attempts is not None and (not again or max_attempts < 2):
+        raise ValueError("max_attempts is 2 or more, and needs `retry_on` to say after what")
+    if not 0 <= backoff < float("inf"):
+        raise ValueError(f"a tool's backoff is a number of seconds: {backoff!r}")
     if isinstance(examples, str):
         raise TypeError("a tool's examples are a list of sentences, not one string")
     options = Options(
@@ -126,6 +155,11 @@ def tool(
         timeout=None if timeout is None else float(timeout),
         idle_timeout=None if idle_timeout is None else float(idle_timeout),
         confirm=confirm,
+        cache_ttl=None if cache_ttl is None else float(cache_ttl),
+        concurrency=concurrency,
+        retry_on=again,
+        max_attempts=max_attempts or (3 if again else 1),
+        backoff=float(backoff),
         examples=tuple(examples),
     )
 

@@ -30,6 +30,12 @@ pub struct Spec {
     /// Whether a person is asked even where its annotations would let it run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirm: bool,
+    /// Seconds for which a result is good for the same call; `None` runs it each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl: Option<f64>,
+    /// Calls of it that run at once; the others wait. `None` is no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// Sentences a person might say when this tool is wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,

@@ -5,6 +5,7 @@
 //! arguments against the schema, asks the policy, keeps the time, and spills what is too long.
 
 pub mod audit;
+mod cache;
 pub mod policy;
 pub mod schema;
 pub mod spill;

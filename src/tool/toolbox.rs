@@ -11,10 +11,11 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Decision};
+use super::cache::Cache;
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
@@ -160,6 +161,9 @@ struct Entry {
     wire: String,
     verdict: Verdict,
     limits: Limits,
+    cache: Option<Cache>,
+    /// As many permits as calls may run at once.
+    room: Option<Semaphore>,
     /// Compiled when it is first needed: a program that calls one tool compiles one schema.
     checker: OnceLock<Result<Checker, String>>,
 }
@@ -471,6 +475,23 @@ impl Toolbox {
 
     async fn run(&self, ready: Ready<'_>, scope: &Scope) -> Result<Output, Error> {
         let Ready { entry, id, arguments } = ready;
+        let key = entry.cache.as_ref().map(|cache| (cache, Cache::key(&scope.workspace, &arguments)));
+        if let Some((cache, key)) = &key
+            && let Some(output) = cache.get(key, Instant::now())
+        {
+            return Ok(self.fit(entry, output, scope).await);
+        }
+        let room = async {
+            match &entry.room {
+                Some(room) => Some(room.acquire().await.expect("it is never closed")),
+                None => None,
+            }
+        };
+        let _room = tokio::select! {
+            biased;
+            room = room => room,
+            () = scope.cancel.cancelled() => return Err(Error::Cancelled),
+        };
         // Without a limit nobody counts the signs of life.
         let signs = entry.limits.idle.map(|limit| (limit, Arc::new(Notify::new())));
         let context = Context {
@@ -487,12 +508,20 @@ impl Toolbox {
         {
             output.content.push(Block::text(value.to_string()));
         }
+        if let Some((cache, key)) = key {
+            cache.put(key, output.clone(), Instant::now());
+        }
+        Ok(self.fit(entry, output, scope).await)
+    }
+
+    /// Makes a result fit for a model, if it is for one.
+    async fn fit(&self, entry: &Entry, output: Output, scope: &Scope) -> Output {
         // A page of a kept result is as long as was asked for and must not be kept again.
         if scope.whole || entry.spec.name == spill::READ {
-            return Ok(output);
+            return output;
         }
         let session = scope.session.as_deref();
-        Ok(spill::fit(output, self.settings.result_bytes, session, self.spill.as_ref()).await)
+        spill::fit(output, self.settings.result_bytes, session, self.spill.as_ref()).await
     }
 }
 
@@ -540,6 +569,14 @@ fn entry(spec: Arc<Spec>, set: &Arc<dyn Toolset>, settings: &Settings) -> Entry 
             total: limit(spec.timeout, settings.timeout),
             idle: limit(spec.idle_timeout, settings.idle_timeout),
         },
+        // Only what changes nothing is the same without running.
+        cache: spec
+            .cache_ttl
+            .filter(|_| spec.annotations.read_only)
+            .and_then(seconds)
+            .filter(|ttl| !ttl.is_zero())
+            .map(Cache::new),
+        room: spec.concurrency.map(|most| Semaphore::new(most.max(1) as usize)),
         checker: OnceLock::new(),
         spec,
     }

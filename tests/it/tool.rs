@@ -952,3 +952,66 @@ async fn no_decision_is_lost_when_there_are_many() {
     audit.flush();
     assert_eq!(file.lines().len(), 4000);
 }
+
+// Results that are kept, and calls that wait.
+
+#[tokio::test]
+async fn a_result_is_good_for_the_same_call_for_a_while() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let cached = |name: &str| Spec { cache_ttl: Some(60.0), ..spec(name) };
+    let writes = Spec { cache_ttl: Some(60.0), ..writing("writes") };
+    let short = Spec { cache_ttl: Some(0.000_001), ..spec("short") };
+    let set = plain(vec![cached("a"), cached("fails"), writes, short, spec("b")], move |call| {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        match call.spec.name.as_str() {
+            "fails" => Err(Error::Failed("no".into())),
+            _ => Ok(Output::text(number.to_string())),
+        }
+    });
+    let policy = rules(&["writes"], &[], &[]);
+    let toolbox = Toolbox::new(vec![set], with_policy(&policy));
+    let text = async |name, arguments, scope: &Scope| run(&toolbox, name, arguments, scope).await.unwrap();
+    assert_eq!(text("a", json!({"x": 1, "y": 2}), &scope()).await, "0");
+    assert_eq!(text("a", json!({"y": 2, "x": 1}), &scope()).await, "0", "the same arguments");
+    assert_eq!(text("a", json!({"x": 2, "y": 2}), &scope()).await, "1");
+    let elsewhere = Scope::new("/tmp");
+    assert_eq!(text("a", json!({"x": 1, "y": 2}), &elsewhere).await, "2", "another workspace");
+    for name in ["b", "writes", "short"] {
+        let first = text(name, json!({}), &scope()).await;
+        assert_ne!(text(name, json!({}), &scope()).await, first, "{name}");
+    }
+    let before = calls.load(Ordering::SeqCst);
+    for _ in 0..2 {
+        run(&toolbox, "fails", json!({}), &scope()).await.unwrap_err();
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), before + 2, "an error is not kept");
+}
+
+#[tokio::test]
+async fn no_more_calls_of_a_tool_run_at_once_than_it_says() {
+    struct Crowd(AtomicUsize, AtomicUsize);
+    #[async_trait]
+    impl Toolset for Crowd {
+        fn specs(&self) -> Vec<Arc<Spec>> {
+            vec![Arc::new(Spec { concurrency: Some(2), ..spec("a") })]
+        }
+        async fn call(&self, _: Call) -> Result<Output, Error> {
+            let here = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.1.fetch_max(here, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.0.fetch_sub(1, Ordering::SeqCst);
+            Ok(Output::text("done"))
+        }
+    }
+    let crowd = Arc::new(Crowd(AtomicUsize::new(0), AtomicUsize::new(0)));
+    let toolbox = Toolbox::new(vec![crowd.clone()], settings());
+    let scope = scope();
+    let calls = (0..10).map(|_| run(&toolbox, "a", json!({}), &scope));
+    assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(crowd.1.load(Ordering::SeqCst), 2);
+    // One that waits is cancelled like one that runs.
+    let waiting = Scope::new("/");
+    waiting.cancel.cancel();
+    assert_eq!(run(&toolbox, "a", json!({}), &waiting).await, Err(Error::Cancelled));
+}

@@ -35,7 +35,6 @@ def test_defaults_are_those_of_the_protocol() -> None:
     [
         ({"colour": "red"}, "no argument `colour`$"),
         ({"category": "general"}, "no argument `category`; group"),
-        ({"cache_ttl": 3}, "no argument `cache_ttl`; keep"),
         ({"inject_root": True}, r"no argument `inject_root`; take a parameter `ctx: Context`"),
         ({"name": "a.b"}, "'a.b' cannot name a tool"),
         ({"name": "a" * 65}, "cannot name a tool"),
