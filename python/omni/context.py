@@ -5,12 +5,15 @@ import os
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from omni import _native
 from omni.errors import Failed
+
+if TYPE_CHECKING:
+    from omni.store import Store
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,6 +76,14 @@ class Context:
             data.mkdir(parents=True, exist_ok=True)
             self._data = data
         return self._data
+
+    @property
+    def store(self) -> "Store":
+        """The skill's own values by key, kept between calls."""
+        # Few tools remember anything, and SQLite takes its time to be imported.
+        from omni.store import Store
+
+        return Store(self.data)
 
     @property
     def session(self) -> str | None:

@@ -151,6 +151,14 @@ async fn a_skill_is_given_its_own_settings() {
 }
 
 #[tokio::test]
+async fn what_a_skill_remembers_outlives_its_process() {
+    let world = World::new();
+    for number in 1..=3 {
+        assert_eq!(world.text("once.remembers", json!({})).await.as_deref(), Ok(number.to_string().as_str()));
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_shows_no_sign_of_life_is_stopped() {
     let world = World::new();
     assert_eq!(world.run("caged.beats", json!({"beats": 0})).await, Err(Error::Idle(Duration::from_secs(1))));
