@@ -331,7 +331,9 @@ fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) {
 fn refusal(fault: Fault, skill: &str) -> Fault {
     let Fault::Broken(traceback) = &fault else { return fault };
     let last = traceback.trim_end().lines().next_back().unwrap_or_default();
-    if !last.starts_with("PermissionError: ") {
+    // Libraries wrap it, and keep the words.
+    let words = ["PermissionError: ", "[Errno 1] Operation not permitted", "[Errno 13] Permission denied"];
+    if !words.iter().any(|words| last.contains(words)) {
         return fault;
     }
     tracing::info!(target: "kernel", skill, "{traceback}");
