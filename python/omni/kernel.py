@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from types import FunctionType, ModuleType
@@ -194,6 +195,16 @@ class Jobs(Protocol):
         """Whether to end, after cancelling what is left."""
 
 
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+
+
+def holding(thread: int) -> str | None:
+    """Name the tool that the event loop of `thread` is at; asked from another one, because that one is held."""
+    loop = _loops.get(thread)
+    task = None if loop is None else asyncio.current_task(loop)
+    return None if task is None else task.get_name()
+
+
 def serve(native: Jobs) -> None:
     """Run asynchronous tools on this thread until `native` says stop.
 
@@ -206,6 +217,7 @@ def serve(native: Jobs) -> None:
     asyncio.set_event_loop(loop)
     server = _Server(native, loop)
     loop.add_reader(native.fileno(), server.ready)
+    _loops[threading.get_ident()] = loop
     try:
         server.ready()
         _run(loop, server.stopped)
@@ -218,6 +230,7 @@ def serve(native: Jobs) -> None:
         server.abandon()
         _run(loop, asyncio.ensure_future(loop.shutdown_asyncgens(), loop=loop))
     finally:
+        del _loops[threading.get_ident()]
         loop.remove_reader(native.fileno())
         asyncio.set_event_loop(None)
         loop.close()
@@ -289,7 +302,7 @@ class _Server:
     def _start(
         self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | Native | None
     ) -> None:
-        task = self._loop.create_task(self._play(ticket, handle, arguments, context))
+        task = self._loop.create_task(self._play(ticket, handle, arguments, context), name=handle.name)
         if not task.done():
             self._running[ticket.id] = (task, ticket)
 

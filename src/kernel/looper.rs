@@ -37,7 +37,12 @@ struct Desk {
     stopping: AtomicBool,
     /// The loop's thread as Python names it; 0 before it runs and after it has ended.
     thread: AtomicU64,
+    /// Told which tool held the loop.
+    blame: Blame,
 }
+
+/// Takes the name of a tool that has held the loop.
+pub(super) type Blame = Box<dyn Fn(&str) + Send + Sync>;
 
 struct Job {
     ticket: Ticket,
@@ -50,8 +55,8 @@ type Answer = oneshot::Sender<Result<Output, Error>>;
 
 impl Looper {
     /// Starts the thread and its loop.
-    pub(super) fn start() -> Result<Self, String> {
-        let desk = Arc::new(Desk::new()?);
+    pub(super) fn start(blame: Blame) -> Result<Self, String> {
+        let desk = Arc::new(Desk::new(blame)?);
         let (jobs, ended) = (Jobs(desk.clone()), desk.clone());
         let serve = move |py: Python<'_>| {
             // SAFETY: no preconditions.
@@ -121,7 +126,7 @@ impl Drop for Looper {
 }
 
 impl Desk {
-    fn new() -> Result<Self, String> {
+    fn new(blame: Blame) -> Result<Self, String> {
         // SAFETY: plain system call; the descriptor is owned from here on.
         let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if bell < 0 {
@@ -135,6 +140,7 @@ impl Desk {
             rung: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             thread: AtomicU64::new(0),
+            blame,
         })
     }
 
@@ -163,25 +169,26 @@ impl Desk {
             // Attaching waits for the interpreter.
             let interrupted =
                 tokio::task::spawn_blocking(move || Python::attach(|py| desk.interrupt(py, id)));
-            if !interrupted.await.unwrap_or(false) {
-                return;
-            }
-            tracing::warn!(target: "kernel", "an async tool that does not await holds up the others; it was interrupted");
+            let Some(tool) = interrupted.await.ok().flatten() else { return };
+            (self.blame)(&tool);
         }
     }
 
     /// Raises `ToolCancelled` in the loop's thread, if it has still not taken note of the call.
-    fn interrupt(&self, py: Python<'_>, id: u64) -> bool {
-        let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) else { return false };
-        let held = self.cancelled.lock().expect("no panic while held").first() == Some(&id);
+    /// Returns the name of the tool that it is at.
+    fn interrupt(&self, py: Python<'_>, id: u64) -> Option<String> {
+        let class = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)).ok()?;
         let thread = self.thread.load(SeqCst);
+        let tool = py.import("omni.kernel").and_then(|kernel| kernel.call_method1("holding", (thread,)));
+        let tool = tool.and_then(|tool| tool.extract::<Option<String>>()).ok().flatten();
+        let held = self.cancelled.lock().expect("no panic while held").first() == Some(&id);
         if !held || thread == 0 {
-            return false;
+            return None;
         }
         // SAFETY: attached; the thread is alive, as it clears its number while attached; a
         // class is passed.
         unsafe { ffi::PyThreadState_SetAsyncExc(thread as _, class.as_ptr()) };
-        true
+        Some(tool.unwrap_or_else(|| "a coroutine".to_owned()))
     }
 
     fn ring(&self) {
@@ -292,7 +299,7 @@ mod tests {
     #[test]
     fn a_cancel_between_two_looks_rings_again() {
         Interpreter::Embedded.start().unwrap();
-        let desk = Arc::new(Desk::new().unwrap());
+        let desk = Arc::new(Desk::new(Box::new(|_| ())).unwrap());
         let jobs = Jobs(desk.clone());
         desk.ring();
         assert!(desk.silence(), "rung");

@@ -44,6 +44,9 @@ use pool::{Blame, Lost, Pool};
 use table::{Retired, Table};
 use worker::{Job, Workers};
 
+/// What happens to the skill of a tool that takes this process's Python for itself.
+const EXPELLED: &str = "its skill runs in processes of its own from now on";
+
 /// The tools of all skills.
 pub struct Kernel {
     interpreter: Interpreter,
@@ -163,19 +166,29 @@ impl Kernel {
         started.map_err(|reason| bridge::broken("python", &reason))
     }
 
-    /// What is done about a tool that takes this process's Python for itself: its skill runs in
+    /// What is done about a tool that takes a thread of this process for good: its skill runs in
     /// workers from now on.
     fn blame(&self, tool: &Arc<Tool>) -> Blame {
         let (expelled, tool) = (self.expelled.clone(), tool.clone());
         Arc::new(move || {
             let Place { skill, function, .. } = &tool.place;
-            tracing::error!(
-                target: "kernel",
-                "`{function}` of the skill `{skill}` does not let go of its thread; the skill runs in processes \
-                 of its own from now on"
-            );
+            tracing::error!(target: "kernel", "`{function}` of the skill `{skill}` does not let go of its thread; {EXPELLED}");
             expelled.write().expect("no panic while held").insert(tool.skill.clone());
         })
+    }
+
+    /// The same for one that has held the event loop.
+    fn looper(&self) -> Result<&Looper, &String> {
+        let start = || {
+            let expelled = self.expelled.clone();
+            Looper::start(Box::new(move |tool| {
+                tracing::error!(target: "kernel", "`{tool}` does not await and holds up all async tools; it was interrupted, and {EXPELLED}");
+                if let Some((skill, _)) = tool.split_once('.') {
+                    expelled.write().expect("no panic while held").insert(skill.into());
+                }
+            }))
+        };
+        self.looper.get_or_init(start).as_ref()
     }
 
     /// Whether calls of this tool run in this process.
@@ -207,7 +220,7 @@ impl Kernel {
 
     async fn asynchronous(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
         let handle = self.handle(tool, &call).await?;
-        let looper = match self.looper.get_or_init(Looper::start) {
+        let looper = match self.looper() {
             Ok(looper) => looper,
             Err(reason) => return Err(bridge::broken(&call.spec.name, reason)),
         };
