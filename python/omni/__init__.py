@@ -14,6 +14,7 @@ Put the file into the `scripts` folder of a skill, and the assistant has the too
 
 from omni.context import Context, run_with_heartbeat
 from omni.errors import Failed, Retry
+from omni.nested import ToolResult
 from omni.result import Audio, Image, Resource, ResourceLink, Text
 from omni.tool import skill_command, tool
 
@@ -26,6 +27,7 @@ __all__ = [
     "ResourceLink",
     "Retry",
     "Text",
+    "ToolResult",
     "run_with_heartbeat",
     "skill_command",
     "tool",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from omni import _native
+from omni import _native, nested
 from omni.errors import Failed
+from omni.nested import ToolResult
 
 if TYPE_CHECKING:
     from omni.store import Store
@@ -21,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Level = Literal["debug", "info", "warning", "error"]
 
 
-class Native(Protocol):
+class Native(nested.Native, Protocol):
     """The Rust side of a call. `omni.testing` has one in Python."""
 
     @property
@@ -129,6 +130,42 @@ class Context:
         It repeats the last report of progress.
         """
         self._native.progress(*self._report, None)
+
+    def call_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+        """Call another tool, whoever brings it, as `git.status` or by its name on the wire.
+
+        It is subject to what this call is subject to: the policy (a person may be asked), the
+        tool calls that the turn has left, its cancellation. Raises `Failed` with the reason when it comes to
+        nothing, and `RuntimeError` in an `async def` tool, which has `acall_tool`.
+        """
+        return nested.called(nested.wait(self._native, nested.call(name, arguments), "acall_tool"))
+
+    async def acall_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+        """Call another tool, for `async def` tools. Several may run side by side."""
+        return nested.called(await nested.ask(self._native, nested.call(name, arguments)))
+
+    def elicit(self, message: str, answer: type[Model]) -> Model | None:
+        """Ask the person for the values of a pydantic model: texts, numbers, yes or no, choices.
+
+        Returns `None` when they decline. The limits of the call stand still meanwhile. Raises `Failed` where
+        there is nobody to ask, and `RuntimeError` in an `async def` tool, which has `aelicit`.
+        """
+        return nested.elicited(answer, nested.wait(self._native, nested.elicit(message, answer), "aelicit"))
+
+    async def aelicit(self, message: str, answer: type[Model]) -> Model | None:
+        """Ask the person, for `async def` tools."""
+        return nested.elicited(answer, await nested.ask(self._native, nested.elicit(message, answer)))
+
+    def sample(self, prompt: str, *, system: str | None = None) -> str:
+        """Ask the model, outside of the conversation. It counts as a tool call, its tokens as the turn's.
+
+        Raises `Failed` where there is no model, and `RuntimeError` in an `async def` tool, which has `asample`.
+        """
+        return nested.sampled(nested.wait(self._native, nested.sample(prompt, system), "asample"))
+
+    async def asample(self, prompt: str, *, system: str | None = None) -> str:
+        """Ask the model, for `async def` tools."""
+        return nested.sampled(await nested.ask(self._native, nested.sample(prompt, system)))
 
     def log(self, level: Level, text: str) -> None:
         """Write to the program's log, under this call's id."""

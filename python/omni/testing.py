@@ -10,13 +10,15 @@ def test_greets(tmp_path):
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omni import kernel, skill
+from omni import kernel, nested, skill
 from omni.context import Context
+from omni.errors import Failed
 
 
 @dataclass
@@ -31,12 +33,48 @@ class Call:
     settings: dict[str, Any] = field(default_factory=dict)
     reports: list[tuple[float, float | None, str | None]] = field(default_factory=list)
     is_cancelled: bool = False
+    answers: Callable[[nested.Request], Any] | None = None
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         self.reports.append((done, total, message))
 
     def cancelled(self) -> bool:
         return self.is_cancelled
+
+    def ask(self, request: nested.Request) -> Any:
+        return (self.answers or _answers(None, None, None))(request)
+
+    def begin(self, request: nested.Request, done: Callable[[Any, BaseException | None], None]) -> "Call":
+        try:
+            done(self.ask(request), None)
+        except Exception as error:
+            done(None, error)
+        return self
+
+    def cancel(self) -> None:
+        """Nothing is under way that could be cancelled."""
+
+
+def _answers(
+    tools: Mapping[str, Callable[..., Any]] | None,
+    person: Callable[[str], dict[str, Any] | None] | None,
+    model: Callable[[str], str] | None,
+) -> Callable[[nested.Request], Any]:
+    def answer(request: nested.Request) -> Any:
+        ((kind, body),) = request.items()
+        if kind == "call" and tools and body["name"] in tools:
+            function = tools[body["name"]]
+            content, structured = kernel.Handle(function.__name__, function)(body["arguments"], None)
+            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            return {"content": blocks, "structured": structured}
+        if kind == "elicit" and person:
+            content = person(body["message"])
+            return {"action": "decline"} if content is None else {"action": "accept", "content": content}
+        if kind == "sample" and model:
+            return {"text": model(body["prompt"])}
+        raise Failed(f"the test has no answer to {request}; `testing.context` takes them")
+
+    return answer
 
 
 def context(
@@ -46,11 +84,19 @@ def context(
     session: str | None = None,
     call_id: str = "test",
     settings: dict[str, Any] | None = None,
+    tools: Mapping[str, Callable[..., Any]] | None = None,
+    person: Callable[[str], dict[str, Any] | None] | None = None,
+    model: Callable[[str], str] | None = None,
 ) -> Context:
-    """Make a context on a folder; its data folder is `.data` beside it unless given."""
+    """Make a context on a folder; its data folder is `.data` beside it unless given.
+
+    `tools` are plain functions that stand for the tools which are called by these names; `person` is given
+    a question and returns the values, or `None` to decline; `model` is given a prompt and returns a text.
+    """
     root = Path(workspace)
     folder = str(data or root.parent / f".{root.name}-data")
-    return Context(Call(str(root), folder, session, call_id, settings=settings or {}))
+    answers = _answers(tools, person, model)
+    return Context(Call(str(root), folder, session, call_id, settings=settings or {}, answers=answers))
 
 
 def load(folder: str | Path, file: str | None = None) -> ModuleType:

@@ -19,6 +19,7 @@ use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
 use crate::session::{self, Ended, Entry, Session, Sessions, window};
+use crate::tool::nested::{Asker, Budget, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
 
 pub use crate::tool::Consents;
@@ -141,7 +142,7 @@ struct Stage<'a> {
     sessions: &'a Sessions,
     session: Session,
     play: Play,
-    scope: Scope,
+    scope: Arc<Scope>,
     began: Instant,
     /// How many of the turn's messages are stored.
     stored: usize,
@@ -151,8 +152,8 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(agent: &'a Agent, sessions: &'a Sessions, session: Session, play: Play) -> Self {
-        let events = play.events.clone();
-        let scope = Scope {
+        let (events, budget) = (play.events.clone(), Arc::<Budget>::default());
+        let scope = Arc::new(Scope {
             session: Some(session.id().to_owned()),
             turn: Some(play.turn.clone()),
             workspace: agent.workspace.clone(),
@@ -161,10 +162,17 @@ impl<'a> Stage<'a> {
                 let events = events.clone();
                 Arc::new(move |approval| events(EventKind::Approval(approval)))
             }),
+            asker: play.asks.then(|| -> Asker {
+                let events = events.clone();
+                Arc::new(move |question| events(EventKind::Elicitation(question)))
+            }),
+            sampler: Some(sampler(agent.model.clone(), events.clone(), budget.clone())),
             events: Some(events),
+            budget,
+            within: Vec::new(),
             consents: play.consents.clone(),
             whole: false,
-        };
+        });
         let (offer, system) = (agent.offer(), agent.system(&session));
         let began = Instant::now();
         Self { agent, offer, system, sessions, session, play, scope, began, stored: 0, factor: 1.0 }
@@ -218,7 +226,12 @@ impl<'a> Stage<'a> {
 
     /// One round of tool calls.
     async fn call(&mut self, turn: &mut Turn, calls: Vec<ToolCall>) {
-        turn.called(self.offer.toolbox.call_all(calls, &self.scope).await);
+        let budget = &self.scope.budget;
+        budget.grant(turn.calls_left());
+        let results = self.offer.toolbox.call_all(calls, &self.scope).await;
+        let (asked, usage) = budget.spent();
+        turn.nested(asked, usage);
+        turn.called(results);
     }
 
     /// Stores what the turn has added to the conversation.
@@ -262,6 +275,25 @@ fn sink(events: tool::Events, partial: Arc<Mutex<String>>) -> impl Fn(Delta) + S
             Delta::Notice(text) => EventKind::Notice { text },
         });
     }
+}
+
+/// Asks the model what a tool wants to know, outside of the conversation.
+fn sampler(model: Arc<dyn Model>, events: tool::Events, budget: Arc<Budget>) -> Sampler {
+    Arc::new(move |sample| {
+        let (model, events, budget) = (model.clone(), events.clone(), budget.clone());
+        Box::pin(async move {
+            let Sample { system, prompt } = sample;
+            let system = system.unwrap_or_default();
+            let request = Request { system, messages: vec![Message::user(prompt)], tools: Arc::default() };
+            let reply = model.reply(&request, &|_| ()).await;
+            let reply = reply.map_err(|error| tool::Error::Failed(error.to_string()))?;
+            if let Some(usage) = reply.usage {
+                budget.charge(usage);
+                events(EventKind::Usage(usage));
+            }
+            Ok(reply.message.text())
+        })
+    })
 }
 
 fn definition(tool: &tool::Definition) -> ToolDefinition {

@@ -206,6 +206,17 @@ impl Turn {
         }
     }
 
+    /// How many more tool calls there may be.
+    pub fn calls_left(&self) -> u32 {
+        self.limits.tool_calls.saturating_sub(self.tool_calls)
+    }
+
+    /// The calls of the last step have made others of their own, and asked the model.
+    pub fn nested(&mut self, calls: u32, usage: Usage) {
+        self.tool_calls = self.tool_calls.saturating_add(calls);
+        self.usage += usage;
+    }
+
     /// The calls of the last step have run. A result that is missing counts as failed.
     pub fn called(&mut self, results: Vec<ToolResult>) {
         let State::Calling { calls, run } = &mut self.state else { return };

@@ -73,6 +73,11 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
                     approval.answer.give(consent);
                 }
             }
+            EventKind::Elicitation(question) => {
+                if let Some(answer) = screen.elicit(&question).await {
+                    question.answer.give(answer);
+                }
+            }
             EventKind::Finished(finished) => {
                 let told = told.filter(|_| finished.stop == StopReason::Cancelled);
                 return Ok(told.unwrap_or(error::turn(finished.stop)));

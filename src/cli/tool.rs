@@ -1,5 +1,7 @@
 //! `omni tool`: the toolbox without a model.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::error::{Failure, code};
@@ -100,7 +102,7 @@ fn show(toolbox: &Toolbox, name: &str, screen: &Screen) -> Result<u8, Failure> {
 
 async fn call(
     app: &App,
-    toolbox: &Toolbox,
+    toolbox: &Arc<Toolbox>,
     name: &str,
     arguments: String,
     screen: &Screen,
@@ -143,24 +145,31 @@ async fn call(
 /// for that comes along.
 async fn carry_out(
     app: &App,
-    toolbox: &Toolbox,
+    toolbox: &Arc<Toolbox>,
     call: ToolCall,
     screen: &Screen,
 ) -> Result<(Result<tool::Output, tool::Error>, Option<u8>), Failure> {
-    let (approver, mut questions) = tokio::sync::mpsc::channel(1);
+    let (approver, mut approvals) = tokio::sync::mpsc::channel(1);
+    let (asker, mut questions) = tokio::sync::mpsc::channel(1);
     let mut scope = app.scope();
     scope.whole = true;
-    scope.approver = Some(std::sync::Arc::new(move |approval| drop(approver.try_send(approval))));
-    let cancel = scope.cancel.clone();
+    scope.approver = Some(Arc::new(move |approval| drop(approver.try_send(approval))));
+    scope.asker = Some(Arc::new(move |question| drop(asker.try_send(question))));
+    let (cancel, scope) = (scope.cancel.clone(), Arc::new(scope));
     let mut stop = Stop::listen()?;
     let mut told = None;
     let mut work = std::pin::pin!(toolbox.call(call, &scope));
     loop {
         tokio::select! {
             outcome = &mut work => return Ok((outcome, told)),
-            Some(approval) = questions.recv() => {
+            Some(approval) = approvals.recv() => {
                 if let Some(consent) = screen.approve(&approval).await {
                     approval.answer.give(consent);
+                }
+            }
+            Some(question) = questions.recv() => {
+                if let Some(answer) = screen.elicit(&question).await {
+                    question.answer.give(answer);
                 }
             }
             code = stop.told() => {

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Globals;
 use super::error::Failure;
-use crate::message::event::{Approval, Consent, EventKind, Finished, StopReason};
+use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
 
 const DIM: &str = "\x1b[2m";
@@ -100,6 +100,30 @@ impl Screen {
         keyboard.get_or_insert_with(Keyboard::start).lines.recv().await
     }
 
+    /// Asks what a tool wants to know; the inner `None` declines. Without a terminal there is
+    /// nobody to ask.
+    pub(super) async fn elicit(&self, question: &Elicitation) -> Option<Option<Map<String, Value>>> {
+        if !io::stdin().is_terminal() || self.json {
+            return None;
+        }
+        let Elicitation { tool, message, schema, .. } = question;
+        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{tool}{PLAIN} asks: {message}");
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut answer = Map::new();
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            match value(self, name, property).await {
+                Some(value) => drop(answer.insert(name.clone(), value)),
+                None if required.contains(&name.as_str()) => {
+                    self.remark("declined");
+                    return Some(None);
+                }
+                None => {}
+            }
+        }
+        Some(Some(answer))
+    }
+
     /// Asks whether a call may run. Without a terminal there is nobody to ask.
     pub(super) async fn approve(&self, approval: &Approval) -> Option<Consent> {
         if !io::stdin().is_terminal() || self.json {
@@ -119,6 +143,47 @@ impl Screen {
             }
         }
     }
+}
+
+/// Asks for one value, described by JSON Schema, until the answer is one; `None` for an empty line
+/// where there is no default.
+async fn value(screen: &Screen, name: &str, schema: &Value) -> Option<Value> {
+    let about = ["title", "description"].iter().find_map(|key| schema[key].as_str()).unwrap_or(name);
+    let choices: Vec<&Value> = schema["enum"].as_array().into_iter().flatten().collect();
+    let default = schema.get("default");
+    let kind = match schema["type"].as_str() {
+        _ if !choices.is_empty() => choices.iter().map(|choice| plain(choice)).collect::<Vec<_>>().join(", "),
+        Some("boolean") => "yes or no".to_owned(),
+        Some(kind @ ("integer" | "number")) => kind.to_owned(),
+        _ => "text".to_owned(),
+    };
+    let default_shown = default.map(|value| format!("; {} if empty", plain(value))).unwrap_or_default();
+    loop {
+        let line = screen.read(&format!("  {about} ({kind}{default_shown}): ")).await?;
+        let line = line.trim();
+        if line.is_empty() {
+            return default.cloned();
+        }
+        let read = match schema["type"].as_str() {
+            _ if !choices.is_empty() => choices.iter().find(|choice| plain(choice) == line).copied().cloned(),
+            Some("boolean") => match line.to_lowercase().as_str() {
+                "y" | "yes" | "true" => Some(true.into()),
+                "n" | "no" | "false" => Some(false.into()),
+                _ => None,
+            },
+            Some("integer") => line.parse::<i64>().ok().map(Value::from),
+            Some("number") => line.parse::<f64>().ok().map(Value::from),
+            _ => Some(line.into()),
+        };
+        match read {
+            Some(value) => return Some(value),
+            None => eprintln!("  `{line}` is not one of: {kind}"),
+        }
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A value over several lines as people read it, clipped.
@@ -180,6 +245,10 @@ impl<'a> Show<'a> {
                 self.rest();
                 eprint!("{DIM}{text}{PLAIN}");
             }
+            // What a tool calls is its own affair, unless somebody wants to know it all.
+            EventKind::ToolStarted { parent: Some(_), .. }
+            | EventKind::ToolFinished { parent: Some(_), .. }
+                if !self.screen.verbose => {}
             EventKind::ToolStarted { tool, arguments, .. } => self.started(tool, arguments)?,
             EventKind::ToolProgress { progress, total, message, .. } => {
                 self.spin(&progress_line(*progress, *total, message.as_deref()));
@@ -192,7 +261,10 @@ impl<'a> Show<'a> {
                 self.screen.remark(&format!("note: {text}"));
             }
             EventKind::Finished(finished) => self.end(finished)?,
-            EventKind::Reasoning { .. } | EventKind::Approval(_) | EventKind::Usage(_) => self.rest(),
+            EventKind::Reasoning { .. }
+            | EventKind::Approval(_)
+            | EventKind::Elicitation(_)
+            | EventKind::Usage(_) => self.rest(),
         }
         Ok(())
     }

@@ -13,28 +13,31 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use super::nested;
 use crate::message::Block;
-use crate::tool::{self, Context, Output, Progress};
+use crate::tool::{self, Context, Output, Progress, Request};
 
 /// What a tool's `ctx` stands on.
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]
 pub struct NativeContext {
     context: Context,
-    own: Own,
+    own: Arc<Own>,
 }
 
 /// What a skill has for itself.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Own {
     pub(super) skill: Arc<str>,
     /// Where it keeps what is its own.
     pub(super) data: Arc<Path>,
     /// What the user has set for it.
     pub(super) settings: Arc<Map<String, Value>>,
+    /// Where what its tools ask for is done; `None` in a worker, which asks its caller.
+    pub(super) runtime: Option<tokio::runtime::Handle>,
 }
 
 impl NativeContext {
-    pub(super) fn new(context: Context, own: Own) -> Self {
+    pub(super) fn new(context: Context, own: Arc<Own>) -> Self {
         Self { context, own }
     }
 }
@@ -80,6 +83,22 @@ impl NativeContext {
     fn cancelled(&self) -> bool {
         self.context.cancel.is_cancelled()
     }
+
+    /// Asks for something and waits for the reply.
+    fn ask<'py>(&self, py: Python<'py>, request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let request = wanted(request)?;
+        let reply = py.detach(|| nested::wait(&self.context, &self.own, request));
+        to_python(py, &reply.map_err(|fault| fault.raise(py))?)
+    }
+
+    /// Asks for something; `done` is called with the reply and the exception, one of them `None`.
+    fn begin(&self, py: Python<'_>, request: &Bound<'_, PyAny>, done: Py<PyAny>) -> PyResult<nested::Asked> {
+        nested::begin(&self.context, &self.own, wanted(request)?, done).map_err(|fault| fault.raise(py))
+    }
+}
+
+fn wanted(request: &Bound<'_, PyAny>) -> PyResult<Request> {
+    serde_json::from_value(from_python(request)?).map_err(|error| PyTypeError::new_err(error.to_string()))
 }
 
 /// The parts of `omni` that every call needs, looked up once.
@@ -170,6 +189,21 @@ impl Fault {
             Ok(omni) => omni.fault(py, error),
             Err(missing) => Self::Broken(missing.to_string()),
         }
+    }
+
+    /// The same for a tool that has asked for something.
+    pub(super) fn raise(self, py: Python<'_>) -> PyErr {
+        let omni = match Omni::get(py) {
+            Ok(omni) => omni,
+            Err(missing) => return missing,
+        };
+        let exception = match self {
+            Self::Cancelled => omni.tool_cancelled(py).and_then(|class| class.call0()),
+            Self::Retry(words) | Self::Failed(words) | Self::Broken(words) => {
+                omni.failed.bind(py).call1((words,))
+            }
+        };
+        exception.map_or_else(|error| error, PyErr::from_value)
     }
 
     /// The same for the caller of this tool.

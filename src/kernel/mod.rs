@@ -14,6 +14,7 @@ mod handle;
 pub mod interpreter;
 pub(crate) mod looper;
 pub mod native;
+pub mod nested;
 mod pool;
 mod table;
 pub mod worker;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use serde_json::{Map, Value};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +71,7 @@ struct Tool {
     data: Arc<Path>,
     is_async: bool,
     isolation: Isolation,
+    own: OnceLock<Arc<Own>>,
     handle: OnceCell<Arc<Handle>>,
 }
 
@@ -197,17 +200,20 @@ impl Kernel {
         tool.isolation.level == Where::Thread && !expelled()
     }
 
-    fn own(&self, tool: &Tool) -> Own {
+    fn own<'a>(&self, tool: &'a Tool) -> &'a Arc<Own> {
         static NONE: LazyLock<Arc<Map<String, Value>>> = LazyLock::new(Arc::default);
-        let settings = self.settings.get(&tool.place.skill).unwrap_or(&NONE).clone();
-        Own { skill: tool.skill.clone(), data: tool.data.clone(), settings }
+        tool.own.get_or_init(|| {
+            let settings = self.settings.get(&tool.place.skill).unwrap_or(&NONE).clone();
+            let (skill, data) = (tool.skill.clone(), tool.data.clone());
+            Arc::new(Own { skill, data, settings, runtime: Some(Runtime::current()) })
+        })
     }
 
     async fn plain(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
         let handle = self.handle(tool, &call).await?;
         let Call { spec, arguments, context } = call;
         let cancel = context.cancel.clone();
-        let context = NativeContext::new(context, self.own(tool));
+        let context = NativeContext::new(context, self.own(tool).clone());
         let work = move |py: Python<'_>| {
             let result = handle.invoke(py, &arguments, context);
             result.map_err(|error| bridge::error(py, &spec.name, &error))
@@ -226,7 +232,7 @@ impl Kernel {
         };
         let Call { spec, arguments, context } = call;
         let cancel = context.cancel.clone();
-        let context = NativeContext::new(context, self.own(tool));
+        let context = NativeContext::new(context, self.own(tool).clone());
         looper.call(&spec.name, handle, arguments, context, &cancel).await
     }
 
@@ -300,7 +306,8 @@ impl Tool {
         };
         let (name, data) = (place.skill.as_str().into(), data.join("skills").join(&place.skill).into());
         let isolation = Isolation::of(skill);
-        Self { place, skill: name, data, is_async: entry.is_async, isolation, handle: OnceCell::new() }
+        let (own, handle) = (OnceLock::new(), OnceCell::new());
+        Self { place, skill: name, data, is_async: entry.is_async, isolation, own, handle }
     }
 
     /// Whether nobody calls it. Asked of one that no call can come to any more.

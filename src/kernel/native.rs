@@ -13,6 +13,8 @@ pub mod _omni {
     use crate::kernel::bridge::NativeContext;
     #[pymodule_export]
     use crate::kernel::looper::{Jobs, Ticket};
+    #[pymodule_export]
+    use crate::kernel::nested::Asked;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]

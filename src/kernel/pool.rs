@@ -7,6 +7,7 @@
 //! stuck in a long call another one takes over, up to a bound. No thread can be killed: one whose
 //! tool never returns is lost, and another one takes its place.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -44,6 +45,14 @@ const GRACE: Duration = Duration::from_millis(200);
 /// a call that does not return.
 const LOST: Duration = Duration::from_millis(1200);
 
+/// Threads that may wait for what their tools have asked for.
+const ASIDE: usize = 256;
+
+thread_local! {
+    /// The crew that this thread is of.
+    static CREW: RefCell<Option<Arc<Crew>>> = const { RefCell::new(None) };
+}
+
 /// Told when a tool is lost with its thread.
 pub(super) type Blame = Arc<dyn Fn() + Send + Sync>;
 
@@ -64,6 +73,9 @@ struct Crew {
     asleep: Mutex<Vec<Thread>>,
     taken: AtomicU64,
     growing: AtomicBool,
+    /// Threads that wait for what their tools have asked for; they count neither as there nor as
+    /// awake.
+    aside: AtomicUsize,
 }
 
 struct Job {
@@ -119,6 +131,7 @@ impl Pool {
             asleep: Mutex::default(),
             taken: AtomicU64::new(0),
             growing: AtomicBool::new(false),
+            aside: AtomicUsize::new(0),
         };
         Self { jobs, crew: Arc::new(crew), notices: OnceLock::new() }
     }
@@ -263,6 +276,40 @@ fn hire(crew: &Arc<Crew>) -> bool {
     true
 }
 
+/// Waits on this thread for something that others of its crew may have to do: one of them takes
+/// its place meanwhile. `None` if too many wait like this already.
+pub(super) fn aside<T>(wait: impl FnOnce() -> T) -> Option<T> {
+    let Some(crew) = CREW.with_borrow(Clone::clone) else { return Some(wait()) };
+    let _aside = Aside::step(crew)?;
+    Some(wait())
+}
+
+/// A thread that has stepped aside; it counts again when this is dropped.
+struct Aside(Arc<Crew>);
+
+impl Aside {
+    fn step(crew: Arc<Crew>) -> Option<Self> {
+        if crew.aside.fetch_add(1, SeqCst) >= ASIDE {
+            crew.aside.fetch_sub(1, SeqCst);
+            return None;
+        }
+        crew.threads.fetch_sub(1, SeqCst);
+        crew.awake.fetch_sub(1, SeqCst);
+        if !crew.queue.is_empty() {
+            summon(&crew, 0);
+        }
+        Some(Self(crew))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.awake.fetch_add(1, SeqCst);
+        self.0.threads.fetch_add(1, SeqCst);
+        self.0.aside.fetch_sub(1, SeqCst);
+    }
+}
+
 /// One thread of the crew; counted out when dropped.
 struct Member {
     crew: Arc<Crew>,
@@ -280,6 +327,7 @@ impl Drop for Member {
 
 impl Member {
     fn serve(mut self, py: Python<'_>) {
+        CREW.set(Some(self.crew.clone()));
         // SAFETY: no preconditions.
         let thread = unsafe { ffi::PyThread_get_thread_ident() };
         let seat = Arc::new(Seat { thread, at: Mutex::new(At { job: 0, fired: false }) });

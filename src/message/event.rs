@@ -50,6 +50,9 @@ pub enum EventKind {
     ToolStarted {
         /// The call's id.
         call: String,
+        /// The call that has made it, where a tool calls a tool.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
         /// The tool's own name (`git.status`).
         tool: String,
         /// What it is given.
@@ -72,6 +75,9 @@ pub enum EventKind {
     ToolFinished {
         /// The call's id.
         call: String,
+        /// The call that has made it, where a tool calls a tool.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
         /// The tool's own name.
         tool: String,
         /// What it came to.
@@ -82,6 +88,9 @@ pub enum EventKind {
     /// A tool waits for a person's consent.
     #[serde(rename = "approval.requested")]
     Approval(Approval),
+    /// A tool wants to know something from a person.
+    #[serde(rename = "elicitation.requested")]
+    Elicitation(Elicitation),
     /// What one model call cost.
     #[serde(rename = "usage")]
     Usage(Usage),
@@ -112,9 +121,31 @@ pub struct Approval {
     pub answer: Answer,
 }
 
+/// A question of a tool to a person.
+#[derive(Debug, Clone, Serialize)]
+pub struct Elicitation {
+    /// The call's id.
+    pub call: String,
+    /// The tool's own name.
+    pub tool: String,
+    /// The question.
+    pub message: String,
+    /// JSON Schema of the answer: an object of texts, numbers, yes or no, choices.
+    pub schema: Value,
+    /// Where the answer goes; `None` declines. A face that cannot ask drops it.
+    #[serde(skip)]
+    pub answer: Answer<Option<Map<String, Value>>>,
+}
+
 /// A place for one answer; dropping every copy of it refuses.
-#[derive(Debug, Clone)]
-pub struct Answer(Arc<Mutex<Option<oneshot::Sender<Consent>>>>);
+#[derive(Debug)]
+pub struct Answer<T = Consent>(Arc<Mutex<Option<oneshot::Sender<T>>>>);
+
+impl<T> Clone for Answer<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// What a person says to an [`Approval`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,17 +158,17 @@ pub enum Consent {
     No,
 }
 
-impl Answer {
+impl<T> Answer<T> {
     /// A place for an answer, and where it will arrive.
-    pub fn channel() -> (Self, oneshot::Receiver<Consent>) {
+    pub fn channel() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
     }
 
     /// Gives the answer. The first one counts; returns whether this was it.
-    pub fn give(&self, consent: Consent) -> bool {
+    pub fn give(&self, answer: T) -> bool {
         let sender = self.0.lock().expect("no panic while held").take();
-        sender.is_some_and(|sender| sender.send(consent).is_ok())
+        sender.is_some_and(|sender| sender.send(answer).is_ok())
     }
 }
 

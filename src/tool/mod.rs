@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod cache;
+pub mod nested;
 pub mod policy;
 pub mod schema;
 pub mod spill;
@@ -24,6 +25,7 @@ use crate::message::Block;
 
 pub use crate::message::spec::{Annotations, Spec};
 pub use audit::Audit;
+pub use nested::{Nested, Request};
 pub use policy::{Policy, Verdict};
 pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, refused, result};
 
@@ -63,6 +65,16 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// Takes reports of progress, each a sign of life.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// The way to other tools, to the person and to the model; `None` where nobody would listen.
+    pub nested: Option<Nested>,
+}
+
+impl Context {
+    /// Does what the tool asks for.
+    pub async fn ask(&self, request: Request) -> Result<Value, Error> {
+        let nobody = || Error::Failed("a tool cannot ask for anything here".to_owned());
+        self.nested.as_ref().ok_or_else(nobody)?.ask(self, request).await
+    }
 }
 
 impl std::fmt::Debug for Context {

@@ -11,11 +11,12 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Decision};
 use super::cache::Cache;
+use super::nested::{Asker, Budget, Clock, Nested, Outer, Sampler, Stop};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
@@ -30,6 +31,8 @@ const SIDE_BY_SIDE: usize = 8;
 const LET_GO: Duration = Duration::from_secs(2);
 /// The same after a cancel, where somebody is waiting.
 const LET_GO_CANCELLED: Duration = Duration::from_millis(200);
+/// How often a call whose clock stands still is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 /// Characters of a name on the wire; OpenAI and Gemini allow no more.
 const WIRE: usize = 64;
 
@@ -103,6 +106,14 @@ pub struct Scope {
     pub events: Option<Events>,
     /// Asks a person; `None` where there is nobody.
     pub approver: Option<Approver>,
+    /// Asks a person what a tool wants to know; `None` where there is nobody.
+    pub asker: Option<Asker>,
+    /// Asks the model what a tool wants to know; `None` where there is none.
+    pub sampler: Option<Sampler>,
+    /// What its calls may ask for among themselves.
+    pub budget: Arc<Budget>,
+    /// The calls that those of this scope are nested in, the outermost first.
+    pub within: Vec<Outer>,
     /// What the person has agreed to in this session.
     pub consents: Arc<Consents>,
     /// Leaves long results as they are: for callers that are no model.
@@ -119,9 +130,18 @@ impl Scope {
             cancel: CancellationToken::new(),
             events: None,
             approver: None,
+            asker: None,
+            sampler: None,
+            budget: Arc::default(),
+            within: Vec::new(),
             consents: Arc::default(),
             whole: false,
         }
+    }
+
+    /// Stops the clocks of the calls around, for as long as what is returned is held.
+    pub(super) fn stop(&self) -> Vec<Stop> {
+        self.within.iter().map(|outer| outer.clock.stop()).collect()
     }
 }
 
@@ -288,7 +308,7 @@ impl Toolbox {
 
     /// Runs one call: finds the tool, checks the arguments, asks for permission, keeps the
     /// time, shortens the result. Progress is reported; its beginning and end are the caller's.
-    pub async fn call(&self, call: ToolCall, scope: &Scope) -> Result<Output, Error> {
+    pub async fn call(self: &Arc<Self>, call: ToolCall, scope: &Arc<Scope>) -> Result<Output, Error> {
         let ToolCall { id, name, arguments } = call;
         let ready = self.prepare(id, &name, arguments, scope).await?;
         self.run(ready, scope).await
@@ -296,7 +316,7 @@ impl Toolbox {
 
     /// Runs the calls of one round and reports them. Read-only calls that follow one another
     /// run side by side, all others alone and in order; results are in the order of the calls.
-    pub async fn call_all(&self, calls: Vec<ToolCall>, scope: &Scope) -> Vec<ToolResult> {
+    pub async fn call_all(self: &Arc<Self>, calls: Vec<ToolCall>, scope: &Arc<Scope>) -> Vec<ToolResult> {
         let quiet =
             |call: &ToolCall| self.entry(&call.name).is_none_or(|entry| entry.spec.annotations.read_only);
         let mut results = Vec::with_capacity(calls.len());
@@ -313,7 +333,12 @@ impl Toolbox {
         results
     }
 
-    async fn call_group(&self, group: Vec<ToolCall>, scope: &Scope, results: &mut Vec<ToolResult>) {
+    async fn call_group(
+        self: &Arc<Self>,
+        group: Vec<ToolCall>,
+        scope: &Arc<Scope>,
+        results: &mut Vec<ToolResult>,
+    ) {
         let mut running = Vec::with_capacity(group.len());
         for mut call in group {
             let began = Instant::now();
@@ -332,11 +357,11 @@ impl Toolbox {
     ///
     /// Boxed: the compiler sees that a stream of these is `Send` only if they have a named type.
     fn settle<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         call: ToolCall,
         began: Instant,
         ready: Result<Ready<'a>, Error>,
-        scope: &'a Scope,
+        scope: &'a Arc<Scope>,
     ) -> BoxFuture<'a, ToolResult> {
         Box::pin(async move {
             let outcome = match ready {
@@ -355,13 +380,19 @@ impl Toolbox {
             Arguments::Object(map) => map.clone(),
             Arguments::Unreadable(_) => Map::new(),
         };
-        events(EventKind::ToolStarted { call: call.id.clone(), tool: self.own_name(&call.name), arguments });
+        events(EventKind::ToolStarted {
+            call: call.id.clone(),
+            parent: parent(scope),
+            tool: self.own_name(&call.name),
+            arguments,
+        });
     }
 
     fn report_end(&self, call: &ToolCall, result: &ToolResult, began: Instant, scope: &Scope) {
         let Some(events) = &scope.events else { return };
         events(EventKind::ToolFinished {
             call: call.id.clone(),
+            parent: parent(scope),
             tool: self.own_name(&call.name),
             result: result.clone(),
             milliseconds: began.elapsed().as_secs_f64() * 1000.0,
@@ -437,6 +468,7 @@ impl Toolbox {
             reason: rule.to_owned(),
             answer,
         });
+        let _thinking = scope.stop();
         let consent = tokio::select! {
             biased;
             () = scope.cancel.cancelled() => return Err(Error::Cancelled),
@@ -473,13 +505,18 @@ impl Toolbox {
         });
     }
 
-    async fn run(&self, ready: Ready<'_>, scope: &Scope) -> Result<Output, Error> {
+    async fn run(self: &Arc<Self>, ready: Ready<'_>, scope: &Arc<Scope>) -> Result<Output, Error> {
         let Ready { entry, id, arguments } = ready;
         let key = entry.cache.as_ref().map(|cache| (cache, Cache::key(&scope.workspace, &arguments)));
         if let Some((cache, key)) = &key
             && let Some(output) = cache.get(key, Instant::now())
         {
             return Ok(self.fit(entry, output, scope).await);
+        }
+        let name = entry.spec.name.as_str();
+        if entry.room.is_some() && scope.within.iter().any(|outer| outer.tool == name) {
+            let reason = format!("`{name}` is nested in itself and would wait for its own end");
+            return Err(Error::Failed(reason));
         }
         let room = async {
             match &entry.room {
@@ -492,17 +529,19 @@ impl Toolbox {
             room = room => room,
             () = scope.cancel.cancelled() => return Err(Error::Cancelled),
         };
-        // Without a limit nobody counts the signs of life.
-        let signs = entry.limits.idle.map(|limit| (limit, Arc::new(Notify::new())));
+        let (spec, clock) = (Arc::clone(&entry.spec), Arc::new(Clock::default()));
         let context = Context {
-            progress: progress(&id, scope, signs.as_ref().map(|(_, signs)| signs)),
+            progress: progress(&id, scope, entry.limits.idle.map(|_| &clock)),
             id,
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
             cancel: scope.cancel.child_token(),
+            nested: Some(Nested::new(Arc::clone(self), Arc::clone(scope), spec.clone(), clock.clone())),
         };
-        let call = Call { spec: Arc::clone(&entry.spec), arguments, context };
-        let mut output = timed(entry.set.as_ref(), call, entry.limits.total, signs).await?;
+        // What it has asked for and not waited for ends with it.
+        let _over = context.cancel.clone().drop_guard();
+        let call = Call { spec, arguments, context };
+        let mut output = timed(entry.set.as_ref(), call, entry.limits, &clock).await?;
         if output.content.is_empty()
             && let Some(value) = &output.structured
         {
@@ -633,17 +672,24 @@ fn unreadable(wire: &str, text: &str) -> Error {
     ))
 }
 
-fn progress(id: &str, scope: &Scope, signs: Option<&Arc<Notify>>) -> Arc<dyn Fn(Progress) + Send + Sync> {
+/// The id of the call that those of this scope are nested in.
+fn parent(scope: &Scope) -> Option<String> {
+    scope.within.last().map(|outer| outer.call.clone())
+}
+
+/// What takes the reports of a call. A `clock` takes note of them, if somebody looks at it; so do
+/// those of the calls around.
+fn progress(id: &str, scope: &Scope, clock: Option<&Arc<Clock>>) -> Arc<dyn Fn(Progress) + Send + Sync> {
     static NOBODY: LazyLock<Arc<dyn Fn(Progress) + Send + Sync>> = LazyLock::new(|| Arc::new(|_| ()));
-    let (events, signs) = (scope.events.clone(), signs.cloned());
-    if events.is_none() && signs.is_none() {
+    let around = scope.within.iter().map(|outer| &outer.clock);
+    let clocks: Vec<_> = clock.into_iter().chain(around).cloned().collect();
+    let events = scope.events.clone();
+    if events.is_none() && clocks.is_empty() {
         return NOBODY.clone();
     }
     let call = id.to_owned();
     Arc::new(move |step: Progress| {
-        if let Some(signs) = &signs {
-            signs.notify_one();
-        }
+        clocks.iter().for_each(|clock| clock.sign());
         let Some(events) = &events else { return };
         events(EventKind::ToolProgress {
             call: call.clone(),
@@ -656,46 +702,44 @@ fn progress(id: &str, scope: &Scope, signs: Option<&Arc<Notify>>) -> Arc<dyn Fn(
 
 /// Runs a call until it ends, is cancelled, its time is up or it was silent for too long. Then its
 /// token is cancelled and it has a moment to let go, before it is dropped.
-async fn timed(
-    set: &dyn Toolset,
-    call: Call,
-    limit: Option<Duration>,
-    signs: Option<(Duration, Arc<Notify>)>,
-) -> Result<Output, Error> {
+async fn timed(set: &dyn Toolset, call: Call, limits: Limits, clock: &Clock) -> Result<Output, Error> {
     let cancel = call.context.cancel.clone();
     let name = Arc::clone(&call.spec);
     let mut work = pin!(AssertUnwindSafe(async { set.call(call).await }).catch_unwind());
-    let elapsed = async {
-        match limit {
-            Some(limit) => {
-                tokio::time::sleep(limit).await;
-                limit
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let silent = async {
-        match &signs {
-            Some((limit, signs)) => {
-                while tokio::time::timeout(*limit, signs.notified()).await.is_ok() {}
-                *limit
-            }
-            None => std::future::pending().await,
-        }
-    };
     let (error, patience) = tokio::select! {
         biased;
         ended = &mut work => {
             return ended.unwrap_or_else(|panic| Err(broken(&name.name, panic.as_ref())));
         }
         () = cancel.cancelled() => (Error::Cancelled, LET_GO_CANCELLED),
-        limit = elapsed => (Error::Elapsed(limit), LET_GO),
-        limit = silent => (Error::Idle(limit), LET_GO),
+        limit = elapsed(limits.total, clock) => (Error::Elapsed(limit), LET_GO),
+        limit = silent(limits.idle, clock) => (Error::Idle(limit), LET_GO),
     };
     cancel.cancel();
     // Whatever it still says comes too late.
     let _ = tokio::time::timeout(patience, work).await;
     Err(error)
+}
+
+/// Ends when the call has taken its time, that in which a person was asked left out.
+async fn elapsed(limit: Option<Duration>, clock: &Clock) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let (began, mut left) = (Instant::now(), limit);
+    loop {
+        tokio::time::sleep(left).await;
+        let used = began.elapsed().saturating_sub(clock.stopped());
+        if used >= limit {
+            return limit;
+        }
+        left = (limit - used).max(LOOK);
+    }
+}
+
+/// Ends when the call has given no sign of life for so long.
+async fn silent(limit: Option<Duration>, clock: &Clock) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    while tokio::time::timeout(limit, clock.signed()).await.is_ok() || clock.stands() {}
+    limit
 }
 
 fn broken(tool: &str, panic: &(dyn std::any::Any + Send)) -> Error {

@@ -102,7 +102,7 @@ impl World {
     async fn run_in(&self, tool: &str, arguments: Value, scope: &Scope) -> Result<Output, Error> {
         let Arguments::Object(arguments) = Arguments::from(arguments) else { panic!("no object") };
         let call = ToolCall { id: "c1".into(), name: tool.into(), arguments: Arguments::Object(arguments) };
-        self.toolbox.call(call, scope).await
+        self.toolbox.call(call, &Arc::new(scope.clone())).await
     }
 
     async fn text(&self, tool: &str, arguments: Value) -> String {

@@ -190,10 +190,10 @@ fn toolbox(kernel: Arc<Kernel>) -> Arc<Toolbox> {
     Arc::new(Toolbox::new(vec![kernel], settings))
 }
 
-async fn call(toolbox: &Toolbox, skill: &str, tool: &str, arguments: Value) -> Result<Value, Error> {
+async fn call(toolbox: &Arc<Toolbox>, skill: &str, tool: &str, arguments: Value) -> Result<Value, Error> {
     let call =
         ToolCall { id: "c1".into(), name: format!("{skill}.{tool}"), arguments: Arguments::from(arguments) };
-    let output = toolbox.call(call, &Scope::new("/")).await?;
+    let output = toolbox.call(call, &Arc::new(Scope::new("/"))).await?;
     Ok(output.structured.expect("a value")["result"].clone())
 }
 

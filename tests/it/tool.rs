@@ -96,8 +96,12 @@ fn call(name: &str, arguments: Value) -> ToolCall {
     ToolCall { id: "c1".into(), name: name.into(), arguments: arguments.into() }
 }
 
-async fn run(toolbox: &Toolbox, name: &str, arguments: Value, scope: &Scope) -> Result<String, Error> {
-    let outcome = toolbox.call(call(name, arguments), scope).await?;
+fn boxed(sets: Vec<Arc<dyn Toolset>>, settings: Settings) -> Arc<Toolbox> {
+    Arc::new(Toolbox::new(sets, settings))
+}
+
+async fn run(toolbox: &Arc<Toolbox>, name: &str, arguments: Value, scope: &Scope) -> Result<String, Error> {
+    let outcome = toolbox.call(call(name, arguments), &Arc::new(scope.clone())).await?;
     Ok(result(&call(name, json!({})), Ok(outcome)).text())
 }
 
@@ -308,7 +312,7 @@ fn a_pattern_that_is_none() {
 
 #[tokio::test]
 async fn nobody_is_there_to_ask() {
-    let toolbox = Toolbox::new(vec![echo(vec![writing("fs.write")])], settings());
+    let toolbox = boxed(vec![echo(vec![writing("fs.write")])], settings());
     let error = run(&toolbox, "fs__write", json!({}), &scope()).await.unwrap_err();
     let Error::Denied(sentence) = &error else { panic!("{error:?}") };
     assert!(sentence.contains("policy.allow = [\"fs.write\"]") && sentence.contains("--yes"), "{sentence}");
@@ -316,7 +320,7 @@ async fn nobody_is_there_to_ask() {
 
 #[tokio::test]
 async fn a_person_agrees_once_always_or_not() {
-    let toolbox = Toolbox::new(vec![echo(vec![writing("fs.write"), writing("fs.move")])], settings());
+    let toolbox = boxed(vec![echo(vec![writing("fs.write"), writing("fs.move")])], settings());
     let answers =
         vec![Some(Consent::Once), Some(Consent::No), None, Some(Consent::Always), Some(Consent::No)];
     let (approver, asked) = answering(answers);
@@ -341,7 +345,7 @@ async fn a_person_agrees_once_always_or_not() {
 #[tokio::test]
 async fn wrong_arguments_are_not_worth_a_question() {
     let tool = Spec { input: file_schema(), ..writing("fs.write") };
-    let toolbox = Toolbox::new(vec![echo(vec![tool])], settings());
+    let toolbox = boxed(vec![echo(vec![tool])], settings());
     let (approver, asked) = answering(Vec::new());
     let scope = Scope { approver: Some(approver), ..scope() };
     let error = run(&toolbox, "fs__write", json!({"pth": 1}), &scope).await.unwrap_err();
@@ -351,8 +355,7 @@ async fn wrong_arguments_are_not_worth_a_question() {
 
 #[tokio::test]
 async fn a_denied_tool_is_not_offered_and_does_not_run() {
-    let toolbox =
-        Toolbox::new(vec![echo(vec![spec("a.b"), spec("a.c")])], with_policy(&rules(&[], &[], &["a.b"])));
+    let toolbox = boxed(vec![echo(vec![spec("a.b"), spec("a.c")])], with_policy(&rules(&[], &[], &["a.b"])));
     let offered: Vec<_> = toolbox.definitions().iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!(offered, ["a.c"]);
     let error = run(&toolbox, "a__b", json!({}), &scope()).await.unwrap_err();
@@ -362,7 +365,7 @@ async fn a_denied_tool_is_not_offered_and_does_not_run() {
 #[tokio::test]
 async fn the_time_limit_does_not_run_while_a_person_thinks() {
     let tool = Spec { timeout: Some(0.05), ..writing("fs.write") };
-    let toolbox = Arc::new(Toolbox::new(vec![echo(vec![tool])], settings()));
+    let toolbox = boxed(vec![echo(vec![tool])], settings());
     let (sender, mut questions) = tokio::sync::mpsc::unbounded_channel();
     let approver: Approver = Arc::new(move |approval| sender.send(approval).unwrap());
     let scope = Scope { approver: Some(approver), ..scope() };
@@ -380,14 +383,14 @@ async fn names_on_the_wire_are_legal_unique_and_lead_back() {
     let long = format!("skill.{}", "x".repeat(80));
     let other = format!("skill.{}y", "x".repeat(80));
     let names = ["git.status", "git__status", "9.lives", "größe.maß", "gr__e.ma_", "a b.c", &long, &other];
-    let toolbox = Toolbox::new(vec![echo(names.iter().map(|name| spec(name)).collect())], settings());
+    let toolbox = boxed(vec![echo(names.iter().map(|name| spec(name)).collect())], settings());
     let mut seen = BTreeMap::new();
     for tool in toolbox.definitions() {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         assert!(tool.wire.chars().all(legal) && (1..=64).contains(&tool.wire.len()), "{}", tool.wire);
         assert!(!tool.wire.starts_with(|c: char| c.is_ascii_digit() || c == '-'), "{}", tool.wire);
         assert_eq!(seen.insert(tool.wire.clone(), tool.name.clone()), None, "{} twice", tool.wire);
-        let answer = run(&toolbox, &tool.wire, json!({}), &scope()).await.unwrap();
+        let answer = run(&toolbox, &tool.wire, json!({}), &Arc::new(scope())).await.unwrap();
         assert_eq!(answer, format!("{} {{}}", tool.name));
     }
     assert_eq!(seen.len(), names.len());
@@ -395,22 +398,21 @@ async fn names_on_the_wire_are_legal_unique_and_lead_back() {
     assert_eq!(run(&toolbox, "git.status", json!({}), &scope()).await.unwrap(), "git.status {}");
 
     // The same tools in another order have the same names.
-    let again = Toolbox::new(vec![echo(names.iter().rev().map(|name| spec(name)).collect())], settings());
+    let again = boxed(vec![echo(names.iter().rev().map(|name| spec(name)).collect())], settings());
     assert_eq!(again.definitions(), toolbox.definitions());
 }
 
 #[tokio::test]
 async fn two_tools_of_one_name() {
     let second = plain(vec![spec("git.status")], |_| Ok(Output::text("the second")));
-    let toolbox = Toolbox::new(vec![echo(vec![spec("git.status")]), second], settings());
+    let toolbox = boxed(vec![echo(vec![spec("git.status")]), second], settings());
     assert_eq!(run(&toolbox, "git__status", json!({}), &scope()).await.unwrap(), "git.status {}");
     assert_eq!(toolbox.problems(), ["there are two tools `git.status`; the second one is left out"]);
 }
 
 #[tokio::test]
 async fn a_tool_that_does_not_exist() {
-    let toolbox =
-        Toolbox::new(vec![echo(vec![spec("git.status"), spec("git.stash"), spec("fs.read")])], settings());
+    let toolbox = boxed(vec![echo(vec![spec("git.status"), spec("git.stash"), spec("fs.read")])], settings());
     let error = run(&toolbox, "git__statsu", json!({}), &scope()).await.unwrap_err();
     assert_eq!(
         error,
@@ -426,7 +428,7 @@ async fn a_tool_that_does_not_exist() {
 async fn a_tool_with_a_broken_schema_is_left_out_alone() {
     let broken =
         Spec { input: json!({"type": "object", "properties": {"a": {"type": "strng"}}}), ..spec("a.bad") };
-    let toolbox = Toolbox::new(vec![echo(vec![broken, spec("a.good")])], settings());
+    let toolbox = boxed(vec![echo(vec![broken, spec("a.good")])], settings());
     let offered: Vec<_> = toolbox.definitions().iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!(offered, ["a.good"]);
     let problems = toolbox.problems();
@@ -448,7 +450,7 @@ fn a_toolbox_is_renewed_when_its_sets_change() {
         }
     }
     let set = Arc::new(Growing(AtomicUsize::new(1)));
-    let toolbox = Arc::new(Toolbox::new(vec![Arc::clone(&set) as Arc<dyn Toolset>], settings()));
+    let toolbox = boxed(vec![Arc::clone(&set) as Arc<dyn Toolset>], settings());
     assert!(Arc::ptr_eq(&toolbox, &toolbox.renewed()));
     set.0.store(2, Ordering::SeqCst);
     let renewed = toolbox.renewed();
@@ -459,11 +461,13 @@ fn a_toolbox_is_renewed_when_its_sets_change() {
 
 #[tokio::test]
 async fn arguments_that_are_no_json() {
-    let toolbox = Toolbox::new(vec![echo(vec![spec("a.b")])], settings());
+    let toolbox = boxed(vec![echo(vec![spec("a.b")])], settings());
     for text in ["{\"path\": \"a", "[1, 2]", "please"] {
         let arguments = Arguments::parse(text);
         let call = ToolCall { id: "c".into(), name: "a__b".into(), arguments };
-        let Err(Error::Retry(sentence)) = toolbox.call(call, &scope()).await else { panic!("{text} ran") };
+        let Err(Error::Retry(sentence)) = toolbox.call(call, &Arc::new(scope())).await else {
+            panic!("{text} ran")
+        };
         assert!(sentence.contains("`a__b`") && sentence.contains(text), "{sentence}");
     }
 }
@@ -473,8 +477,8 @@ async fn a_value_without_text_is_also_told_as_text() {
     let set = plain(vec![spec("a.b")], |_| {
         Ok(Output { content: Vec::new(), structured: Some(json!({"n": [1, 2]})) })
     });
-    let toolbox = Toolbox::new(vec![set], settings());
-    let outcome = toolbox.call(call("a__b", json!({})), &scope()).await.unwrap();
+    let toolbox = boxed(vec![set], settings());
+    let outcome = toolbox.call(call("a__b", json!({})), &Arc::new(scope())).await.unwrap();
     assert_eq!(outcome.content, [Block::text("{\"n\":[1,2]}")]);
     assert_eq!(outcome.structured, Some(json!({"n": [1, 2]})));
 }
@@ -482,7 +486,7 @@ async fn a_value_without_text_is_also_told_as_text() {
 #[tokio::test]
 async fn a_toolset_that_panics() {
     let set = plain(vec![spec("a.b")], |_| panic!("secret detail"));
-    let toolbox = Toolbox::new(vec![set, echo(vec![spec("a.c")])], settings());
+    let toolbox = boxed(vec![set, echo(vec![spec("a.c")])], settings());
     let error = run(&toolbox, "a__b", json!({}), &scope()).await.unwrap_err();
     assert!(matches!(error, Error::Broken { .. }) && !error.to_string().contains("secret"), "{error}");
     assert!(run(&toolbox, "a__c", json!({}), &scope()).await.is_ok());
@@ -534,7 +538,7 @@ impl Toolset for Endless {
 #[tokio::test]
 async fn a_tool_that_takes_too_long_is_told_and_stopped() {
     let (set, heard, dropped) = Endless::set(true);
-    let toolbox = Toolbox::new(vec![set], settings());
+    let toolbox = boxed(vec![set], settings());
     let scope = scope();
     let error = run(&toolbox, "a__b", json!({}), &scope).await.unwrap_err();
     assert_eq!(error, Error::Elapsed(Duration::from_millis(50)));
@@ -572,7 +576,7 @@ async fn only_signs_of_life_keep_a_silent_tool_going() {
     for (own, configured) in [(Some(idle.as_secs_f64()), Duration::from_secs(600)), (None, idle)] {
         let spec = Spec { idle_timeout: own, ..spec("a.b") };
         let set = Arc::new(Beating { spec: Arc::new(spec), times: 30 });
-        let toolbox = Toolbox::new(vec![set], Settings { idle_timeout: configured, ..settings() });
+        let toolbox = boxed(vec![set], Settings { idle_timeout: configured, ..settings() });
         let began = std::time::Instant::now();
         assert_eq!(run(&toolbox, "a__b", json!({}), &scope()).await.unwrap(), "done");
         assert!(began.elapsed() > idle * 2, "it took longer than it may be silent");
@@ -583,7 +587,7 @@ async fn only_signs_of_life_keep_a_silent_tool_going() {
     // Its own zero is no limit, and signs of life do not stretch the total.
     let spec = Spec { idle_timeout: Some(0.0), timeout: Some(0.3), ..spec("a.b") };
     let set = Arc::new(Beating { spec: Arc::new(spec), times: 30 });
-    let toolbox = Toolbox::new(vec![set], Settings { idle_timeout: Duration::from_millis(1), ..settings() });
+    let toolbox = boxed(vec![set], Settings { idle_timeout: Duration::from_millis(1), ..settings() });
     let error = run(&toolbox, "a__b", json!({}), &scope()).await.unwrap_err();
     assert_eq!(error, Error::Elapsed(Duration::from_millis(300)));
 }
@@ -591,7 +595,7 @@ async fn only_signs_of_life_keep_a_silent_tool_going() {
 #[tokio::test]
 async fn a_cancel_ends_a_tool_that_does_not_listen() {
     let (set, _, dropped) = Endless::set(false);
-    let toolbox = Toolbox::new(vec![set], Settings { timeout: Duration::from_secs(600), ..settings() });
+    let toolbox = boxed(vec![set], Settings { timeout: Duration::from_secs(600), ..settings() });
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     // The tool reports progress once it runs.
@@ -608,7 +612,7 @@ async fn a_cancel_ends_a_tool_that_does_not_listen() {
 
 #[tokio::test]
 async fn a_cancel_ends_a_question() {
-    let toolbox = Toolbox::new(vec![echo(vec![writing("a.b")])], settings());
+    let toolbox = boxed(vec![echo(vec![writing("a.b")])], settings());
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     let open = Mutex::new(Vec::new());
@@ -650,7 +654,7 @@ impl Toolset for Meeting {
 async fn a_round_of_calls() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let set = Meeting { barrier: tokio::sync::Barrier::new(2), log: Arc::clone(&log) };
-    let toolbox = Toolbox::new(vec![Arc::new(set)], settings());
+    let toolbox = boxed(vec![Arc::new(set)], settings());
     let names = ["m__read", "m__read", "m__write", "nothing", "m__write", "m__read", "m__read"];
     let calls = names.iter().enumerate();
     let calls = calls.map(|(n, name)| ToolCall { id: format!("{n}"), ..call(name, json!({})) }).collect();
@@ -665,7 +669,7 @@ async fn a_round_of_calls() {
             other => format!("{other:?}"),
         });
     });
-    let scope = Scope { events: Some(listen), ..scope() };
+    let scope = Arc::new(Scope { events: Some(listen), ..scope() });
     let round = toolbox.call_all(calls, &scope);
     let results =
         tokio::time::timeout(Duration::from_secs(60), round).await.expect("the two reads never met");
@@ -690,9 +694,9 @@ async fn a_round_of_calls() {
 
 // Long results.
 
-fn spilling(folder: &Path, text: String) -> Toolbox {
+fn spilling(folder: &Path, text: String) -> Arc<Toolbox> {
     let set = plain(vec![spec("big.text")], move |_| Ok(Output::text(text.clone())));
-    Toolbox::new(vec![set], Settings { results: Some(folder.to_owned()), ..settings() })
+    boxed(vec![set], Settings { results: Some(folder.to_owned()), ..settings() })
 }
 
 fn handle(preview: &str) -> String {
@@ -712,7 +716,7 @@ async fn a_long_result_can_be_read_to_its_end() {
     let folder = TempDir::new().unwrap();
     let text: String = (0..3000).map(|n| format!("Zeile {n} – süß 🦀\n")).collect();
     let toolbox = spilling(folder.path(), text.clone());
-    let shown = run(&toolbox, "big__text", json!({}), &scope()).await.unwrap();
+    let shown = run(&toolbox, "big__text", json!({}), &Arc::new(scope())).await.unwrap();
     assert!(shown.len() < 1300 && shown.starts_with("Zeile 0 –") && shown.ends_with("Zeile 2999 – süß 🦀\n"));
     let handle = handle(&shown);
 
@@ -783,7 +787,7 @@ async fn kept_results_are_for_the_owner_alone() {
     let folder = TempDir::new().unwrap();
     let results = folder.path().join("results");
     let toolbox = spilling(&results, "x".repeat(5000));
-    run(&toolbox, "big__text", json!({}), &scope()).await.unwrap();
+    run(&toolbox, "big__text", json!({}), &Arc::new(scope())).await.unwrap();
     let files = files(&results);
     assert_eq!(files.len(), 1);
     for (path, mode) in [(&results, 0o700), (&files[0], 0o600)] {
@@ -823,8 +827,8 @@ async fn a_long_result_without_a_place_to_keep_it() {
     std::fs::write(&file, "in the way").unwrap();
     for results in [None, Some(file)] {
         let set = plain(vec![spec("big.text")], |_| Ok(Output::text("x".repeat(5000))));
-        let toolbox = Toolbox::new(vec![set], Settings { results, ..settings() });
-        let shown = run(&toolbox, "big__text", json!({}), &scope()).await.unwrap();
+        let toolbox = boxed(vec![set], Settings { results, ..settings() });
+        let shown = run(&toolbox, "big__text", json!({}), &Arc::new(scope())).await.unwrap();
         assert!(shown.len() < 1300 && shown.contains("they are lost"), "{shown}");
     }
 }
@@ -838,14 +842,14 @@ async fn what_is_long_but_no_text() {
             structured: Some(json!("y".repeat(5000))),
         })
     });
-    let toolbox = Toolbox::new(vec![set], settings());
-    let outcome = toolbox.call(call("a__b", json!({})), &scope()).await.unwrap();
+    let toolbox = boxed(vec![set], settings());
+    let outcome = toolbox.call(call("a__b", json!({})), &Arc::new(scope())).await.unwrap();
     assert_eq!(outcome.content[0], image(100));
     let Block::Text { text } = &outcome.content[1] else { panic!("{:?}", outcome.content[1]) };
     assert!(text.contains("image/png") && text.len() < 100);
     assert_eq!((outcome.content.len(), outcome.structured), (3, None));
 
-    let whole = Scope { whole: true, ..scope() };
+    let whole = Arc::new(Scope { whole: true, ..scope() });
     let outcome = toolbox.call(call("a__b", json!({})), &whole).await.unwrap();
     assert_eq!((&outcome.content[1], outcome.structured.is_some()), (&image(6 << 20), true));
 }
@@ -854,8 +858,7 @@ async fn what_is_long_but_no_text() {
 async fn a_tool_cannot_take_the_name_of_the_reader() {
     let folder = TempDir::new().unwrap();
     let impostor = plain(vec![spec("result.read")], |_| Ok(Output::text("mine")));
-    let toolbox =
-        Toolbox::new(vec![impostor], Settings { results: Some(folder.path().to_owned()), ..settings() });
+    let toolbox = boxed(vec![impostor], Settings { results: Some(folder.path().to_owned()), ..settings() });
     assert!(run(&toolbox, "result__read", json!({"handle": "r"}), &scope()).await.is_err());
     assert_eq!(toolbox.problems().len(), 1);
 }
@@ -905,7 +908,7 @@ async fn each_decision_is_written_down_before_the_tool_runs() {
     });
     let policy = Policy::new(&rules(&[], &[], &["secret"]), false).unwrap();
     let audit = Some(Arc::new(Audit::new(file.clone())));
-    let toolbox = Toolbox::new(vec![set], Settings { policy, audit, ..settings() });
+    let toolbox = boxed(vec![set], Settings { policy, audit, ..settings() });
     let (approver, _) = answering(vec![Some(Consent::Once), Some(Consent::No)]);
     let scope = Scope { approver: Some(approver), turn: Some("t1".into()), ..scope() };
     run(&toolbox, "read", json!({"path": "a value that may be secret"}), &scope).await.unwrap();
@@ -937,14 +940,14 @@ async fn no_decision_is_lost_when_there_are_many() {
     let file = Memory::default();
     let audit = Arc::new(Audit::new(file.clone()));
     let toolbox =
-        Toolbox::new(vec![echo(vec![spec("read")])], Settings { audit: Some(audit.clone()), ..settings() });
+        boxed(vec![echo(vec![spec("read")])], Settings { audit: Some(audit.clone()), ..settings() });
     let toolbox = Arc::new(toolbox);
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let toolbox = toolbox.clone();
         callers.spawn(async move {
             for _ in 0..200 {
-                run(&toolbox, "read", json!({}), &scope()).await.unwrap();
+                run(&toolbox, "read", json!({}), &Arc::new(scope())).await.unwrap();
             }
         });
     }
@@ -970,7 +973,7 @@ async fn a_result_is_good_for_the_same_call_for_a_while() {
         }
     });
     let policy = rules(&["writes"], &[], &[]);
-    let toolbox = Toolbox::new(vec![set], with_policy(&policy));
+    let toolbox = boxed(vec![set], with_policy(&policy));
     let text = async |name, arguments, scope: &Scope| run(&toolbox, name, arguments, scope).await.unwrap();
     assert_eq!(text("a", json!({"x": 1, "y": 2}), &scope()).await, "0");
     assert_eq!(text("a", json!({"y": 2, "x": 1}), &scope()).await, "0", "the same arguments");
@@ -1005,7 +1008,7 @@ async fn no_more_calls_of_a_tool_run_at_once_than_it_says() {
         }
     }
     let crowd = Arc::new(Crowd(AtomicUsize::new(0), AtomicUsize::new(0)));
-    let toolbox = Toolbox::new(vec![crowd.clone()], settings());
+    let toolbox = boxed(vec![crowd.clone()], settings());
     let scope = scope();
     let calls = (0..10).map(|_| run(&toolbox, "a", json!({}), &scope));
     assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));

@@ -148,6 +148,23 @@ fn a_turn_of_one_step() {
 }
 
 #[test]
+fn what_calls_ask_for_themselves_counts_as_well() {
+    let mut turn = Turn::begin(&Limits { tool_calls: 5, tokens: 1000, ..limits() }, NOW);
+    ask(&mut turn);
+    turn.replied(wants(vec![call("a", "t", json!({}))]));
+    let running = calls(&mut turn);
+    assert_eq!(turn.calls_left(), 4);
+    turn.nested(4, Usage { input: 1000, ..Usage::default() });
+    turn.called(fine(&running, "ok"));
+    assert_eq!(turn.calls_left(), 0);
+    assert!(!ask(&mut turn).with_tools);
+    turn.replied(says("Done."));
+    let ending = ending(&mut turn);
+    assert_eq!(ending.tool_calls, 5);
+    assert!(ending.usage.input >= 1000);
+}
+
+#[test]
 fn more_calls_than_are_left() {
     let mut turn = Turn::begin(&Limits { tool_calls: 2, ..limits() }, NOW);
     ask(&mut turn);

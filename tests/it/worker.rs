@@ -105,7 +105,7 @@ impl World {
 
     async fn run(&self, tool: &str, arguments: Value) -> Result<Output, Error> {
         let call = ToolCall { id: "c1".into(), name: tool.into(), arguments: Arguments::from(arguments) };
-        self.toolbox.call(call, &self.scope).await
+        self.toolbox.call(call, &Arc::new(self.scope.clone())).await
     }
 
     async fn text(&self, tool: &str, arguments: Value) -> Result<String, Error> {
@@ -364,7 +364,7 @@ async fn stress(calls: u64) -> [(u64, u64); 2] {
     };
     let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
     let whoami = ToolCall { id: "c".into(), name: "caged.whoami".into(), arguments: json!({}).into() };
-    let worker = toolbox.call(whoami.clone(), &Scope::new(folder.path())).await;
+    let worker = toolbox.call(whoami.clone(), &Arc::new(Scope::new(folder.path()))).await;
     let zygote = parent(&result(&whoami, worker).text());
     let mut weighed = Vec::new();
     let mut seed = 7_u64;
@@ -387,7 +387,7 @@ async fn stress(calls: u64) -> [(u64, u64); 2] {
             running.join_next().await.unwrap().unwrap();
         }
         let toolbox = toolbox.clone();
-        let scope = Scope::new(folder.path());
+        let scope = Arc::new(Scope::new(folder.path()));
         let (tool, patience) = match random(20) {
             0 => ("leaves", None),
             1 => ("crashes", None),

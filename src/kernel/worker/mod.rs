@@ -20,8 +20,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::{AbortHandle, BoxFuture, abortable};
+use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
@@ -30,13 +33,13 @@ use super::bridge::{Fault, Own};
 use super::handle::Place;
 use super::{interpreter, native};
 use crate::skill::Isolation;
-use crate::tool::{Call, Context, Error, Output};
+use crate::tool::{Call, Context, Error, Nested, Output, Request, nested};
 
-pub(super) use child::say;
-use wire::{Cage, Home, Order, Word};
+pub(super) use child::{Question, ask, say};
+use wire::{Cage, Home, Order, Told, Word};
 use zygote::Zygote;
 
-/// Workers that are at work at once; more calls than this wait.
+/// Workers that are at work at once, of calls nested equally deep; more calls than this wait.
 const MOST: usize = 16;
 /// Workers that are enough for short calls; beyond them a call waits a moment for one to be free.
 const ENOUGH: usize = 2;
@@ -50,6 +53,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const CALLS: u32 = 100_000;
 /// Bytes that one call may log.
 const LOG: usize = 1 << 20;
+/// What a tool may have asked for at once; a worker keeps to half of it.
+const QUESTIONS: usize = 128;
 /// Time a dead worker's end has to be told.
 const OBITUARY: Duration = Duration::from_secs(1);
 
@@ -64,7 +69,8 @@ pub(super) struct Workers {
     /// Told when a worker is free.
     freed: Notify,
     busy: AtomicUsize,
-    room: Semaphore,
+    /// For calls by how deep they are nested: those within others never wait for them.
+    rooms: [Semaphore; nested::DEPTH],
     waiting: AtomicUsize,
 }
 
@@ -97,7 +103,7 @@ struct Key {
 /// What is to be called, and how.
 pub(super) struct Job<'a> {
     pub(super) place: &'a Place,
-    pub(super) own: Own,
+    pub(super) own: &'a Own,
     pub(super) is_async: bool,
     pub(super) isolation: &'a Isolation,
 }
@@ -110,7 +116,7 @@ impl Workers {
             idle: Mutex::default(),
             freed: Notify::new(),
             busy: AtomicUsize::new(0),
-            room: Semaphore::new(MOST),
+            rooms: std::array::from_fn(|_| Semaphore::new(MOST)),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -120,7 +126,7 @@ impl Workers {
         let Call { spec, arguments, context } = call;
         let _room = tokio::select! {
             biased;
-            room = self.room() => room?,
+            room = self.room(&context) => room?,
             () = context.cancel.cancelled() => return Err(Error::Cancelled),
         };
         let key = Key {
@@ -162,12 +168,13 @@ impl Workers {
     }
 
     /// Waits until one more worker may work.
-    async fn room(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+    async fn room(&self, context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
         let (_waiting, before) = Counted::new(&self.waiting);
         if before >= WAITING {
             return Err(Error::Failed("too many tool calls are waiting already; try again later".to_owned()));
         }
-        Ok(self.room.acquire().await.expect("it is never closed"))
+        let depth = context.nested.as_ref().map_or(0, Nested::depth).min(nested::DEPTH - 1);
+        Ok(self.rooms[depth].acquire().await.expect("it is never closed"))
     }
 
     /// A worker for this call: one that is free, or will be in a moment, or another one.
@@ -270,13 +277,21 @@ impl Worker {
         matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }
 
-    /// One call. The error says why the worker is of no use any more.
+    /// One call. The error says why the worker is of no use any more. What its tool asks for is
+    /// done meanwhile, and ends with the call.
     async fn play(&mut self, order: &Order, context: &Context) -> Result<Result<Output, Fault>, String> {
         self.calls += 1;
-        self.tell(order).await?;
-        let mut room = LOG;
+        self.tell(&Told::Call(order)).await?;
+        let (mut room, mut asked) = (LOG, Questions::default());
         loop {
-            let frame = match self.frames.next().await {
+            let frame = tokio::select! {
+                frame = self.frames.next() => frame,
+                (number, reply) = asked.replied() => {
+                    self.tell(&Told::<Order>::Reply(number, reply)).await?;
+                    continue;
+                }
+            };
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(format!("its process does not speak our language: {error}")),
                 None => return Err(self.obituary().await),
@@ -286,6 +301,8 @@ impl Worker {
             match word {
                 Word::Progress(step) => (context.progress)(step),
                 Word::Log { level, call, text } => log(&mut room, &level, call.as_deref(), &text),
+                Word::Ask(number, request) => asked.ask(number, request, context)?,
+                Word::Drop(number) => asked.drop(number),
                 Word::Done(result) => return Ok(result),
             }
         }
@@ -309,6 +326,41 @@ impl Worker {
             Ok(Err(_)) => "the process that starts workers has ended".to_owned(),
             Err(_) => "its process has closed the connection".to_owned(),
         }
+    }
+}
+
+/// What the tool of a worker has asked for.
+#[derive(Default)]
+struct Questions<'a> {
+    open: FuturesUnordered<BoxFuture<'a, (u64, Result<Value, Fault>)>>,
+    handles: HashMap<u64, AbortHandle>,
+}
+
+impl<'a> Questions<'a> {
+    fn ask(&mut self, number: u64, request: Request, context: &'a Context) -> Result<(), String> {
+        if self.open.len() >= QUESTIONS {
+            return Err("its process asks for too much at once".to_owned());
+        }
+        let (work, handle) = abortable(context.ask(request));
+        self.handles.insert(number, handle);
+        self.open.push(Box::pin(async move {
+            let reply = work.await.unwrap_or(Err(Error::Cancelled));
+            (number, reply.map_err(super::nested::fault))
+        }));
+        Ok(())
+    }
+
+    fn drop(&mut self, number: u64) {
+        if let Some(handle) = self.handles.get(&number) {
+            handle.abort();
+        }
+    }
+
+    /// The next reply; never, where nothing was asked.
+    async fn replied(&mut self) -> (u64, Result<Value, Fault>) {
+        let Some((number, reply)) = self.open.next().await else { return std::future::pending().await };
+        self.handles.remove(&number);
+        (number, reply)
     }
 }
 

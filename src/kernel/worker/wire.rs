@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::kernel::bridge::Fault;
 use crate::skill::Sources;
-use crate::tool::{Output, Progress};
+use crate::tool::{Output, Progress, Request};
 
 /// Bytes that one message may have.
 pub(super) const LARGEST: usize = 64 << 20;
@@ -70,7 +70,16 @@ pub(super) struct Home {
     pub(super) settings: Arc<Map<String, Value>>,
 }
 
-/// What a worker is told then, call by call.
+/// What a worker is told then.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Told<O = Order> {
+    /// Run this call. Comes when the one before is done.
+    Call(O),
+    /// The reply to a question of this number.
+    Reply(u64, Result<Value, Fault>),
+}
+
+/// A call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) file: String,
@@ -85,7 +94,15 @@ pub(super) struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::kernel) enum Word {
     Progress(Progress),
-    Log { level: String, call: Option<String>, text: String },
+    Log {
+        level: String,
+        call: Option<String>,
+        text: String,
+    },
+    /// Its tool asks for something, under a number of its own.
+    Ask(u64, Request),
+    /// It does without the reply to that question.
+    Drop(u64),
     Done(Result<Output, Fault>),
 }
 

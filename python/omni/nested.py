@@ -1,0 +1,114 @@
+"""What a tool asks for while it runs: another tool, the person, the model.
+
+Each is asked twice over: a method that waits, for plain functions, and one with an `a` in front
+to be awaited, for `async def` tools.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+Model = TypeVar("Model", bound=BaseModel)
+Request: TypeAlias = dict[str, Any]
+
+_PLAIN = {"string", "integer", "number", "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What another tool has returned."""
+
+    text: str
+    """The text of it, all pieces together."""
+    value: Any
+    """The structured value, as the tool's output schema describes it; `None` where there is none."""
+    content: list[dict[str, Any]]
+    """All of its blocks, as in MCP."""
+
+
+class Asked(Protocol):
+    """A question under way."""
+
+    def cancel(self) -> None: ...
+
+
+class Native(Protocol):
+    """The Rust side, which does what is asked."""
+
+    def ask(self, request: Request) -> Any: ...
+    def begin(self, request: Request, done: Callable[[Any, BaseException | None], None]) -> Asked: ...
+
+
+def call(name: str, arguments: dict[str, Any] | None) -> Request:
+    return {"call": {"name": name, "arguments": arguments or {}}}
+
+
+def called(reply: Any) -> ToolResult:
+    content = reply["content"]
+    text = "".join(block["text"] for block in content if block["type"] == "text")
+    return ToolResult(text, reply["structured"], content)
+
+
+def elicit(message: str, answer: type[BaseModel]) -> Request:
+    """Raises `TypeError` when the model has anything but plain values, which is all that may be asked for."""
+    schema = answer.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    for name, field in schema.get("properties", {}).items():
+        if "$ref" in field:
+            definition = definitions[field.pop("$ref").rpartition("/")[2]]
+            field.update({**definition, **field})
+        if field.get("type") not in _PLAIN:
+            raise TypeError(f"`{answer.__name__}.{name}` is no text, number, yes or no, or choice of texts")
+    return {"elicit": {"message": message, "schema": schema}}
+
+
+def elicited(answer: type[Model], reply: Any) -> Model | None:
+    return answer.model_validate(reply["content"]) if reply["action"] == "accept" else None
+
+
+def sample(prompt: str, system: str | None) -> Request:
+    return {"sample": {"prompt": prompt, "system": system}}
+
+
+def sampled(reply: Any) -> str:
+    return str(reply["text"])
+
+
+def wait(native: Native, request: Request, instead: str) -> Any:
+    """Ask and wait. Raises `RuntimeError` on a running event loop, which would stand still."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return native.ask(request)
+    raise RuntimeError(f"this would hold up the event loop: write `await ctx.{instead}(...)`")
+
+
+async def ask(native: Native, request: Request) -> Any:
+    """Ask, and let others run meanwhile."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def done(reply: Any, error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(partial(_settle, future, reply, error))
+
+    asked = native.begin(request, done)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        asked.cancel()
+        raise
+
+
+def _settle(future: asyncio.Future[Any], reply: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(reply)
+    elif isinstance(error, Exception):
+        future.set_exception(error)
+    else:
+        future.cancel()

@@ -1,0 +1,275 @@
+//! What a running tool may ask for: another tool, the word of a person, the word of the model.
+//!
+//! Whatever it asks for is subject to what the tool itself is subject to: the policy, the budget
+//! of the turn, its cancellation.
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+
+use super::schema::Checker;
+use super::toolbox::{Scope, Toolbox};
+use super::{Context, Error, Spec};
+use crate::message::event::{Answer, Elicitation};
+use crate::message::{Arguments, ToolCall, Usage};
+
+/// How deep calls may be nested.
+pub const DEPTH: usize = 8;
+/// What the calls of a scope may ask for in all, where nobody counts otherwise.
+const BUDGET: u32 = 1000;
+/// Bytes of a question to a person.
+const QUESTION: usize = 4096;
+
+/// What a tool asks for, as it crosses to and from Python and workers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Call another tool. The reply is `{"content": [...], "structured": ...}`.
+    Call {
+        /// Its name.
+        name: String,
+        /// What it is given.
+        arguments: Map<String, Value>,
+    },
+    /// Ask the person. The reply is `{"action": "accept", "content": {...}}`, or an action of
+    /// `decline`, as in MCP (2025-11-25, client/elicitation).
+    Elicit {
+        /// The question.
+        message: String,
+        /// JSON Schema of the answer: an object of plain values.
+        schema: Value,
+    },
+    /// Ask the model. The reply is `{"text": ...}`.
+    Sample(Sample),
+}
+
+/// A question to the model, outside of the conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What it should be.
+    pub system: Option<String>,
+    /// What it is asked.
+    pub prompt: String,
+}
+
+/// Asks the model.
+pub type Sampler = Arc<dyn Fn(Sample) -> BoxFuture<'static, Result<String, Error>> + Send + Sync>;
+/// Takes a question to a person; dropping it says that nobody is there.
+pub type Asker = Arc<dyn Fn(Elicitation) + Send + Sync>;
+
+/// What the calls of a turn may still ask for among themselves, and what they have.
+#[derive(Debug)]
+pub struct Budget {
+    left: AtomicU32,
+    used: AtomicU32,
+    usage: Mutex<Usage>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: AtomicU32::new(BUDGET), used: AtomicU32::new(0), usage: Mutex::default() }
+    }
+}
+
+impl Budget {
+    /// Sets how much may be asked for from now on.
+    pub fn grant(&self, left: u32) {
+        self.left.store(left, SeqCst);
+    }
+
+    /// How much was asked for, and the tokens it took, since this was last asked.
+    pub fn spent(&self) -> (u32, Usage) {
+        let usage = std::mem::take(&mut *self.usage.lock().expect("no panic while held"));
+        (self.used.swap(0, SeqCst), usage)
+    }
+
+    /// Counts tokens that a model was paid for.
+    pub fn charge(&self, usage: Usage) {
+        *self.usage.lock().expect("no panic while held") += usage;
+    }
+
+    fn take(&self) -> Result<(), Error> {
+        let taken = self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        taken.map_err(|_| Error::Failed("this turn has no tool calls left".to_owned()))?;
+        self.used.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+/// A tool's way back to the box it was called from.
+#[derive(Clone)]
+pub struct Nested {
+    toolbox: Arc<Toolbox>,
+    scope: Arc<Scope>,
+    spec: Arc<Spec>,
+    clock: Arc<Clock>,
+    asked: Arc<AtomicU32>,
+}
+
+/// A call that others are nested in.
+#[derive(Debug, Clone)]
+pub struct Outer {
+    /// Its id.
+    pub call: String,
+    /// The tool.
+    pub tool: String,
+    pub(super) clock: Arc<Clock>,
+}
+
+impl Nested {
+    pub(super) fn new(toolbox: Arc<Toolbox>, scope: Arc<Scope>, spec: Arc<Spec>, clock: Arc<Clock>) -> Self {
+        Self { toolbox, scope, spec, clock, asked: Arc::default() }
+    }
+
+    /// How many calls this one is nested in.
+    pub fn depth(&self) -> usize {
+        self.scope.within.len()
+    }
+
+    /// Does what is asked in this call. Asking, and being answered, is a sign of life.
+    pub async fn ask(&self, context: &Context, request: Request) -> Result<Value, Error> {
+        self.scope.budget.take()?;
+        self.clock.sign();
+        let reply = match request {
+            Request::Call { name, arguments } => self.call(context, name, arguments).await,
+            Request::Elicit { message, schema } => self.elicit(context, message, schema).await,
+            Request::Sample(sample) => self.sample(context, sample).await,
+        };
+        self.clock.sign();
+        reply
+    }
+
+    async fn call(
+        &self,
+        context: &Context,
+        name: String,
+        arguments: Map<String, Value>,
+    ) -> Result<Value, Error> {
+        if self.depth() + 1 >= DEPTH {
+            let reason = format!("`{name}` is not called: calls are nested {DEPTH} deep already");
+            return Err(Error::Failed(reason));
+        }
+        let number = self.asked.fetch_add(1, SeqCst) + 1;
+        let id = format!("{}.{number}", context.id);
+        let mut scope = Scope { cancel: context.cancel.clone(), whole: true, ..self.scope.as_ref().clone() };
+        scope.within.push(Outer {
+            call: context.id.clone(),
+            tool: self.spec.name.clone(),
+            clock: self.clock.clone(),
+        });
+        let call = ToolCall { id, name, arguments: Arguments::Object(arguments) };
+        let results = self.toolbox.call_all(vec![call], &Arc::new(scope)).await;
+        let result = results.into_iter().next().expect("a call has a result");
+        if context.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if result.is_error {
+            return Err(Error::Failed(format!("`{}`: {}", result.name, result.text())));
+        }
+        Ok(json!({"content": result.content, "structured": result.structured}))
+    }
+
+    async fn elicit(&self, context: &Context, message: String, schema: Value) -> Result<Value, Error> {
+        let nobody = || Error::Failed("nobody can be asked here".to_owned());
+        let asker = self.scope.asker.as_ref().ok_or_else(nobody)?;
+        if message.len() > QUESTION {
+            return Err(Error::Failed(format!(
+                "a question may have {QUESTION} bytes, not {}",
+                message.len()
+            )));
+        }
+        let checker = Checker::new(&schema).map_err(Error::Failed)?;
+        let (answer, answered) = Answer::channel();
+        let (call, tool) = (context.id.clone(), self.spec.name.clone());
+        asker(Elicitation { call, tool, message, schema, answer });
+        let _thinking = (self.clock.stop(), self.scope.stop());
+        let answer = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => return Err(Error::Cancelled),
+            answer = answered => answer.map_err(|_| nobody())?,
+        };
+        let Some(content) = answer else { return Ok(json!({"action": "decline"})) };
+        let content = checker
+            .check(content)
+            .map_err(|reason| Error::Failed(format!("the answer does not fit: {reason}")))?;
+        Ok(json!({"action": "accept", "content": content}))
+    }
+
+    async fn sample(&self, context: &Context, sample: Sample) -> Result<Value, Error> {
+        let nobody = || Error::Failed("there is no model to be asked here".to_owned());
+        let sampler = self.scope.sampler.as_ref().ok_or_else(nobody)?;
+        tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(Error::Cancelled),
+            text = sampler(sample) => Ok(json!({"text": text?})),
+        }
+    }
+}
+
+/// The time of one call: its signs of life, and for how long it stood still because a person was
+/// asked.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    signs: Notify,
+    stops: Mutex<Stops>,
+}
+
+#[derive(Debug, Default)]
+struct Stops {
+    open: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Clock {
+    /// Takes note of a sign of life.
+    pub(super) fn sign(&self) {
+        self.signs.notify_one();
+    }
+
+    /// Waits for one.
+    pub(super) async fn signed(&self) {
+        self.signs.notified().await;
+    }
+
+    /// How long it has stood still.
+    pub(super) fn stopped(&self) -> Duration {
+        let stops = self.stops.lock().expect("no panic while held");
+        stops.total + stops.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether it stands still.
+    pub(super) fn stands(&self) -> bool {
+        self.stops.lock().expect("no panic while held").open > 0
+    }
+
+    /// Has it stand still for as long as what is returned is held.
+    pub(super) fn stop(self: &Arc<Self>) -> Stop {
+        let mut stops = self.stops.lock().expect("no panic while held");
+        stops.open += 1;
+        stops.since.get_or_insert_with(Instant::now);
+        Stop(self.clone())
+    }
+}
+
+/// Keeps a clock from going on.
+pub(super) struct Stop(Arc<Clock>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        let mut stops = self.0.stops.lock().expect("no panic while held");
+        stops.open -= 1;
+        if stops.open == 0
+            && let Some(since) = stops.since.take()
+        {
+            stops.total += since.elapsed();
+        }
+        drop(stops);
+        self.0.sign();
+    }
+}
