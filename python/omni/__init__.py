@@ -15,6 +15,7 @@ Put the file into the `scripts` folder of a skill, and the assistant has the too
 from omni.context import Context, run_with_heartbeat
 from omni.errors import Failed, Retry
 from omni.nested import ToolResult
+from omni.offers import Message, prompt, resource
 from omni.result import Audio, Image, Resource, ResourceLink, Text
 from omni.tool import skill_command, tool
 
@@ -23,11 +24,14 @@ __all__ = [
     "Context",
     "Failed",
     "Image",
+    "Message",
     "Resource",
     "ResourceLink",
     "Retry",
     "Text",
     "ToolResult",
+    "prompt",
+    "resource",
     "run_with_heartbeat",
     "skill_command",
     "tool",

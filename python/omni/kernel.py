@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
-from omni import attempts, lines, schema, skill
+from omni import attempts, lines, offers, schema, skill
 from omni.context import Context, Native, current
 from omni.result import Plain, plain
 from omni.tool import ATTRIBUTE, Options
@@ -417,8 +417,10 @@ def _describe(skill_name: str, file: str, function: FunctionType, options: Optio
         "confirm": options.confirm,
         "cache_ttl": options.cache_ttl,
         "concurrency": options.concurrency,
+        "kind": offers.kind(options, signature.input["properties"]),
         "examples": list(options.examples),
         "file": file,
+        "isolation": options.isolation,
         "is_async": inspect.iscoroutinefunction(function),
     }
 

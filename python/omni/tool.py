@@ -4,9 +4,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Isolation: TypeAlias = Literal["worker", "oneshot"]
 
 ATTRIBUTE = "__omni_tool__"
 """Where a tool function carries its `Options`."""
@@ -51,6 +53,10 @@ class Options:
     max_attempts: int
     backoff: float
     examples: tuple[str, ...]
+    isolation: Isolation | None
+    kind: Literal["tool", "resource", "prompt"] = "tool"
+    uri: str | None = None
+    mime: str | None = None
 
 
 @overload
@@ -74,6 +80,7 @@ def tool(
     max_attempts: int | None = None,
     backoff: float = 0.5,
     examples: Iterable[str] = (),
+    isolation: Isolation | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -95,6 +102,7 @@ def tool(
     max_attempts: int | None = None,
     backoff: float = 0.5,
     examples: Iterable[str] = (),
+    isolation: Isolation | None = None,
     **unknown: Any,
 ) -> F | Callable[[F], F]:
     """Make a function a tool: `@tool`, or `@tool(read_only=True, ...)`.
@@ -114,6 +122,8 @@ def tool(
       unless told), after `backoff` seconds that double each time, at most 30.
     - `examples`: sentences a person might say when this tool is wanted. They help to find it
       and are never sent to a model.
+    - `isolation`: `"worker"` or `"oneshot"`, for a tool that is to be kept further away than the rest of its
+      skill.
 
     Raises `TypeError` or `ValueError` at once when an argument is unknown or makes no sense.
     """
@@ -142,6 +152,8 @@ def tool(
         raise ValueError("max_attempts is 2 or more, and needs `retry_on` to say after what")
     if not 0 <= backoff < float("inf"):
         raise ValueError(f"a tool's backoff is a number of seconds: {backoff!r}")
+    if isolation not in (None, "worker", "oneshot"):
+        raise ValueError(f"a tool's isolation is `worker` or `oneshot`, or its skill's: {isolation!r}")
     if isinstance(examples, str):
         raise TypeError("a tool's examples are a list of sentences, not one string")
     options = Options(
@@ -161,6 +173,7 @@ def tool(
         max_attempts=max_attempts or (3 if again else 1),
         backoff=float(backoff),
         examples=tuple(examples),
+        isolation=isolation,
     )
 
     def mark(function: F) -> F:

@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Interpreter, bridge};
+use crate::skill::Where;
 use crate::skill::index::{Description, Request};
 use crate::skill::manifest::{Problem, Spec, ToolEntry};
 
@@ -72,6 +73,7 @@ struct ToldTool {
     function: String,
     line: u32,
     is_async: bool,
+    isolation: Option<Where>,
     #[serde(flatten)]
     spec: Spec,
 }
@@ -86,8 +88,8 @@ struct ToldProblem {
 impl From<Told> for Description {
     fn from(told: Told) -> Self {
         let entry = |tool: ToldTool| {
-            let ToldTool { file, function, line, is_async, spec } = tool;
-            ToolEntry { file, function, line, is_async, spec: spec.into() }
+            let ToldTool { file, function, line, is_async, isolation, spec } = tool;
+            ToolEntry { file, function, line, is_async, isolation, spec: spec.into() }
         };
         let problem = |problem: ToldProblem| Problem::error(problem.file, problem.line, problem.message);
         Self {

@@ -1,7 +1,8 @@
-//! `skill.read`: what a skill's folder says, for the model to read when a task fits.
+//! What a skill's folder says: `skill.read` for the model, when a task fits; a prompt and
+//! documents for programs and people.
 //!
-//! The built-in skills need no reading: their tools' descriptions say it all. So the tool is
-//! there only when others have brought skills.
+//! The built-in skills need no reading: their tools' descriptions say it all. So there is
+//! something to read only when others have brought skills.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,11 +11,15 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use async_trait::async_trait;
 use serde_json::json;
 
-use crate::skill::manifest::{Manifest, Source};
-use crate::tool::{Annotations, Call, Error, Output, Spec, Toolset};
+use crate::skill::manifest::{Manifest, Skill, Source};
+use crate::tool::{Annotations, Call, Error, Kind, Output, Spec, Toolset};
 
 /// Bytes of a document that are read.
 const LARGEST: u64 = 1 << 20;
+
+/// Reading changes nothing.
+const READ_ONLY: Annotations =
+    Annotations { read_only: true, destructive: false, idempotent: true, open_world: false };
 
 /// The skills one can read up on.
 pub struct Guide(RwLock<Shelf>);
@@ -23,8 +28,8 @@ pub struct Guide(RwLock<Shelf>);
 struct Shelf {
     folders: BTreeMap<String, PathBuf>,
     listed: Vec<(String, String)>,
-    /// `None` while there is nothing to read.
-    spec: Option<Arc<Spec>>,
+    /// None while there is nothing to read; the first is the tool.
+    specs: Vec<Arc<Spec>>,
 }
 
 impl Guide {
@@ -33,11 +38,11 @@ impl Guide {
         Self(RwLock::new(Shelf::new(manifest)))
     }
 
-    /// Takes the skills from this manifest from now on. Returns whether the tool is another one.
+    /// Takes the skills from this manifest from now on. Returns whether there is something else to read.
     pub fn replace(&self, manifest: &Manifest) -> bool {
         let new = Shelf::new(manifest);
         let old = std::mem::replace(&mut *self.0.write().expect("no panic while held"), new);
-        old.spec != self.shelf().spec
+        old.specs != self.shelf().specs
     }
 
     /// What the model is told there is: name and description.
@@ -54,33 +59,15 @@ impl Shelf {
     fn new(manifest: &Manifest) -> Self {
         let folders: BTreeMap<_, _> =
             brought(manifest).map(|skill| (skill.card.name.clone(), skill.folder.clone())).collect();
-        let names: Vec<_> = folders.keys().collect();
-        let spec = Spec {
-            name: "skill.read".to_owned(),
-            title: None,
-            description: "Read a skill's instructions, or one of its files.".to_owned(),
-            input: json!({
-                "type": "object",
-                "properties": {
-                    "skill": {"type": "string", "enum": names},
-                    "file": {"type": "string", "default": "SKILL.md"},
-                },
-                "required": ["skill"],
-                "additionalProperties": false,
-            }),
-            output: None,
-            annotations: Annotations {
-                read_only: true,
-                destructive: false,
-                idempotent: true,
-                open_world: false,
-            },
-            ..Spec::default()
-        };
-        let spec = (!folders.is_empty()).then(|| Arc::new(spec));
+        let mut specs: Vec<_> = (!folders.is_empty()).then(|| tool(&folders)).into_iter().collect();
+        for skill in brought(manifest) {
+            specs.push(prompt(skill));
+            specs.extend(skill.references.iter().map(|file| document(skill, file)));
+        }
+        let specs = specs.into_iter().map(Arc::new).collect();
         let listed = brought(manifest);
         let listed = listed.map(|skill| (skill.card.name.clone(), skill.card.description.clone()));
-        Self { folders, listed: listed.collect(), spec }
+        Self { folders, listed: listed.collect(), specs }
     }
 
     fn read(&self, skill: &str, file: &str) -> Result<String, String> {
@@ -100,7 +87,55 @@ impl Shelf {
     }
 }
 
-fn brought(manifest: &Manifest) -> impl Iterator<Item = &crate::skill::manifest::Skill> {
+fn tool(folders: &BTreeMap<String, PathBuf>) -> Spec {
+    let names: Vec<_> = folders.keys().collect();
+    Spec {
+        name: "skill.read".to_owned(),
+        description: "Read a skill's instructions, or one of its files.".to_owned(),
+        input: json!({
+            "type": "object",
+            "properties": {
+                "skill": {"type": "string", "enum": names},
+                "file": {"type": "string", "default": "SKILL.md"},
+            },
+            "required": ["skill"],
+            "additionalProperties": false,
+        }),
+        annotations: READ_ONLY,
+        ..Spec::default()
+    }
+}
+
+/// A skill's instructions.
+fn prompt(skill: &Skill) -> Spec {
+    Spec {
+        // No tool, and no skill, has such a name.
+        name: format!("skill/{}", skill.card.name),
+        kind: Kind::Prompt,
+        description: skill.card.description.clone(),
+        input: json!({"type": "object", "properties": {}, "additionalProperties": false}),
+        annotations: READ_ONLY,
+        ..Spec::default()
+    }
+}
+
+/// One of its documents.
+fn document(skill: &Skill, file: &str) -> Spec {
+    let name = &skill.card.name;
+    Spec {
+        name: format!("skill/{name}/{file}"),
+        kind: Kind::Resource {
+            uri: format!("skill://{name}/{file}"),
+            mime: Some("text/markdown".to_owned()),
+        },
+        description: format!("`{file}` of the skill `{name}`"),
+        input: json!({"type": "object", "properties": {}, "additionalProperties": false}),
+        annotations: READ_ONLY,
+        ..Spec::default()
+    }
+}
+
+fn brought(manifest: &Manifest) -> impl Iterator<Item = &Skill> {
     manifest.skills.iter().filter(|skill| skill.source != Source::Builtin)
 }
 
@@ -115,10 +150,14 @@ fn body(text: &str) -> &str {
 #[async_trait]
 impl Toolset for Guide {
     fn specs(&self) -> Vec<Arc<Spec>> {
-        self.shelf().spec.iter().cloned().collect()
+        self.shelf().specs.clone()
     }
 
     async fn call(&self, call: Call) -> Result<Output, Error> {
+        if let Some(("skill", place)) = call.spec.name.split_once('/') {
+            let (skill, file) = place.split_once('/').unwrap_or((place, "SKILL.md"));
+            return self.shelf().read(skill, file).map(Output::text).map_err(Error::Failed);
+        }
         let text = |key: &str| call.arguments.get(key).and_then(|value| value.as_str());
         let (skill, file) = (text("skill").unwrap_or_default(), text("file").unwrap_or("SKILL.md"));
         self.shelf().read(skill, file).map(Output::text).map_err(Error::Failed)

@@ -305,7 +305,7 @@ impl Tool {
             sources: skill.sources.clone(),
         };
         let (name, data) = (place.skill.as_str().into(), data.join("skills").join(&place.skill).into());
-        let isolation = Isolation::of(skill);
+        let isolation = Isolation::of(skill).at_least(entry.isolation);
         let (own, handle) = (OnceLock::new(), OnceCell::new());
         Self { place, skill: name, data, is_async: entry.is_async, isolation, own, handle }
     }

@@ -3,7 +3,32 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Everything known of a tool before it is called.
+/// What is called by the name of a [`Spec`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A tool, for the model.
+    #[default]
+    Tool,
+    /// A document to read, for programs and people.
+    Resource {
+        /// Its URI, or a template for many (RFC 6570, simple expansion) whose variables are the
+        /// arguments.
+        uri: String,
+        /// The media type of its content.
+        mime: Option<String>,
+    },
+    /// A text to begin with, for people; its arguments are texts.
+    Prompt,
+}
+
+impl Kind {
+    fn is_tool(&self) -> bool {
+        *self == Self::Tool
+    }
+}
+
+/// Everything known of a tool before it is called; of a document and a prompt as well.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Its own name: `skill.tool`, or `server.tool` for a remote one.
@@ -11,6 +36,9 @@ pub struct Spec {
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Kind::is_tool")]
+    pub kind: Kind,
     /// What it does, for the model.
     pub description: String,
     /// JSON Schema (2020-12) of its arguments; always of type `object`.

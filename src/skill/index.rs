@@ -18,7 +18,7 @@ use super::{Catalog, Found};
 use super::{Isolation, Where};
 
 /// Of the file and of what goes into it: another number, and everything is described anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Skills of other projects that are kept as well.
 const MAX_OTHERS: usize = 256;
 /// Bytes a file with tools may have.

@@ -1,5 +1,6 @@
 //! Where a skill's tools run, and what they may do there.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::manifest::{Skill, Source};
@@ -7,8 +8,9 @@ use super::manifest::{Skill, Source};
 /// Bytes of memory a worker has where the skill asks for no other number.
 const MEMORY: u64 = 2 << 30;
 
-/// Where tools run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where tools run, from near to far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     /// In this process. For what we would vouch for: nothing here can be killed or confined.
     Thread,
@@ -102,6 +104,12 @@ impl Isolation {
             isolation.level = Level::Worker;
         }
         isolation
+    }
+
+    /// The same for a tool that is to be kept further away than its skill.
+    pub fn at_least(mut self, level: Option<Level>) -> Self {
+        self.level = self.level.max(level.unwrap_or(self.level));
+        self
     }
 
     /// Whether a process is used for more than one call.

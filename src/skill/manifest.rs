@@ -162,6 +162,9 @@ pub struct ToolEntry {
     /// Whether it is an `async def`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_async: bool,
+    /// Where it is to run at least; `None` for where its skill does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<super::Where>,
     /// What callers are told; `spec.name` is `skill.tool`.
     pub spec: Arc<Spec>,
 }

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod schema;
 pub mod spill;
 pub mod toolbox;
+pub mod uri;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::Block;
 
-pub use crate::message::spec::{Annotations, Spec};
+pub use crate::message::spec::{Annotations, Kind, Spec};
 pub use audit::Audit;
 pub use nested::{Nested, Request};
 pub use policy::{Policy, Verdict};

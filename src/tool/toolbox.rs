@@ -20,7 +20,7 @@ use super::nested::{Asker, Budget, Clock, Nested, Outer, Sampler, Stop};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
-use super::{Call, Context, Error, Output, Progress, Spec, Toolset};
+use super::{Call, Context, Error, Kind, Output, Progress, Spec, Toolset, uri};
 use crate::config::{Config, Paths};
 use crate::message::event::{Answer, Approval, Consent, EventKind};
 use crate::message::{Arguments, Block, ToolCall, ToolResult};
@@ -189,6 +189,10 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_offered(&self) -> bool {
+        !matches!(self.verdict, Verdict::Deny(_)) && self.checker().is_ok()
+    }
+
     fn checker(&self) -> Result<&Checker, &str> {
         self.checker.get_or_init(|| Checker::new(&self.spec.input)).as_ref().map_err(String::as_str)
     }
@@ -265,8 +269,7 @@ impl Toolbox {
     /// unusable schema.
     pub fn definitions(&self) -> &[Definition] {
         self.definitions.get_or_init(|| {
-            let offered =
-                |entry: &&Entry| !matches!(entry.verdict, Verdict::Deny(_)) && entry.checker().is_ok();
+            let offered = |entry: &&Entry| entry.is_offered() && entry.spec.kind == Kind::Tool;
             self.entries.iter().filter(offered).map(definition).collect()
         })
     }
@@ -282,12 +285,24 @@ impl Toolbox {
 
     /// The tools there are, by name.
     pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
-        self.entries.iter().map(|entry| &entry.spec)
+        self.entries.iter().map(|entry| &entry.spec).filter(|spec| spec.kind == Kind::Tool)
+    }
+
+    /// The documents that may be read, by name.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Spec>> {
+        let offered = self.entries.iter().filter(|entry| entry.is_offered()).map(|entry| &entry.spec);
+        offered.filter(|spec| matches!(spec.kind, Kind::Resource { .. }))
+    }
+
+    /// The prompts there are, by name.
+    pub fn prompts(&self) -> impl Iterator<Item = &Arc<Spec>> {
+        let offered = self.entries.iter().filter(|entry| entry.is_offered()).map(|entry| &entry.spec);
+        offered.filter(|spec| spec.kind == Kind::Prompt)
     }
 
     /// The tool of this name, on the wire or its own.
     pub fn find(&self, name: &str) -> Option<&Arc<Spec>> {
-        self.entry(name).map(|entry| &entry.spec)
+        self.entry(name).map(|entry| &entry.spec).filter(|spec| spec.kind == Kind::Tool)
     }
 
     /// The name on the wire of the tool with this name.
@@ -311,6 +326,50 @@ impl Toolbox {
     pub async fn call(self: &Arc<Self>, call: ToolCall, scope: &Arc<Scope>) -> Result<Output, Error> {
         let ToolCall { id, name, arguments } = call;
         let ready = self.prepare(id, &name, arguments, scope).await?;
+        self.run(ready, scope).await
+    }
+
+    /// Reads the document of this URI, as a call that is subject to all that calls are.
+    pub async fn read(self: &Arc<Self>, uri: &str, scope: &Arc<Scope>) -> Result<Output, Error> {
+        let found = self.resources().find_map(|spec| match &spec.kind {
+            Kind::Resource { uri: template, .. } => Some((spec, uri::read(template, uri)?)),
+            _ => None,
+        });
+        let unknown = || Error::Retry(format!("there is no resource `{}`", excerpt(&uri, 200)));
+        let (spec, mut arguments) = found.ok_or_else(unknown)?;
+        for (name, value) in &mut arguments {
+            let kind = spec.input["properties"][name]["type"].as_str();
+            let text = value.as_str().filter(|_| matches!(kind, Some("integer" | "number" | "boolean")));
+            if let Some(read) = text.and_then(|text| serde_json::from_str(text).ok()) {
+                *value = read;
+            }
+        }
+        self.provide(&spec.name, arguments, scope).await
+    }
+
+    /// What the prompt of this name says, as a call that is subject to all that calls are.
+    pub async fn prompt(
+        self: &Arc<Self>,
+        name: &str,
+        arguments: Map<String, Value>,
+        scope: &Arc<Scope>,
+    ) -> Result<Output, Error> {
+        if !self.prompts().any(|spec| spec.name == name) {
+            return Err(Error::Retry(format!("there is no prompt `{}`", excerpt(&name, 80))));
+        }
+        self.provide(name, arguments, scope).await
+    }
+
+    async fn provide(
+        self: &Arc<Self>,
+        name: &str,
+        arguments: Map<String, Value>,
+        scope: &Arc<Scope>,
+    ) -> Result<Output, Error> {
+        let entry = self.names.get(name).and_then(|index| self.entries.get(*index));
+        let entry = entry.ok_or_else(|| self.unknown(name))?;
+        let id = uuid::Uuid::now_v7().to_string();
+        let ready = self.admit(entry, id, Arguments::Object(arguments), scope).await?;
         self.run(ready, scope).await
     }
 
@@ -413,7 +472,18 @@ impl Toolbox {
         if scope.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let entry = self.entry(name).ok_or_else(|| self.unknown(name))?;
+        let entry = self.entry(name).filter(|entry| entry.spec.kind == Kind::Tool);
+        self.admit(entry.ok_or_else(|| self.unknown(name))?, id, arguments, scope).await
+    }
+
+    /// Checks whether this may be called like this.
+    async fn admit<'a>(
+        &self,
+        entry: &'a Entry,
+        id: String,
+        arguments: Arguments,
+        scope: &Scope,
+    ) -> Result<Ready<'a>, Error> {
         let arguments = match arguments {
             Arguments::Object(map) => map,
             Arguments::Unreadable(text) => return Err(unreadable(&entry.wire, &text)),

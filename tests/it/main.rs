@@ -17,6 +17,8 @@ mod kernel;
 mod llm;
 /// What a tool asks for while it runs: other tools, the person, the model.
 mod nested;
+/// What skills offer besides tools: documents and prompts.
+mod offers;
 /// No model at all: which words find which tool, and how its parameters are filled.
 mod offline;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.

@@ -159,6 +159,7 @@ fn entry(file: &str, function: &str, line: u32) -> ToolEntry {
         function: function.to_owned(),
         line,
         is_async: false,
+        isolation: None,
         spec: spec.into(),
     }
 }

@@ -179,12 +179,15 @@ impl Workers {
 
     /// A worker for this call: one that is free, or will be in a moment, or another one.
     async fn worker(&self, job: &Job<'_>, key: &Key) -> Result<Worker, String> {
+        if !job.isolation.keeps_workers() {
+            return self.hire(job, key).await;
+        }
         loop {
             let freed = self.freed.notified();
             if let Some(worker) = self.idle(key) {
                 return Ok(worker);
             }
-            let crowded = job.isolation.keeps_workers() && self.busy.load(SeqCst) >= ENOUGH;
+            let crowded = self.busy.load(SeqCst) >= ENOUGH;
             if !crowded || tokio::time::timeout(MOMENT, freed).await.is_err() {
                 return self.hire(job, key).await;
             }
