@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,20 +11,22 @@ use anyhow::{Context, Result, anyhow, ensure};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
+use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use omni::app::{App, Choices};
 use omni::kernel::{Interpreter, Kernel};
 use omni::message::{Arguments, ToolCall};
 use omni::skill::Manifest;
-use omni::tool::{Audit, Scope, Settings, Toolbox};
+use omni::tool::{Audit, Error, Scope, Settings, Toolbox};
 
 use super::measure::{Sample, drive, median};
 use super::sdk::{Http, Pipes};
 use super::table::{Report, Row};
 use super::world::{World, time, write};
 
-const CALLERS: [usize; 3] = [1, 10, 100];
+const CALLERS: [usize; 4] = [1, 10, 100, 1000];
 const ROUNDS: usize = 7;
 const WARM_UP: usize = 1;
 const TIME: Duration = Duration::from_millis(600);
@@ -38,11 +41,12 @@ enum Way {
     Soon,
     Worker,
     Oneshot,
+    Process,
     Pipes,
     Http,
 }
 
-const WAYS: [(Way, &str); 9] = [
+const WAYS: [(Way, &str); 10] = [
     (Way::Attach, "`Python::attach` on a thread of tokio"),
     (Way::Bare, "bare call through the tools' threads, JSON both ways"),
     (Way::Tool, "omni: the whole way through the toolbox"),
@@ -50,9 +54,27 @@ const WAYS: [(Way, &str); 9] = [
     (Way::Soon, "omni: an `async def`"),
     (Way::Worker, "omni: in a worker, confined"),
     (Way::Oneshot, "omni: in a process for each call"),
+    (Way::Process, "a new `python3` for each call, JSON both ways"),
     (Way::Pipes, "SDK for MCP over stdio"),
     (Way::Http, "SDK for MCP over HTTP"),
 ];
+
+impl Way {
+    /// Those that start a process for each call are at their end with ten callers.
+    fn takes(self, callers: usize) -> bool {
+        !matches!(self, Self::Oneshot | Self::Process) || callers <= 10
+    }
+}
+
+/// Beside whom calls are made.
+const COMPANY: [(&str, Option<&str>); 3] = [
+    ("alone", None),
+    ("beside one that sleeps", Some("sums__sleeps")),
+    ("beside one that spins", Some("sums__spins")),
+];
+
+/// Sizes of a text that goes there and comes back.
+const SIZES: [(usize, &str); 3] = [(38, "38 B"), (2 << 10, "2 KB"), (100 << 10, "100 KB")];
 
 type Samples = BTreeMap<(Way, usize), Vec<Sample>>;
 
@@ -67,7 +89,7 @@ pub fn run(world: &World) -> Result<Report> {
     })?;
     for round in 0..WARM_UP + ROUNDS {
         for callers in CALLERS {
-            for (way, _) in WAYS {
+            for (way, _) in WAYS.into_iter().filter(|(way, _)| way.takes(callers)) {
                 let sample = match way {
                     Way::Attach => runtime.block_on(drive(callers, TIME, bench.attach()))?,
                     Way::Bare => runtime.block_on(drive(callers, TIME, bench.bare()))?,
@@ -78,6 +100,7 @@ pub fn run(world: &World) -> Result<Report> {
                     Way::Soon => runtime.block_on(drive(callers, TIME, bench.tool("sums__add_soon")))?,
                     Way::Worker => runtime.block_on(drive(callers, TIME, bench.tool("caged-sums__add")))?,
                     Way::Oneshot => runtime.block_on(drive(callers, TIME, bench.tool("once-sums__add")))?,
+                    Way::Process => runtime.block_on(drive(callers, TIME, process(world)))?,
                     Way::Pipes => runtime.block_on(pipes.drive(callers, TIME))?,
                     Way::Http => runtime.block_on(http.drive(callers, TIME))?,
                 };
@@ -87,7 +110,105 @@ pub fn run(world: &World) -> Result<Report> {
             }
         }
     }
-    Ok(report(&samples))
+    let mut report = report(&samples);
+    report.rows.extend(beside(&bench)?);
+    report.rows.extend(sizes(&bench)?);
+    Ok(report)
+}
+
+/// How long calls take while another tool of this process does not end.
+fn beside(bench: &Bench) -> Result<Vec<Row>> {
+    let mut samples = BTreeMap::<_, Vec<Sample>>::new();
+    for round in 0..WARM_UP + ROUNDS {
+        for (name, company) in COMPANY {
+            let scope = Scope { cancel: CancellationToken::new(), ..Scope::clone(&bench.scope) };
+            let cancel = scope.cancel.clone();
+            let other = company.map(|tool| {
+                let call = ToolCall {
+                    id: "company".to_owned(),
+                    name: tool.to_owned(),
+                    arguments: Arguments::Object(Map::new()),
+                };
+                let (toolbox, scope) = (bench.toolbox.clone(), Arc::new(scope));
+                bench.runtime.spawn(async move { toolbox.call(call, &scope).await })
+            });
+            // So that it has begun.
+            std::thread::sleep(Duration::from_millis(20));
+            let sample = bench.runtime.block_on(drive(10, TIME, bench.tool("sums__add")))?;
+            cancel.cancel();
+            if let Some(other) = other {
+                let ended = bench.runtime.block_on(other)?;
+                ensure!(matches!(ended, Err(Error::Cancelled)), "it was not there: {ended:?}");
+            }
+            if round >= WARM_UP {
+                samples.entry(name).or_default().push(sample);
+            }
+        }
+    }
+    let p99 = |name: &str| median(samples[name].iter().map(|sample| sample.p99));
+    let row = |(name, company): (&'static str, Option<&str>)| {
+        let row = Row::new(format!("p99 of a call, 10 callers, {name}"), format!("{:.1} µs", p99(name)));
+        match company {
+            None => row,
+            Some(_) => row.beside(format!("alone: {:.1} µs", p99(COMPANY[0].0)), {
+                let pairs = samples[name].iter().zip(&samples[COMPANY[0].0]);
+                format!("{:.1}", median(pairs.map(|(ours, alone)| ours.p99 / alone.p99)))
+            }),
+        }
+    };
+    Ok(COMPANY.into_iter().map(row).collect())
+}
+
+/// How long calls take that carry a text both ways.
+fn sizes(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (size, name) in SIZES {
+        let mut samples = Vec::new();
+        for round in 0..WARM_UP + ROUNDS {
+            let inside = bench.runtime.block_on(drive(1, TIME / 3, bench.echo("sums__echo", size)))?;
+            let worker = bench.runtime.block_on(drive(1, TIME / 3, bench.echo("caged-sums__echo", size)))?;
+            if round >= WARM_UP {
+                samples.push((inside, worker));
+            }
+        }
+        let of = |pick: fn(&(Sample, Sample)) -> f64| median(samples.iter().map(pick));
+        let (inside, worker) = (of(|(inside, _)| inside.p50), of(|(_, worker)| worker.p50));
+        rows.push(
+            Row::new(
+                format!("p50 of a call in a worker with {name} both ways, 1 caller"),
+                format!("{worker:.1} µs"),
+            )
+            .beside(
+                format!("in-process: {inside:.1} µs"),
+                format!("{:.1}", of(|(inside, worker)| worker.p50 / inside.p50)),
+            ),
+        );
+    }
+    Ok(rows)
+}
+
+/// The same function in a process that is started for it, which reads and writes JSON.
+fn process(
+    world: &World,
+) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
+    const SCRIPT: &str =
+        "import json, sys; a = json.load(sys.stdin); json.dump({'sum': a['a'] + a['b']}, sys.stdout)";
+    let python = world.python.clone();
+    move || {
+        let python = python.clone();
+        Box::pin(async move {
+            let mut command = tokio::process::Command::new(python);
+            command.args(["-I", "-S", "-c", SCRIPT]).kill_on_drop(true);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut input = child.stdin.take().context("it is piped")?;
+            input.write_all(br#"{"a": 1, "b": 2}"#).await?;
+            drop(input);
+            let output = child.wait_with_output().await?;
+            let answer: Value = serde_json::from_slice(&output.stdout)?;
+            ensure!(answer["sum"] == 3, "a wrong answer: {answer}");
+            Ok(())
+        })
+    }
 }
 
 /// Everything of ours that a round needs.
@@ -134,6 +255,8 @@ impl Bench {
         scope.turn = Some("0198c0de-0000-7000-8000-000000000001".to_owned());
         let function = runtime.block_on(kernel.attached(move |py| function(py, &skills)))??;
         let plain = Arc::new(Python::attach(|py| function.0.clone_ref(py)));
+        // No model reads these results.
+        scope.whole = true;
         let (scope, function) = (Arc::new(scope), Arc::new(function));
         Ok(Self { runtime, unlogged, kernel, toolbox, scope, function, plain })
     }
@@ -187,6 +310,31 @@ impl Bench {
                 let output = toolbox.call(call, &scope).await.map_err(|error| anyhow!("{name}: {error}"))?;
                 let sum = output.structured.as_ref().and_then(|value| value["sum"].as_u64());
                 ensure!(sum == Some(number + 1), "a wrong answer: {output:?}");
+                Ok(())
+            })
+        }
+    }
+}
+
+impl Bench {
+    /// A text that goes there and comes back.
+    fn echo(
+        &self,
+        name: &'static str,
+        size: usize,
+    ) -> impl Fn() -> futures::future::BoxFuture<'static, Result<()>> + Clone + Send + 'static {
+        let (toolbox, scope, text) = (self.toolbox.clone(), self.scope.clone(), "x".repeat(size));
+        move || {
+            let (toolbox, scope, text) = (toolbox.clone(), scope.clone(), text.clone());
+            Box::pin(async move {
+                let arguments = Map::from_iter([("text".to_owned(), text.into())]);
+                let call = ToolCall {
+                    id: "echo".to_owned(),
+                    name: name.to_owned(),
+                    arguments: Arguments::Object(arguments),
+                };
+                let output = toolbox.call(call, &scope).await.map_err(|error| anyhow!("{name}: {error}"))?;
+                ensure!(!output.content.is_empty(), "no answer");
                 Ok(())
             })
         }
@@ -276,16 +424,17 @@ fn report(samples: &Samples) -> Report {
             Row::new(format!("calls a second, {}, beside the SDK over stdio", crowd(callers)), whole(ours))
                 .beside(whole(rate(Way::Pipes, callers)), format!("{ratio:.0}"));
         report.rows.push(match callers {
-            100 => row.promise("≥ 100 000", ours >= 100_000.0),
+            100 => row.promise("≥ 200 000", ours >= 200_000.0),
             _ => row,
         });
     }
     for (way, name) in WAYS {
-        for callers in CALLERS {
-            let (p50, p99) = (p50(way, callers), p99(way, callers));
-            let cells =
-                [name.to_owned(), callers.to_string(), whole(rate(way, callers)), tenth(p50), tenth(p99)];
-            report.calls.push(cells);
+        for callers in CALLERS.into_iter().filter(|callers| way.takes(*callers)) {
+            let cpu = median(samples[&(way, callers)].iter().map(|sample| sample.cpu));
+            let rate = whole(rate(way, callers));
+            let times = [p50(way, callers), p99(way, callers), cpu].map(tenth);
+            let [p50, p99, cpu] = times;
+            report.calls.push([name.to_owned(), callers.to_string(), rate, p50, p99, cpu]);
         }
     }
     report

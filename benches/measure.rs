@@ -14,16 +14,71 @@ pub struct Sample {
     pub p99: f64,
     /// Calls per second.
     pub rate: f64,
+    /// Microseconds of processor a call took, in this process and all that it has started.
+    pub cpu: f64,
 }
 
 impl Sample {
-    /// Of calls that took these times, all within `elapsed`.
-    pub fn new(mut times: Vec<Duration>, elapsed: Duration) -> Result<Self> {
+    /// Of calls that took these times, all since `began`.
+    pub fn new(mut times: Vec<Duration>, began: Begin) -> Result<Self> {
+        let (elapsed, cpu) = (began.time.elapsed(), processor()?.saturating_sub(began.cpu));
         ensure!(!times.is_empty(), "not one call came back within a round");
         times.sort_unstable();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-        Ok(Self { p50: at(0.5), p99: at(0.99), rate: times.len() as f64 / elapsed.as_secs_f64() })
+        let calls = times.len() as f64;
+        let cpu = cpu.as_secs_f64() * 1e6 / calls;
+        Ok(Self { p50: at(0.5), p99: at(0.99), rate: calls / elapsed.as_secs_f64(), cpu })
     }
+}
+
+/// The beginning of a round.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    /// When it was.
+    pub time: Instant,
+    cpu: Duration,
+}
+
+impl Begin {
+    /// Now.
+    pub fn now() -> Result<Self> {
+        Ok(Self { cpu: processor()?, time: Instant::now() })
+    }
+}
+
+/// Processor time of this process and its children, grandchildren and so on, those included that
+/// have ended and were waited for. It is counted in hundredths of seconds.
+fn processor() -> Result<Duration> {
+    let mut parents = std::collections::HashMap::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // It may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<u64> = rest
+            .split(' ')
+            .skip(1)
+            .map_while(|field| field.parse::<i64>().ok())
+            .map(|field| field as u64)
+            .collect();
+        // As in proc(5), from the fourth on: ppid; 14 to 17 are utime, stime, cutime, cstime.
+        if let (Some(parent), Some(times)) = (fields.first(), fields.get(10..14)) {
+            parents.insert(id, (*parent as u32, times.iter().sum::<u64>()));
+        }
+    }
+    let own = std::process::id();
+    let belongs = |id: u32| {
+        let mut at = id;
+        while at != own {
+            match parents.get(&at) {
+                Some((parent, _)) if *parent != 0 => at = *parent,
+                _ => return false,
+            }
+        }
+        true
+    };
+    let ticks: u64 = parents.iter().filter(|(id, _)| belongs(**id)).map(|(_, (_, ticks))| ticks).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Lets so many callers call, each one call after the other, for some time.
@@ -32,7 +87,8 @@ where
     C: Fn() -> F + Clone + Send + 'static,
     F: Future<Output = Result<()>> + Send,
 {
-    let began = Instant::now();
+    let start = Begin::now()?;
+    let began = start.time;
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..callers {
         let call = call.clone();
@@ -50,7 +106,7 @@ where
     while let Some(caller) = all.join_next().await {
         times.append(&mut caller??);
     }
-    Sample::new(times, began.elapsed())
+    Sample::new(times, start)
 }
 
 /// The value in the middle.

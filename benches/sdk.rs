@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::measure::{Sample, drive};
+use super::measure::{Begin, Sample, drive};
 use super::world::World;
 
 /// The server has this long to start.
@@ -92,23 +92,24 @@ impl Pipes {
 
     /// As many calls under way as there are callers, for some time.
     pub async fn drive(&mut self, callers: usize, time: Duration) -> Result<Sample> {
-        let began = Instant::now();
+        let start = Begin::now()?;
+        let began = start.time;
         let mut waiting = HashMap::new();
         let mut times = Vec::new();
         for _ in 0..callers {
-            let start = Instant::now();
-            waiting.insert(self.ask().await?, start);
+            let asked = Instant::now();
+            waiting.insert(self.ask().await?, asked);
         }
         while !waiting.is_empty() {
             let id = check(&self.receive().await?)?;
-            let start = waiting.remove(&id).context("an answer to nothing")?;
-            times.push(start.elapsed());
+            let asked = waiting.remove(&id).context("an answer to nothing")?;
+            times.push(asked.elapsed());
             if began.elapsed() < time {
-                let start = Instant::now();
-                waiting.insert(self.ask().await?, start);
+                let asked = Instant::now();
+                waiting.insert(self.ask().await?, asked);
             }
         }
-        Sample::new(times, began.elapsed())
+        Sample::new(times, start)
     }
 }
 

@@ -16,8 +16,8 @@ const END: &str = "<!-- end of the last run -->";
 pub struct Report {
     /// What is promised or worth comparing.
     pub rows: Vec<Row>,
-    /// More figures: way, callers, calls per second, p50 and p99 in microseconds.
-    pub calls: Vec<[String; 5]>,
+    /// More figures: way, callers, calls per second, p50, p99 and processor time in microseconds.
+    pub calls: Vec<[String; 6]>,
 }
 
 /// One line of the table.
@@ -87,7 +87,7 @@ impl Report {
         let mut page = table(&header, rows.collect());
         if !self.calls.is_empty() {
             page.push_str("\nEvery way to call `add`:\n\n");
-            let header = ["way", "callers", "calls/s", "p50 µs", "p99 µs"];
+            let header = ["way", "callers", "calls/s", "p50 µs", "p99 µs", "CPU µs"];
             page.push_str(&table(&header, self.calls.iter().map(|row| row.to_vec()).collect()));
         }
         page.push_str("\nThe machine:\n\n");

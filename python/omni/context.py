@@ -39,6 +39,7 @@ class Native(nested.Native, Protocol):
     def settings(self) -> dict[str, Any]: ...
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
     def cancelled(self) -> bool: ...
+    def may_log(self, size: int) -> bool: ...
 
 
 class Context:
@@ -168,8 +169,13 @@ class Context:
         return nested.sampled(await nested.ask(self._native, nested.sample(prompt, system)))
 
     def log(self, level: Level, text: str) -> None:
-        """Write to the program's log, under this call's id."""
-        _native.log(level, self.call_id, text)
+        """Write to the program's log, under this call's id; at most 1 MiB a call."""
+        if self._native.may_log(len(text) + 1):
+            _native.log(level, self.call_id, text)
+
+    def may_log(self, size: int) -> bool:
+        """Take `size` bytes from what the call may log, and say whether there were so many."""
+        return self._native.may_log(size)
 
     def resolve(self, path: str | os.PathLike[str], *, must_exist: bool = False) -> Path:
         """Return the real, absolute form of a path inside the workspace.

@@ -31,6 +31,8 @@ class _Lines(io.RawIOBase):
     def write(self, data: "Buffer", /) -> int:
         data = bytes(data)
         context = current.get()
+        if context is not None and not context.may_log(len(data)):
+            return len(data)
         key = (self._level, threading.get_ident(), context.call_id if context else None)
         *whole, rest = (partial.pop(key, b"") + data).split(b"\n")
         for line in whole:

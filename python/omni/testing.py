@@ -41,6 +41,9 @@ class Call:
     def cancelled(self) -> bool:
         return self.is_cancelled
 
+    def may_log(self, size: int) -> bool:
+        return True
+
     def ask(self, request: nested.Request) -> Any:
         return (self.answers or _answers(None, None, None))(request)
 

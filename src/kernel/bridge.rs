@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -13,7 +14,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::nested;
+use super::{native, nested};
 use crate::message::Block;
 use crate::tool::{self, Context, Output, Progress, Request};
 
@@ -22,7 +23,14 @@ use crate::tool::{self, Context, Output, Progress, Request};
 pub struct NativeContext {
     context: Context,
     own: Arc<Own>,
+    /// Bytes that it has logged.
+    logged: AtomicUsize,
 }
+
+/// Bytes that a call may log.
+pub(super) const LOG: usize = 1 << 20;
+/// What the log says then.
+pub(super) const TOO_MUCH: &str = "this call has logged too much; the rest is left out";
 
 /// What a skill has for itself.
 #[derive(Debug)]
@@ -38,7 +46,7 @@ pub(super) struct Own {
 
 impl NativeContext {
     pub(super) fn new(context: Context, own: Arc<Own>) -> Self {
-        Self { context, own }
+        Self { context, own, logged: AtomicUsize::new(0) }
     }
 }
 
@@ -82,6 +90,18 @@ impl NativeContext {
 
     fn cancelled(&self) -> bool {
         self.context.cancel.is_cancelled()
+    }
+
+    /// Takes so many bytes from what it may log; says, once, that there is no more.
+    fn may_log(&self, size: usize) -> bool {
+        let logged = self.logged.fetch_add(size, Relaxed);
+        let (fits, fitted) = (logged + size <= LOG, logged <= LOG);
+        if fitted && !fits {
+            native::log("warning", Some(&self.context.id), TOO_MUCH);
+            // However little it says from now on.
+            self.logged.store(LOG + 1, Relaxed);
+        }
+        fits && fitted
     }
 
     /// Asks for something and waits for the reply.

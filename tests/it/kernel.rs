@@ -383,6 +383,29 @@ async fn what_a_tool_prints_is_logged_under_its_call() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_logs_so_much_and_no_more() {
+    let log = Log::begin();
+    let world = World::new();
+    for (way, word) in [("print", "flood "), ("log", "torrent ")] {
+        let call = ToolCall {
+            id: way.into(),
+            name: "lab.floods_the_log".into(),
+            arguments: json!({"way": way}).into(),
+        };
+        world.toolbox.call(call, &Arc::new(world.scope.clone())).await.unwrap();
+        let lines = log.lines();
+        let said =
+            |line: &&Value| line["fields"]["message"].as_str().is_some_and(|text| text.starts_with(word));
+        assert_eq!(lines.iter().filter(said).count(), 1024, "{way}");
+        let told = lines.iter().filter(|line| {
+            line["fields"]["call"] == way
+                && line["fields"]["message"] == "this call has logged too much; the rest is left out"
+        });
+        assert_eq!(told.count(), 1, "{way}");
+    }
+}
+
 #[test]
 fn the_commands_output_has_the_result_alone() {
     let home = TempDir::new().unwrap();

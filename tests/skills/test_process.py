@@ -105,6 +105,14 @@ def test_a_program_that_closes_its_output_is_waited_for(use: Use) -> None:
     assert use("process.run", argv=["sh", "-c", "exec >&- 2>&-; sleep 0.3; exit 5"])["exit_code"] == 5
 
 
+def test_output_is_a_sign_of_life_and_silence_is_none(ctx: Context, use: Use) -> None:
+    reports = ctx._native.reports  # type: ignore[attr-defined]
+    use("process.run", argv=["sh", "-c", "sleep 0.7"])
+    assert reports == []
+    use("process.run", argv=["sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.6; done"])
+    assert len(reports) >= 3
+
+
 def test_cancelled(ctx: Context, workspace: Path) -> None:
     process = testing.load(Path(__file__).parents[2] / "assets/skills/process")
 

@@ -29,7 +29,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use super::bridge::{Fault, Own};
+use super::bridge::{Fault, LOG, Own, TOO_MUCH};
 use super::handle::Place;
 use super::{interpreter, native};
 use crate::skill::Isolation;
@@ -51,8 +51,6 @@ const WAITING: usize = 4096;
 const IDLE: Duration = Duration::from_secs(60);
 /// After so many calls a worker is replaced: whatever it leaks is bounded.
 const CALLS: u32 = 100_000;
-/// Bytes that one call may log.
-const LOG: usize = 1 << 20;
 /// What a tool may have asked for at once; a worker keeps to half of it.
 const QUESTIONS: usize = 128;
 /// Time a dead worker's end has to be told.
@@ -376,7 +374,7 @@ fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) {
         }
         None if *room > 0 => {
             *room = 0;
-            native::log("warning", call, "this call has logged too much; the rest is left out");
+            native::log("warning", call, TOO_MUCH);
         }
         None => {}
     }

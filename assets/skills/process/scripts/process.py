@@ -16,6 +16,8 @@ _MOST_SECONDS = 3600
 _HEAD = 12_000
 _TAIL = 12_000
 _KEYS = ("_API_KEY", "_API_TOKEN")
+_BEAT = 0.5
+"""Seconds between two signs of life while the program prints."""
 _LINGER = 1.0
 """Seconds that output may still come after the program itself has ended."""
 
@@ -102,7 +104,7 @@ def _watch(ctx: Context, child: "subprocess.Popen[bytes]", timeout: float) -> Re
     assert child.stderr is not None
     end = time.monotonic() + timeout
     out, err = _Shortened(), _Shortened()
-    note = ""
+    note, beat = "", 0.0
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ, out)
         selector.register(child.stderr, selectors.EVENT_READ, err)
@@ -110,6 +112,10 @@ def _watch(ctx: Context, child: "subprocess.Popen[bytes]", timeout: float) -> Re
             for key, _ in selector.select(0.1):
                 data = os.read(key.fd, 65536)
                 key.data.add(data)
+                if data and time.monotonic() > beat:
+                    # Whoever prints is alive.
+                    ctx.heartbeat()
+                    beat = time.monotonic() + _BEAT
                 if not data:
                     selector.unregister(key.fileobj)
             if ctx.cancelled:
