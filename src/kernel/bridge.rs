@@ -1,7 +1,7 @@
 //! Where Rust and Python meet: JSON values both ways, contexts and errors.
 //!
 //! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
-//! `resolve` returns, which are in `handle`. What Python calls is in [`native`](super::native).
+//! `resolve` returns, which are in `handle`. What Python calls is in [`native`].
 
 use std::ffi::OsStr;
 use std::path::Path;
