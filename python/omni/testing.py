@@ -42,7 +42,7 @@ class Call:
         return self.is_cancelled
 
     def may_log(self, size: int) -> bool:
-        return True
+        return size >= 0
 
     def ask(self, request: nested.Request) -> Any:
         return (self.answers or _answers(None, None, None))(request)
