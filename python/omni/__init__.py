@@ -14,6 +14,7 @@ Put the file into the `scripts` folder of a skill, and the assistant has the too
 
 from omni.context import Context, run_with_heartbeat
 from omni.errors import Failed, Retry
+from omni.extensions import extension
 from omni.nested import ToolResult
 from omni.offers import Message, prompt, resource
 from omni.result import Audio, Image, Resource, ResourceLink, Text
@@ -30,6 +31,7 @@ __all__ = [
     "Retry",
     "Text",
     "ToolResult",
+    "extension",
     "prompt",
     "resource",
     "run_with_heartbeat",

@@ -6,6 +6,7 @@ BaseException
 └── Exception
     ├── Retry        the model: the arguments can be mended, the sentence says how
     ├── Failed       nobody: it cannot be done, the model is told and moves on
+    │   └── Unavailable    an extension cannot be had
     └── any other    the author: traceback to the log, one neutral sentence to the model
 ```
 """
@@ -17,6 +18,10 @@ class Retry(Exception):
 
 class Failed(Exception):
     """It cannot be done: the message says what was attempted, on what, and why not."""
+
+
+class Unavailable(Failed, ImportError):
+    """An extension cannot be had: the message says why, and what to do about it."""
 
 
 class ToolCancelled(BaseException):

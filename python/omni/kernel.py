@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
-from omni import attempts, lines, offers, schema, skill
+from omni import attempts, extensions, lines, offers, schema, skill
 from omni.context import Context, Native, current
+from omni.errors import Unavailable
 from omni.result import Plain, plain
 from omni.tool import ATTRIBUTE, Options
 
@@ -59,14 +60,19 @@ class Handle:
         return plain(value, self.name, has_output=has_output, wrapped=wrapped)
 
 
-def describe(skill_name: str, folder: str, file: str) -> Description:
+def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | None = None) -> Description:
     """Import one script and say what tools it has.
 
     Returns `{"tools": [...], "problem": None}`. Whatever the script does wrong is told in
     `problem`, with file, line and message; the tools that are fine are listed all the same.
+    An `extension.toml` has no tools: its extension is loaded to see whether it can be. `engines`
+    is what is known of the skill's extensions.
     """
     try:
-        module = skill.load(skill_name, folder, file)
+        if os.path.basename(file) == extensions.FILE:
+            extensions.check(skill.enter(skill_name, os.path.abspath(folder), engines=engines), file)
+            return {"tools": [], "problem": None}
+        module = skill.load(skill_name, folder, file, engines=engines)
     except BaseException as error:  # a stranger's code runs here, `sys.exit()` included
         return {"tools": [], "problem": _problem(error, folder, file)}
     tools: list[Description] = []
@@ -99,17 +105,18 @@ def resolve(
     function: str,
     version: int = 1,
     contents: Mapping[str, bytes] | None = None,
+    engines: skill.Engines | None = None,
 ) -> Handle:
     """Return the handle of a tool function, loading its script if it must.
 
-    Handles are kept until `forget`. `contents` are the Python files of this version, as
-    `skill.load` takes them. Raises what loading raises, and `LookupError` when the script has no
-    such tool.
+    Handles are kept until `forget`. `contents` are the Python files of this version and
+    `engines` its extensions, as `skill.load` takes them. Raises what loading raises, and
+    `LookupError` when the script has no such tool.
     """
     key = (skill_name, version, folder, file, function)
     handle = _handles.get(key)
     if handle is None:
-        functions = _functions(skill.load(skill_name, folder, file, version, contents))
+        functions = _functions(skill.load(skill_name, folder, file, version, contents, engines))
         if function not in functions:
             raise LookupError(f"`{file}` of skill `{skill_name}` has no tool function `{function}`")
         found, options = functions[function]
@@ -124,6 +131,7 @@ def forget(skill_name: str, version: int | None = None) -> None:
     """
     for key in [key for key in _handles if key[0] == skill_name and version in (None, key[1])]:
         _handles.pop(key, None)
+    extensions.forget(skill_name, version)
     skill.forget(skill_name, version)
 
 
@@ -436,7 +444,9 @@ def _problem(error: BaseException, folder: str, file: str) -> Description:
             if frame.filename.startswith(root):
                 where, line = os.path.relpath(frame.filename, root), frame.lineno or 1
     said = error.msg if isinstance(error, SyntaxError) else _said(error)
-    return {"file": where, "line": line, "message": f"{type(error).__name__}: {said}".rstrip(": ")}
+    # Our own sentence says it all.
+    kind = "" if isinstance(error, Unavailable) else f"{type(error).__name__}: "
+    return {"file": where, "line": line, "message": f"{kind}{said}".rstrip(": ")}
 
 
 def _said(error: BaseException) -> str:

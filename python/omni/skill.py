@@ -21,9 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = "omni_skills"
+
+Engines: TypeAlias = Mapping[str, tuple[str | None, str | None]]
+"""Extensions by name: the folder with what was built of each, and why it cannot be used; the twin of Rust's."""
 
 
 class Disk:
@@ -61,25 +64,38 @@ class Held(Disk):
 
 
 class Package:
-    """The namespace of one version of a skill's scripts."""
+    """A namespace of one version of a skill: that of its scripts, or of one of its extensions."""
 
-    def __init__(self, name: str, skill: str, scripts: str, version: int, disk: Disk) -> None:
+    def __init__(self, name: str, skill: str, root: str, version: int, disk: Disk, engines: Engines) -> None:
         self.name = name
         self.skill = skill
-        self.scripts = scripts
+        self.root = root
         self.version = version
         self.disk = disk
+        self.engines = engines
         self.builtins = {**vars(builtins), "__import__": self._import}
         self._siblings: dict[str, bool] = {}
 
     def locate(self, fullname: str) -> tuple[str, bool] | None:
         """Find the file of a module in this namespace, and whether it is a package."""
-        base = os.path.join(self.scripts, *fullname.removeprefix(self.name).split("."))
+        base = os.path.join(self.root, *fullname.removeprefix(self.name).split("."))
         base = base.rstrip(os.sep)
         if self.disk.is_folder(base):
             return os.path.join(base, "__init__.py"), True
         file = base + ".py"
         return (file, False) if self.disk.is_file(file) else None
+
+    def spec(self, fullname: str) -> ModuleSpec | None:
+        """Say how a module in this namespace is loaded."""
+        found = self.locate(fullname)
+        if found is None:
+            return None
+        file, is_package = found
+        spec = ModuleSpec(fullname, Source(self, file), origin=file, is_package=is_package)
+        spec.has_location = True
+        if is_package:
+            spec.submodule_search_locations = [os.path.dirname(file)]
+        return spec
 
     def _import(
         self,
@@ -114,27 +130,19 @@ class _Finder(MetaPathFinder):
         if not fullname.startswith(ROOT):
             return None
         if fullname == ROOT:
-            return ModuleSpec(ROOT, _Empty(), is_package=True)
-        package = _packages.get(fullname.split(".")[1])
-        if package is None or not fullname.startswith(ROOT + "."):
-            return None
-        found = package.locate(fullname)
-        if found is None:
-            return None
-        file, is_package = found
-        spec = ModuleSpec(fullname, _Source(package, file), origin=file, is_package=is_package)
-        spec.has_location = True
-        if is_package:
-            spec.submodule_search_locations = [os.path.dirname(file)]
-        return spec
+            return ModuleSpec(ROOT, Empty(), is_package=True)
+        package = owner(fullname) if fullname.startswith(ROOT + ".") else None
+        return None if package is None else package.spec(fullname)
 
 
-class _Empty(Loader):
+class Empty(Loader):
+    """Loads a package that only holds others."""
+
     def exec_module(self, module: ModuleType) -> None:
         pass
 
 
-class _Source(Loader):
+class Source(Loader):
     """Runs a file from its source.
 
     The bytecode cache goes by time and size, and would answer an edit within the same second with the old code.
@@ -161,21 +169,26 @@ _lock = threading.Lock()
 
 
 def load(
-    skill: str, folder: str, file: str, version: int = 1, contents: Mapping[str, bytes] | None = None
+    skill: str,
+    folder: str,
+    file: str,
+    version: int = 1,
+    contents: Mapping[str, bytes] | None = None,
+    engines: Engines | None = None,
 ) -> ModuleType:
     """Import one script of a version of a skill, or return it when it is imported already.
 
     `file` is relative to the skill's folder, `scripts/status.py` for one, and so are the names in
     `contents`: the Python files of this version. Without them the disk has what is to be imported.
-    Whatever the script raises comes through.
+    `engines` are its extensions. Whatever the script raises comes through.
     """
     folder = os.path.abspath(folder)
-    package = _package(skill, folder, version, contents)
-    path = os.path.relpath(os.path.join(folder, file), package.scripts)
+    package = enter(skill, folder, version, contents, engines)
+    path = os.path.relpath(os.path.join(folder, file), package.root)
     parts = path.removesuffix(".py").split(os.sep)
     if not path.endswith(".py") or os.pardir in parts:
-        raise ImportError(f"`{file}` is no Python file in `{package.scripts}`")
-    if not package.disk.is_file(os.path.join(package.scripts, path)):
+        raise ImportError(f"`{file}` is no Python file in `{package.root}`")
+    if not package.disk.is_file(os.path.join(package.root, path)):
         raise ImportError(f"there is no `{file}` in `{folder}`")
     if parts[-1] == "__init__":
         del parts[-1]
@@ -201,19 +214,32 @@ def forget(skill: str, version: int | None = None) -> None:
                 delattr(sys.modules[ROOT], key)
 
 
-def _package(skill: str, folder: str, version: int, contents: Mapping[str, bytes] | None) -> Package:
+def owner(module: str) -> Package | None:
+    """Find the namespace of scripts that a module belongs to, or that an extension belongs to."""
+    parts = module.split(".")
+    return _packages.get(parts[1]) if len(parts) > 1 else None
+
+
+def enter(
+    skill: str,
+    folder: str,
+    version: int = 1,
+    contents: Mapping[str, bytes] | None = None,
+    engines: Engines | None = None,
+) -> Package:
+    """Return the namespace of the scripts of a version of a skill, making it if there is none."""
     scripts = os.path.join(folder, "scripts")
     with _lock:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
         for package in _packages.values():
-            if (package.skill, package.scripts, package.version) == (skill, scripts, version):
+            if (package.skill, package.root, package.version) == (skill, scripts, version):
                 return package
         # `a-b` and `a_b` are two skills, and so are two folders called `git`.
         plain = skill.replace("-", "_") + (f"@{version}" if version > 1 else "")
         key = next(key for key in _names(plain) if key not in _packages)
         disk = Disk() if contents is None else Held(folder, contents)
-        package = _packages[key] = Package(f"{ROOT}.{key}", skill, scripts, version, disk)
+        package = _packages[key] = Package(f"{ROOT}.{key}", skill, scripts, version, disk, engines or {})
         return package
 
 

@@ -10,7 +10,9 @@ def test_greets(tmp_path):
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from typing import Any
 from omni import kernel, nested, skill
 from omni.context import Context
 from omni.errors import Failed
+from omni.extensions import replaced
 
 
 @dataclass
@@ -106,6 +109,25 @@ def load(folder: str | Path, file: str | None = None) -> ModuleType:
     """Import a skill's script; `scripts/<skill>.py` unless told."""
     root = Path(folder).resolve()
     return skill.load(root.name, str(root), file or f"scripts/{root.name}.py")
+
+
+@contextlib.contextmanager
+def fixture(folder: str | Path, name: str, module: Any) -> Iterator[Any]:
+    """Put `module` in the place of an extension of the skill in this folder.
+
+    Whoever asks for the extension meanwhile is given `module`; a script that asked when it was imported
+    keeps what it has, so enter this before `load`, or ask inside of functions.
+    """
+    key = (os.path.abspath(folder), name)
+    before = replaced.get(key)
+    replaced[key] = module
+    try:
+        yield module
+    finally:
+        if before is None:
+            del replaced[key]
+        else:
+            replaced[key] = before
 
 
 def call(function: Any, where: str | Path | Context, /, **arguments: Any) -> Any:

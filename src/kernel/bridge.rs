@@ -16,6 +16,7 @@ use serde_json::{Map, Number, Value};
 
 use super::{native, nested};
 use crate::message::Block;
+use crate::skill::{Behind, Engines};
 use crate::tool::{self, Context, Output, Progress, Request};
 
 /// What a tool's `ctx` stands on.
@@ -247,6 +248,15 @@ pub(super) fn broken(tool: &str, detail: &str) -> tool::Error {
     let id = uuid::Uuid::now_v7().simple().to_string()[20..].to_owned();
     tracing::error!(target: "tool", id, tool, "{detail}");
     tool::Error::Broken { id }
+}
+
+/// What is behind the names of extensions, as `omni.skill.load` takes it.
+pub(super) fn engines<'py>(py: Python<'py>, engines: &Engines) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, Behind { built, refused }) in engines {
+        dict.set_item(name, (built.as_ref().map(|built| built.as_os_str()), refused))?;
+    }
+    Ok(dict)
 }
 
 /// A JSON object as a dict.

@@ -19,9 +19,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Interpreter, bridge};
-use crate::skill::Where;
 use crate::skill::index::{Description, Request};
 use crate::skill::manifest::{Problem, Spec, ToolEntry};
+use crate::skill::{Engines, Where};
 
 /// Time one file has to be imported.
 pub const IMPORT: Duration = Duration::from_secs(10);
@@ -126,7 +126,8 @@ impl Worker {
     }
 
     async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Told, String> {
-        let line = format!("{}\n", json!([request.skill, request.folder, request.file]));
+        let Request { skill, folder, file, engines } = request;
+        let line = format!("{}\n", json!([skill, folder, file, engines]));
         self.input.write_all(line.as_bytes()).await.map_err(|error| format!("the import ended: {error}"))?;
         let answer = self.read(limit).await?;
         serde_json::from_value(answer).map_err(|error| format!("its description is malformed: {error}"))
@@ -183,14 +184,16 @@ pub fn serve(interpreter: Interpreter) -> Result<(), String> {
     started?;
     for line in BufReader::new(requests).lines() {
         let line = line.map_err(|error| error.to_string())?;
-        let request: [String; 3] = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+        let request: (String, String, String, Engines) =
+            serde_json::from_str(&line).map_err(|error| error.to_string())?;
+        let (skill, folder, file, engines) = request;
         let description = Python::attach(|py| {
-            let [skill, folder, file] = &request;
-            let description = py.import("omni.kernel")?.call_method1("describe", (skill, folder, file))?;
+            let arguments = (&skill, &folder, &file, bridge::engines(py, &engines)?);
+            let description = py.import("omni.kernel")?.call_method1("describe", arguments)?;
             bridge::from_python(&description)
         });
         let description = description.unwrap_or_else(|error| {
-            let problem = ToldProblem { file: request[2].clone(), line: None, message: error.to_string() };
+            let problem = ToldProblem { file, line: None, message: error.to_string() };
             json!(Told { tools: Vec::new(), problem: Some(problem) })
         });
         answer(&description).map_err(|error| error.to_string())?;

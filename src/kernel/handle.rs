@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::bridge::{self, NativeContext, Omni};
 use crate::message::Block;
-use crate::skill::Sources;
+use crate::skill::{Engines, Sources};
 use crate::tool::Output;
 
 /// Where a tool's function is.
@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) version: u32,
     /// The files of that version, unless it is what the disk has.
     pub(super) sources: Option<Arc<Sources>>,
+    /// What is behind the names of the skill's extensions.
+    pub(super) engines: Arc<Engines>,
 }
 
 /// A tool's function, imported. Its twin is `omni.kernel.Handle`.
@@ -80,7 +82,9 @@ impl Handle {
             contents.into_py_dict(py)
         });
         let contents = contents.transpose()?;
-        let arguments = (skill, folder, at.file.as_str(), at.function.as_str(), at.version, contents);
+        let engines = bridge::engines(py, &at.engines)?;
+        let arguments =
+            (skill, folder, at.file.as_str(), at.function.as_str(), at.version, contents, engines);
         let call = py.import("omni.kernel")?.call_method1("resolve", arguments)?;
         let wants_context = call.getattr("wants_context")?.extract()?;
         let direct = Direct::read(&call.getattr("direct")?)?;

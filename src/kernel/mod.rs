@@ -124,6 +124,7 @@ impl Kernel {
             waiting.extend(retired);
             waiting.extract_if(.., |version| version.is_idle()).collect()
         };
+        gone.iter().for_each(|version| self.workers.retire(&version.skill, version.number));
         if !gone.is_empty() && Interpreter::is_running() {
             let work = move |py: Python<'_>| gone.into_iter().try_for_each(|version| version.forget(py));
             match self.pool.finish(work).await {
@@ -303,6 +304,7 @@ impl Tool {
             function: entry.function.clone(),
             version,
             sources: skill.sources.clone(),
+            engines: Arc::new(skill.engines()),
         };
         let (name, data) = (place.skill.as_str().into(), data.join("skills").join(&place.skill).into());
         let isolation = Isolation::of(skill).at_least(entry.isolation);

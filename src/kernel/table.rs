@@ -30,8 +30,8 @@ struct Version {
 
 /// A version of a skill that no call can come to any more.
 pub(super) struct Retired {
-    skill: String,
-    version: u32,
+    pub(super) skill: String,
+    pub(super) number: u32,
     tools: Vec<Arc<Tool>>,
 }
 
@@ -125,10 +125,10 @@ impl Table {
     fn retire(self, now: &Self) -> Vec<Retired> {
         let mut retired: HashMap<(String, u32), Retired> = HashMap::new();
         for tool in self.tools.into_values() {
-            let (skill, version) = (tool.place.skill.clone(), tool.place.version);
-            if now.versions.get(&skill).is_none_or(|new| new.number != version) {
-                let entry = retired.entry((skill.clone(), version));
-                entry.or_insert(Retired { skill, version, tools: Vec::new() }).tools.push(tool);
+            let (skill, number) = (tool.place.skill.clone(), tool.place.version);
+            if now.versions.get(&skill).is_none_or(|new| new.number != number) {
+                let entry = retired.entry((skill.clone(), number));
+                entry.or_insert(Retired { skill, number, tools: Vec::new() }).tools.push(tool);
             }
         }
         retired.into_values().collect()
@@ -143,6 +143,6 @@ impl Retired {
 
     /// Drops its modules, and what a failed import has left of them.
     pub(super) fn forget(self, py: Python<'_>) -> PyResult<()> {
-        py.import("omni.kernel")?.call_method1("forget", (self.skill, self.version)).map(drop)
+        py.import("omni.kernel")?.call_method1("forget", (self.skill, self.number)).map(drop)
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::extension::{self, Engine, Engines, Extension};
 use super::files::{self, Seen, Stamp, hex, replace, visible};
 use super::manifest::{self, Card, Level, Manifest, Problem, Skill, Sources, ToolEntry};
 use super::{Catalog, Found};
@@ -31,8 +32,11 @@ pub struct Request {
     pub skill: String,
     /// Its folder.
     pub folder: PathBuf,
-    /// The file, relative to the folder: `scripts/NAME.py`.
+    /// The file, relative to the folder: `scripts/NAME.py`, or the `extension.toml` of an extension
+    /// that should be loaded.
     pub file: String,
+    /// What is behind the names of the skill's extensions.
+    pub engines: Engines,
 }
 
 /// What Python says of a file.
@@ -48,6 +52,7 @@ pub struct Description {
 /// The file `index.json` in the cache.
 #[derive(Debug, Clone)]
 pub struct Index {
+    cache: PathBuf,
     file: PathBuf,
     identity: String,
     again: bool,
@@ -58,7 +63,8 @@ impl Index {
     /// The index in this cache folder. `identity` says by whom skills are described (the
     /// version of the Python package and of Python): under another one nothing is fresh.
     pub fn new(cache: &Path, identity: impl Into<String>) -> Self {
-        Self { file: cache.join("index.json"), identity: identity.into(), again: false, by_content: false }
+        let (file, identity) = (cache.join("index.json"), identity.into());
+        Self { cache: cache.to_owned(), file, identity, again: false, by_content: false }
     }
 
     /// Has skills with errors described anew even if they have not changed: what was missing
@@ -135,7 +141,7 @@ impl Index {
                 }
             }
             survey.changed = true;
-            let (record, requests) = Record::begin(found, seen, settled);
+            let (record, requests) = Record::begin(found, seen, settled, &self.cache);
             survey.current.insert(found.folder.clone(), record);
             survey.requests.extend(requests);
         }
@@ -177,7 +183,8 @@ impl Index {
         let mut skills = Vec::with_capacity(catalog.skills.len());
         let mut problems = catalog.problems.clone();
         for found in &catalog.skills {
-            let Some(record) = records.remove(&found.folder) else { continue };
+            let Some(mut record) = records.remove(&found.folder) else { continue };
+            record.extensions.iter_mut().for_each(|extension| extension.look(&self.cache, &found.name));
             let references = references(&found.folder);
             hash.update(format!("\0{}\0{}\0{}\0{references:?}", found.name, found.source, record.digest));
             match record.skill(found, references) {
@@ -223,12 +230,13 @@ struct Record {
     /// `None` if the `SKILL.md` cannot be used.
     card: Option<Card>,
     tools: Vec<ToolEntry>,
+    extensions: Vec<Extension>,
     problems: Vec<Problem>,
 }
 
 impl Record {
     /// Reads what can be read without Python, and lists what cannot.
-    fn begin(found: &Found, mut seen: Seen, settled: bool) -> (Self, Vec<Request>) {
+    fn begin(found: &Found, mut seen: Seen, settled: bool, cache: &Path) -> (Self, Vec<Request>) {
         let digest = files::digest(&found.folder, &seen.stamps, &mut seen.unreadable);
         let unreadable = seen.unreadable.iter().map(|(path, reason)| {
             Problem::error(path.to_string_lossy(), None, format!("cannot be read: {reason}"))
@@ -244,6 +252,11 @@ impl Record {
                 None
             }
         };
+        let (mut extensions, wrong) = extension::find(&found.folder, &seen.stamps);
+        problems.extend(wrong);
+        extensions.iter_mut().for_each(|extension| extension.look(cache, &found.name));
+        let engines: Engines =
+            extensions.iter().map(|extension| (extension.text.name.clone(), extension.behind())).collect();
         let mut requests = Vec::new();
         if card.is_some() {
             for stamp in seen.stamps.iter().filter(|stamp| is_script(stamp.name())) {
@@ -252,6 +265,7 @@ impl Record {
                         skill: found.name.clone(),
                         folder: found.folder.clone(),
                         file: stamp.name().to_owned(),
+                        engines: engines.clone(),
                     }),
                     Ok(false) => {}
                     Err(problem) => problems.push(problem),
@@ -259,7 +273,7 @@ impl Record {
             }
         }
         let stamps = settled.then_some(seen.stamps);
-        (Self { stamps, digest, card, tools: Vec::new(), problems }, requests)
+        (Self { stamps, digest, card, tools: Vec::new(), extensions, problems }, requests)
     }
 
     fn add(&mut self, request: &Request, description: Option<Description>) {
@@ -313,12 +327,19 @@ impl Record {
             problem.file = found.folder.join(&problem.file).to_string_lossy().into_owned();
         }
         let Some(card) = self.card else { return Err(problems) };
+        for extension in &self.extensions {
+            if let engine @ Engine::Nothing(_) = extension.engine() {
+                let file = found.folder.join(extension.file()).to_string_lossy().into_owned();
+                problems.push(Problem::error(file, None, format!("gives {engine}")));
+            }
+        }
         Ok(Skill {
             card,
             source: found.source,
             folder: found.folder.clone(),
             digest: self.digest,
             tools: self.tools,
+            extensions: self.extensions,
             problems,
             references,
             shadows: found.shadows.clone(),
@@ -337,12 +358,14 @@ impl Skill {
     }
 }
 
-/// The Python files of a skill, by name, if the skill is still the one of this digest.
+/// The Python files of a skill, and its `extension.toml` files, by name, if the skill is still the one of this digest.
 fn sources(folder: &Path, digest: &str) -> Option<Sources> {
     let (mut seen, _) = look(folder);
     let mut sources = Sources::new();
     let now = files::digest_and(folder, &seen.stamps, &mut seen.unreadable, |name, bytes| {
-        if name.starts_with("scripts/") && name.ends_with(".py") {
+        let is_module =
+            name.ends_with(".py") && ["scripts/", "extensions/"].iter().any(|at| name.starts_with(at));
+        if is_module || name.ends_with(extension::FILE) {
             sources.entry(name.to_owned()).or_default().extend_from_slice(bytes);
         }
     });
@@ -356,10 +379,15 @@ fn look(folder: &Path) -> (Seen, bool) {
     seen.file(folder, manifest::FILE);
     seen.file(folder, "pyproject.toml");
     seen.folder(folder, "scripts", visible);
-    seen.folder(folder, "extensions", visible);
+    seen.folder(folder, extension::FOLDER, is_source);
     let seen = seen.sorted();
     let settled = seen.settled(now);
     (seen, settled)
+}
+
+/// What cargo makes of an extension is no part of it.
+fn is_source(name: &str) -> bool {
+    visible(name) && name != "target"
 }
 
 fn card(found: &Found, stamps: &[Stamp]) -> Result<Card, Problem> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::extension::Runtime;
 use super::manifest::{Skill, Source};
 
 /// Bytes of memory a worker has where the skill asks for no other number.
@@ -93,14 +94,14 @@ impl Isolation {
         Ok(isolation)
     }
 
-    /// Of this skill: only what is built in or vouched for runs in this process. What is asked
-    /// for in words that cannot be read is not granted.
+    /// Of this skill: only what is built in, or vouched for and Python alone, runs in this process.
+    /// What is asked for in words that cannot be read is not granted.
     pub fn of(skill: &Skill) -> Self {
         let mut isolation = Self::read(&skill.card.metadata).unwrap_or_default();
         if skill.source == Source::Builtin {
             // Our own tools start programs and open connections by themselves, where that is their work.
             isolation = Self { level: Level::Thread, network: true, processes: true, ..isolation };
-        } else if isolation.level == Level::Thread && !skill.trusted {
+        } else if isolation.level == Level::Thread && (!skill.trusted || has_library(skill)) {
             isolation.level = Level::Worker;
         }
         isolation
@@ -116,4 +117,9 @@ impl Isolation {
     pub fn keeps_workers(&self) -> bool {
         self.level == Level::Worker
     }
+}
+
+/// Whether machine code of its own comes into the process that runs it, which can take that down.
+fn has_library(skill: &Skill) -> bool {
+    skill.extensions.iter().any(|extension| extension.text.runtime == Runtime::Rust)
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::extension::{Engines, Extension};
 use super::isolation::Isolation;
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
@@ -38,7 +39,7 @@ pub struct Manifest {
     pub problems: Vec<Problem>,
 }
 
-/// The Python files of a skill, by their names relative to it.
+/// The Python files of a skill, and what its extensions say of themselves, by their names relative to it.
 pub type Sources = BTreeMap<String, Vec<u8>>;
 
 impl Manifest {
@@ -99,6 +100,9 @@ pub struct Skill {
     /// Its tools, by file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolEntry>,
+    /// Its extensions, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<Extension>,
     /// What is wrong with it; the rest of it works.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -115,6 +119,11 @@ pub struct Skill {
 }
 
 impl Skill {
+    /// What is behind the names of its extensions, for whoever loads them.
+    pub fn engines(&self) -> Engines {
+        self.extensions.iter().map(|extension| (extension.text.name.clone(), extension.behind())).collect()
+    }
+
     fn is_broken(&self, before: &Self) -> bool {
         let tools: HashSet<&str> = self.tools.iter().map(ToolEntry::name).collect();
         let lacks_one = before.tools.iter().any(|tool| !tools.contains(tool.name()));

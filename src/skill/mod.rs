@@ -1,10 +1,11 @@
 //! What a skill folder says: which skills there are, what they are for, which tools they have.
 //!
-//! [`Catalog`] finds the folders, [`manifest`] reads a `SKILL.md`, [`Index`] remembers what
+//! [`Catalog`] finds the folders, [`manifest`] reads a `SKILL.md`, [`extension`] an `extension.toml`, [`Index`] remembers what
 //! Python said of the scripts so that it need not be started to list tools. Describing a
 //! script, which means importing it, is somebody else's work and comes in as an argument.
 
 pub mod builtin;
+pub mod extension;
 mod files;
 pub mod index;
 mod isolation;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
+pub use extension::{Behind, Engine, Engines, Extension, Runtime};
 pub use index::{Description, Index, Request};
 pub use isolation::{Isolation, Level as Where};
 pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Sources, Spec, ToolEntry};

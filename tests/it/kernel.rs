@@ -9,6 +9,7 @@ use futures::future::join_all;
 use omni::kernel::{Interpreter, Kernel, describe};
 use omni::message::event::EventKind;
 use omni::message::{Arguments, Block, ToolCall};
+use omni::skill::Engines;
 use omni::skill::index::Request;
 use omni::skill::manifest::Manifest;
 use omni::tool::{Error, Output, Policy, Scope, Settings, Toolbox};
@@ -840,6 +841,7 @@ async fn an_import_that_misbehaves_costs_its_own_file_alone() {
             skill: "import-crash".into(),
             folder: folder.clone(),
             file: format!("scripts/{name}"),
+            engines: Engines::new(),
         })
         .collect();
     let program = || {

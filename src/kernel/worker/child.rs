@@ -406,7 +406,8 @@ fn become_worker(
             answer(&Err(Fault::Failed(format!("the result is too large: {error}"))))?;
         }
     }
-    Ok(())
+    // Whoever calls has no more orders: extensions are torn down. It waits for a while.
+    py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs")).map(drop).map_err(told)
 }
 
 fn answer(result: &Result<Output, Fault>) -> io::Result<()> {
@@ -461,9 +462,10 @@ impl House {
         if let Some((_, handle)) = self.handles.iter().find(|(place, _)| is(place)) {
             return Ok(handle.clone());
         }
-        let Home { skill, folder, version, sources, .. } = &self.home;
-        let (skill, folder, sources) = (skill.clone(), folder.clone(), sources.clone());
-        let place = Place { skill, folder, file, function, version: *version, sources };
+        let Home { skill, folder, version, sources, engines, .. } = &self.home;
+        let (skill, folder, version) = (skill.clone(), folder.clone(), *version);
+        let (sources, engines) = (sources.clone(), engines.clone());
+        let place = Place { skill, folder, file, function, version, sources, engines };
         let handle = Handle::resolve(py, &place)?;
         self.handles.push((place, handle.clone()));
         Ok(handle)

@@ -25,6 +25,7 @@ use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
@@ -53,6 +54,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const CALLS: u32 = 100_000;
 /// What a tool may have asked for at once; a worker keeps to half of it.
 const QUESTIONS: usize = 128;
+/// Time a worker that is not wanted any more has to tear down its extensions.
+const END: Duration = Duration::from_secs(5);
 /// Time a dead worker's end has to be told.
 const OBITUARY: Duration = Duration::from_secs(1);
 
@@ -146,8 +149,9 @@ impl Workers {
             let mut worker = self.worker(&job, &key).await?;
             let _busy = Counted::new(&self.busy);
             let result = worker.play(&order, &context).await?;
-            if job.isolation.keeps_workers() && worker.calls < CALLS {
-                self.release(key.clone(), worker);
+            match job.isolation.keeps_workers() && worker.calls < CALLS {
+                true => self.release(key.clone(), worker),
+                false => worker.dismiss(),
             }
             Ok::<Result<Output, Fault>, String>(result)
         };
@@ -192,14 +196,22 @@ impl Workers {
         }
     }
 
-    /// A worker that waits for such a call. Those that have died or waited too long are dropped.
+    /// A worker that waits for such a call. Those that have died or waited too long are dismissed.
     fn idle(&self, key: &Key) -> Option<Worker> {
         let mut idle = self.idle.lock().expect("no panic while held");
         for workers in idle.values_mut() {
-            workers.retain_mut(|worker| worker.lives() && worker.since.elapsed() < IDLE);
+            let gone = |worker: &mut Worker| !worker.lives() || worker.since.elapsed() >= IDLE;
+            workers.extract_if(.., gone).for_each(Worker::dismiss);
         }
         idle.retain(|_, workers| !workers.is_empty());
         idle.get_mut(key)?.pop()
+    }
+
+    /// Dismisses the workers of a version of a skill that no call can come to any more.
+    pub(super) fn retire(&self, skill: &str, version: u32) {
+        let mut idle = self.idle.lock().expect("no panic while held");
+        let gone = idle.extract_if(|key, _| key.skill == skill && key.version == version);
+        gone.flat_map(|(_, workers)| workers).for_each(Worker::dismiss);
     }
 
     fn release(&self, key: Key, mut worker: Worker) {
@@ -220,6 +232,7 @@ impl Workers {
         environment.insert("TMPDIR".to_owned(), temp.path().to_string_lossy().into_owned());
         let mut read = interpreter::folders();
         read.push(job.place.folder.clone().into());
+        read.extend(job.place.engines.values().filter_map(|behind| behind.built.clone()));
         let cage = Cage {
             read,
             write: vec![key.workspace.as_ref().clone(), data.to_owned(), temp.path().to_owned()],
@@ -235,11 +248,13 @@ impl Workers {
             .length_field_length(4)
             .max_frame_length(wire::LARGEST)
             .new_framed(stream);
-        let mut worker = Worker { id, zygote, frames, ended, calls: 0, since: Instant::now(), _temp: temp };
-        let Place { skill, folder, version, sources, .. } = job.place.clone();
+        let (since, is_extended) = (Instant::now(), !job.place.engines.is_empty());
+        let mut worker = Worker { id, zygote, frames, ended, calls: 0, since, is_extended, _temp: temp };
+        let Place { skill, folder, version, sources, engines, .. } = job.place.clone();
         let (workspace, data) = (key.workspace.as_ref().clone(), data.to_owned());
         let settings = job.own.settings.clone();
-        worker.tell(&Home { skill, folder, version, sources, workspace, data, settings }).await?;
+        let home = Home { skill, folder, version, sources, engines, workspace, data, settings };
+        worker.tell(&home).await?;
         Ok(worker)
     }
 
@@ -264,6 +279,8 @@ struct Worker {
     ended: oneshot::Receiver<String>,
     calls: u32,
     since: Instant,
+    /// Whether its skill has extensions.
+    is_extended: bool,
     _temp: tempfile::TempDir,
 }
 
@@ -274,6 +291,16 @@ impl Drop for Worker {
 }
 
 impl Worker {
+    /// Ends it. Where there are extensions to tear down it has a moment for that.
+    fn dismiss(mut self) {
+        if self.is_extended {
+            tokio::spawn(async move {
+                let _ = self.frames.get_mut().shutdown().await;
+                let _ = tokio::time::timeout(END, &mut self.ended).await;
+            });
+        }
+    }
+
     fn lives(&mut self) -> bool {
         matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kernel::bridge::Fault;
-use crate::skill::Sources;
+use crate::skill::{Engines, Sources};
 use crate::tool::{Output, Progress, Request};
 
 /// Bytes that one message may have.
@@ -65,6 +65,8 @@ pub(super) struct Home {
     pub(super) version: u32,
     /// The skill's files, unless it is to read what the disk has.
     pub(super) sources: Option<Arc<Sources>>,
+    /// What is behind the names of the skill's extensions.
+    pub(super) engines: Arc<Engines>,
     pub(super) workspace: PathBuf,
     pub(super) data: PathBuf,
     pub(super) settings: Arc<Map<String, Value>>,
