@@ -196,7 +196,7 @@ def test_list_a_folder_and_find_by_name(use: Use, workspace: Path) -> None:
     (workspace / "src/deep/util.ts").touch()
     assert use("fs.list") == ".git/\na.txt\nsrc/"
     assert use("fs.list", glob="**/*.py") == "src/main.py"
-    assert use("fs.list", glob="src/**/*.{py,ts}") == "src/main.py\nsrc/deep/util.ts"
+    assert use("fs.list", glob="src/**/*.{py,ts}") == "src/deep/util.ts\nsrc/main.py"
     assert use("fs.list", path="src", glob="[!a]*.py") == "main.py"
     assert use("fs.list", glob="*.rs") == "nothing in `.` matches `*.rs`"
     with pytest.raises(Failed, match="is no folder"):

@@ -122,7 +122,7 @@ def list_(ctx: Context, path: str = ".", glob: Annotated[str, Field(description=
     matches = walk.matcher(glob)
     entries: list[str] = []
     with _reading(path):
-        found = walk.entries(folder) if "/" in glob or "**" in glob else walk.folder(folder)
+        found, remark = walk.entries(folder) if "/" in glob or "**" in glob else (walk.folder(folder), None)
         for entry in found:
             if not matches(entry.rstrip("/")):
                 continue
@@ -130,6 +130,8 @@ def list_(ctx: Context, path: str = ".", glob: Annotated[str, Field(description=
                 entries.append(f"[more than {_MOST_ENTRIES}; narrow it down]")
                 break
             entries.append(entry)
+        if remark is not None:
+            entries.append(f"[{remark}; list a folder below]")
     return "\n".join(entries) or f"nothing in `{path}` matches `{glob}`"
 
 

@@ -1,23 +1,26 @@
 """Walking the workspace, and searching what is found."""
 
-import json
+import contextlib
 import os
 import re
 import subprocess
-import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from omni import Context, Failed, Retry
+from omni import Context, Failed, Retry, extension
 from omni.errors import ToolCancelled
 
-_MOST_FILES = 50_000
+from . import dialect
+
+_MOST_FILES = 200_000
 _DEADLINE = 20.0
-_WORKER = Path(__file__).with_name("grep.py")
-_GIT = ("git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-z", "-co", "--exclude-standard")
+_PATIENCE = 10.0
+_MOST_MATCHES = 200
+_MOST_PER_FILE = 30
+_LONGEST_LINE = 300
+_LARGEST_FILE = 32 * 1024 * 1024
+_GIT = ("git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-z", "-ci", "--exclude-standard")
 
 
 def matcher(glob: str) -> Callable[[str], bool]:
@@ -37,30 +40,19 @@ def folder(root: Path) -> Iterator[str]:
     yield from sorted(names)
 
 
-def entries(root: Path) -> Iterator[str]:
-    """Give the paths of files below a folder, without those git ignores where git can tell."""
-    try:
-        listed = subprocess.run(
-            [*_GIT, "--", "."], cwd=root, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        listed = None
-    if listed is not None and listed.returncode == 0:
-        # Sorted and each once: a file in conflict is listed three times.
-        yield from sorted({os.fsdecode(name) for name in listed.stdout.split(b"\0") if name})
-        return
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        below = os.path.relpath(place, root)
-        yield from (name if below == "." else f"{below}/{name}" for name in sorted(files))
+def entries(root: Path) -> tuple[list[str], str | None]:
+    """Give the paths of files below a folder in order, without those git ignores where git can tell.
+
+    Where there are too many for the time or the limit, a remark says that these are not all.
+    """
+    kept, whole = _kept(root)
+    names, cut = extension("search").walk(root, kept is not None, kept or [], most=_MOST_FILES, seconds=_DEADLINE)
+    remark = f"not all files were found within {_DEADLINE:g} s, or there are more than {_MOST_FILES}"
+    return [os.fspath(name) for name in names], remark if cut or not whole else None
 
 
 def search(ctx: Context, start: Path, text: str, glob: str, *, regex: bool) -> str:
-    """Search files in a process of its own.
-
-    A regular expression may take for ever, and Python's engine can neither be interrupted nor does it
-    let other threads run meanwhile. A process can be ended when the time is up.
-    """
+    """Search files, and say what was found in lines of `path:number:text`."""
     if regex:
         try:
             re.compile(text)
@@ -68,40 +60,73 @@ def search(ctx: Context, start: Path, text: str, glob: str, *, regex: bool) -> s
             raise Retry(f"`{text}` is no regular expression: {error}") from None
     matches = matcher(glob)
     root = ctx.resolve(".")
-    files = [str(start)] if start.is_file() else []
-    if not files:
-        names = (name for name in entries(start) if glob == "**" or matches(name))
-        files = [os.path.join(start, name) for name in islice(names, _MOST_FILES)]
-    request = {"text": text, "regex": regex, "root": str(root), "files": files}
-    done = _run(ctx, request)
-    if done is None:
-        raise Failed(f"the search for `{text}` took longer than {_DEADLINE:g} s; search fewer files or more simply")
-    if not done:
-        return f"`{text}` occurs in none of {len(files)} files"
-    return done
+    files, remark = ([str(start)], None) if start.is_file() else entries(start)
+    if not start.is_file():
+        files = [os.path.join(start, name) for name in files if glob == "**" or matches(name)]
+    try:
+        looked, found = _grep(ctx, files, text, regex=regex)
+    except TimeoutError:
+        raise Failed(
+            f"the search for `{text}` took longer than {_DEADLINE:g} s; search fewer files or more simply"
+        ) from None
+    if ctx.cancelled:
+        raise ToolCancelled
+    told = list(_told(found, [os.path.relpath(file, root) for file in files]))
+    if not found:
+        told = [f"`{text}` occurs in none of {looked} files"] + ["\n"] * (remark is not None)
+    if remark is not None:
+        told.append(f"[{remark}; search a folder below]\n")
+    return "".join(told)
 
 
-def _run(ctx: Context, request: dict[str, Any]) -> str | None:
-    command = [sys.executable, "-I", "-S", str(_WORKER)]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + _DEADLINE
-    data: bytes | None = json.dumps(request).encode()
-    with child:
-        while True:
-            try:
-                out, err = child.communicate(data, timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                data = None
-                if ctx.cancelled:
-                    child.kill()
-                    raise ToolCancelled from None
-                if time.monotonic() > end:
-                    child.kill()
-                    return None
-    if child.returncode != 0:
-        raise RuntimeError(f"the search process ended with {child.returncode}: {err.decode(errors='replace')[-500:]}")
-    return out.decode("utf-8", "replace")
+def _grep(ctx: Context, files: list[str], text: str, *, regex: bool) -> tuple[int, list[tuple[int, int, str]]]:
+    bounds = {"most": _MOST_MATCHES, "per_file": _MOST_PER_FILE, "longest": _LONGEST_LINE, "largest": _LARGEST_FILE}
+    bounds |= {"seconds": _DEADLINE, "cancelled": lambda: ctx.cancelled}
+    translated = dialect.translated(text) if regex else (text, None)
+    if translated is not None:
+        pattern, doubtful = translated
+        # Python's own engine is given what was asked for.
+        engine = extension("search")
+        if engine is extension("search", fallback=True):
+            pattern = text
+        # A ValueError: more than that engine takes, a counted repetition of thousands for one.
+        with contextlib.suppress(ValueError):
+            done = engine.grep(files, pattern, regex=regex, doubtful=doubtful, **bounds)
+            if done is not None:
+                return done
+    return extension("search", fallback=True).grep(files, text, regex=regex, doubtful=None, **bounds)
+
+
+def _told(found: list[tuple[int, int, str]], names: list[str]) -> Iterator[str]:
+    inside: Counter[int] = Counter()
+    for place, number, text in found[:_MOST_MATCHES]:
+        inside[place] += 1
+        yield f"{names[place]}:{number}:{text if inside[place] <= _MOST_PER_FILE else '[more in this file]'}\n"
+    if len(found) > _MOST_MATCHES:
+        yield f"[more than {_MOST_MATCHES} matches; narrow it down]\n"
+
+
+def _kept(root: Path) -> tuple[list[str] | None, bool]:
+    """Give the files that git keeps although its rules leave them out; nothing where there is no repository.
+
+    Says whether these are all.
+    """
+    try:
+        listed = subprocess.run(
+            [*_GIT, "--", "."],
+            cwd=root,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        # It is at it, so there is a repository.
+        return [], False
+    except OSError:
+        return None, True
+    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    return (names, True) if listed.returncode == 0 else (None, True)
 
 
 def _environment() -> dict[str, str]:
