@@ -3,6 +3,7 @@
 //! Each part is made when it is first asked for: `omni tool list` opens no database, and a
 //! question that needs no tool starts no Python.
 
+mod extensions;
 mod reload;
 
 use std::collections::HashMap;

@@ -170,7 +170,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Ask(ask)) => ask::run(ask, &app, screen).await,
         Some(Command::Chat(chat)) => chat::run(chat, &app, screen).await,
         Some(Command::Tool(tool)) => tool::run(tool, &app, screen).await,
-        Some(Command::Skill(skill)) => skill::run(skill, &app, screen).await,
+        Some(Command::Skill(skill)) => skill::run(skill, &app, cli.globals.yes, screen).await,
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Sync) => sync::run(&app, screen).await,

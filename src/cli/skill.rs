@@ -2,19 +2,34 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::error::{Failure, code};
+use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
+use crate::skill::build::Plan;
 use crate::skill::manifest::Problem;
-use crate::skill::{self, Manifest};
+use crate::skill::{self, Engine, Extension, Manifest, Source};
 
-/// List, check, trust and write skills.
+/// List, check, build, trust and write skills.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Skill {
     /// List the skills there are, and what is wrong with them
     List,
-    /// Read all skills anew and show every problem with file and line
+    /// Read all skills anew, load their extensions, and show every problem with file and line
     Check,
+    /// Build the extensions of skills that are not built
+    ///
+    /// A Rust extension is built by cargo, an executable by the command its `extension.toml` gives.
+    /// What will run is shown, and unless it is built in you are asked, or say `--yes`.
+    Build {
+        /// The skill; all if none is named
+        name: Option<String>,
+        /// Build what is built already, too
+        #[arg(long)]
+        force: bool,
+    },
     /// Vouch for a skill as it is now: one of the project may run then
     Trust {
         /// The skill
@@ -35,10 +50,17 @@ pub(super) enum Skill {
     },
 }
 
-pub(super) async fn run(command: Skill, app: &App, screen: &Screen) -> Result<u8, Failure> {
+pub(super) async fn run(command: Skill, app: &App, yes: bool, screen: &Screen) -> Result<u8, Failure> {
     match command {
         Skill::List => list(&*app.manifest().await?, screen),
-        Skill::Check => check(&*app.manifest_again().await, screen),
+        Skill::Check => check(app, screen).await,
+        Skill::Build { name, force } => {
+            let mut stop = Stop::listen()?;
+            tokio::select! {
+                done = build(name.as_deref(), force, app, yes, screen) => done,
+                code = stop.told() => Ok(code),
+            }
+        }
         Skill::Trust { name } => {
             app.catalog().trust(&name).map_err(failure)?;
             screen
@@ -72,6 +94,9 @@ fn list(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
             skill.card.name,
             skill.source.to_string()
         ))?;
+        for extension in &skill.extensions {
+            screen.line(&format!("{:width$}  {}", "", served(extension)))?;
+        }
     }
     for problem in manifest.problems() {
         screen.line(&told(problem))?;
@@ -79,8 +104,20 @@ fn list(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
     Ok(code::OK)
 }
 
-fn check(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
-    let problems: Vec<_> = manifest.problems().collect();
+/// Which extension has which engine.
+fn served(extension: &Extension) -> String {
+    format!("extension {}: {}", extension.text.name, extension.engine())
+}
+
+async fn check(app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let manifest = app.manifest_again().await;
+    let of_extensions = app.try_extensions(&manifest).await;
+    let problems: Vec<_> = manifest.problems().chain(&of_extensions).collect();
+    for skill in &manifest.skills {
+        for extension in &skill.extensions {
+            screen.remark(&format!("{}: {}", skill.card.name, served(extension)));
+        }
+    }
     for problem in &problems {
         if screen.json {
             screen.value(problem)?;
@@ -97,6 +134,78 @@ fn check(manifest: &Manifest, screen: &Screen) -> Result<u8, Failure> {
     }
     screen.remark(&format!("{} skills are fine", manifest.skills.len()));
     Ok(code::OK)
+}
+
+async fn build(
+    name: Option<&str>,
+    force: bool,
+    app: &App,
+    yes: bool,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let manifest = app.manifest().await?;
+    if let Some(name) = name.filter(|name| manifest.skill(name).is_none()) {
+        let untrusted = app.catalog().untrusted.iter().any(|found| found.name == name);
+        let hint = match untrusted {
+            true => format!("look at what it does, then run `omni skill trust {name}`"),
+            false => "`omni skill list` shows those there are".to_owned(),
+        };
+        return Err(Failure::new(code::FAILED, format!("there is no skill `{name}` to build")).hint(hint));
+    }
+    let chosen = manifest.skills.iter().filter(|skill| name.is_none_or(|name| skill.card.name == name));
+    let (mut built, mut failures) = (0, Vec::new());
+    for skill in chosen {
+        for extension in skill.extensions.iter().filter(|extension| force || extension.built.is_none()) {
+            let Some(plan) = app.plan(skill, extension) else { continue };
+            if let Some(reason) = extension.refusal() {
+                screen.remark(&format!("{} is left out: {reason}", plan.title));
+                continue;
+            }
+            screen.remark(&format!("{}: runs `{plan}` in {}", plan.title, plan.folder.display()));
+            if skill.source != Source::Builtin && !yes {
+                consent(&plan, screen).await?;
+            }
+            match app.build(skill, extension, &plan).await {
+                Ok(place) if screen.json => {
+                    screen.value(
+                        &json!({"skill": skill.card.name, "extension": extension.text.name, "place": place}),
+                    )?;
+                }
+                Ok(place) => screen.line(&format!("built {} in {}", plan.title, place.display()))?,
+                Err(error) => failures.push(error.to_string()),
+            }
+            built += 1;
+        }
+    }
+    if !failures.is_empty() {
+        return Err(Failure::new(code::FAILED, failures.join("\n")));
+    }
+    if built == 0 {
+        screen.remark("there is nothing to build");
+        return Ok(code::OK);
+    }
+    // What could not be imported without its extension can be now.
+    let manifest = app.manifest_again().await;
+    let nothing = |extension: &&Extension| matches!(extension.engine(), Engine::Nothing(_));
+    let left = manifest.skills.iter().flat_map(|skill| &skill.extensions).filter(nothing).count();
+    if left > 0 {
+        screen.remark("`omni skill check` says what is still wrong");
+    }
+    Ok(code::OK)
+}
+
+/// Asks whether a stranger's build may run.
+async fn consent(plan: &Plan, screen: &Screen) -> Result<(), Failure> {
+    let refused = |message: String| Failure::new(code::DENIED, message);
+    if screen.json || !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        let message = format!("building {} runs `{plan}` with all you may do yourself", plan.title);
+        return Err(refused(message).hint("say `--yes` if you vouch for it"));
+    }
+    let answer = screen.read("  it may do all you may do yourself. Run it? [y]es, [n]o: ").await;
+    match answer.as_deref().map(str::trim) {
+        Some("y" | "yes") => Ok(()),
+        _ => Err(refused(format!("{} was not built", plan.title))),
+    }
 }
 
 fn new(name: &str, into: Option<PathBuf>, app: &App, screen: &Screen) -> Result<u8, Failure> {

@@ -1,8 +1,8 @@
 //! What a skill's scripts use that is no script: `extensions/NAME/` with an `extension.toml`.
 //!
 //! Here is read what such a file says, and what stands behind the name: Python, a library or a
-//! program that was built, or the Python that does without it. `omni.extensions`
-//! loads.
+//! program that was built, or the Python that does without it. [`Plan`](super::build::Plan)
+//! builds; `omni.extensions` loads.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,6 +4,7 @@
 //! Python said of the scripts so that it need not be started to list tools. Describing a
 //! script, which means importing it, is somebody else's work and comes in as an argument.
 
+pub mod build;
 pub mod builtin;
 pub mod extension;
 mod files;

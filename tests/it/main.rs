@@ -9,6 +9,8 @@ mod cli;
 mod config;
 /// Pages made from the program are current.
 mod docs;
+/// Extensions of skills: what serves, building them, what they do in workers.
+mod extensions;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
