@@ -203,7 +203,7 @@ impl App {
     /// Every tool of every skill, from the index; what has changed is described anew.
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
-            let index = Index::new(&self.paths.cache, interpreter::identity());
+            let index = Index::new(&self.paths.cache, interpreter::identity()).within(&self.paths.workspace);
             let describe =
                 |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
@@ -213,7 +213,8 @@ impl App {
 
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
-        let index = Index::new(&self.paths.cache, interpreter::identity()).again();
+        let index =
+            Index::new(&self.paths.cache, interpreter::identity()).within(&self.paths.workspace).again();
         let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.

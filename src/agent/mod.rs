@@ -304,6 +304,7 @@ fn definition(tool: &tool::Definition) -> ToolDefinition {
         parameters: tool.parameters.clone(),
         examples: tool.examples.clone(),
         read_only: tool.read_only,
+        fits: tool.fits,
     }
 }
 

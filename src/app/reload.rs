@@ -78,7 +78,8 @@ impl Reload {
     /// Looks at the skills and takes up what has changed.
     async fn once(&mut self) {
         let catalog = Catalog::find(&self.paths, &self.skills, &self.extra);
-        let index = Index::new(&self.paths.cache, interpreter::identity()).by_content();
+        let index = Index::new(&self.paths.cache, interpreter::identity());
+        let index = index.within(&self.paths.workspace).by_content();
         let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let mut found = index.load_or_build(&catalog, describe).await;
         vet(&mut found);

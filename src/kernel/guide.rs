@@ -65,8 +65,11 @@ impl Shelf {
             specs.extend(skill.references.iter().map(|file| document(skill, file)));
         }
         let specs = specs.into_iter().map(Arc::new).collect();
-        let listed = brought(manifest);
-        let listed = listed.map(|skill| (skill.card.name.clone(), skill.card.description.clone()));
+        // Those that are about this workspace come first.
+        let mut listed: Vec<_> = brought(manifest).collect();
+        listed.sort_by_key(|skill| !skill.fits);
+        let listed =
+            listed.into_iter().map(|skill| (skill.card.name.clone(), skill.card.description.clone()));
         Self { folders, listed: listed.collect(), specs }
     }
 

@@ -80,6 +80,8 @@ pub struct ToolDefinition {
     pub examples: Vec<String>,
     /// Whether it changes nothing; never sent to a vendor.
     pub read_only: bool,
+    /// Whether the workspace has files that it is about; never sent to a vendor.
+    pub fits: bool,
 }
 
 /// A whole answer.

@@ -64,6 +64,9 @@ pub struct Spec {
     /// Calls of it that run at once; the others wait. `None` is no limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Whether the workspace has files that its skill is about.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fits: bool,
     /// Sentences a person might say when this tool is wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,

@@ -16,7 +16,7 @@ use super::extension::{self, Engine, Engines, Extension};
 use super::files::{self, Seen, Stamp, hex, replace, visible};
 use super::manifest::{self, Card, Level, Manifest, Problem, Skill, Sources, ToolEntry};
 use super::{Catalog, Found};
-use super::{Isolation, Where};
+use super::{Isolation, Where, sniff};
 
 /// Of the file and of what goes into it: another number, and everything is described anew.
 const VERSION: u32 = 2;
@@ -55,6 +55,7 @@ pub struct Index {
     cache: PathBuf,
     file: PathBuf,
     identity: String,
+    workspace: Option<PathBuf>,
     again: bool,
     by_content: bool,
 }
@@ -64,7 +65,13 @@ impl Index {
     /// version of the Python package and of Python): under another one nothing is fresh.
     pub fn new(cache: &Path, identity: impl Into<String>) -> Self {
         let (file, identity) = (cache.join("index.json"), identity.into());
-        Self { cache: cache.to_owned(), file, identity, again: false, by_content: false }
+        Self { cache: cache.to_owned(), file, identity, workspace: None, again: false, by_content: false }
+    }
+
+    /// Tells of skills whether they are about files of this folder.
+    pub fn within(mut self, workspace: &Path) -> Self {
+        self.workspace = Some(workspace.to_owned());
+        self
     }
 
     /// Has skills with errors described anew even if they have not changed: what was missing
@@ -192,7 +199,24 @@ impl Index {
                 Err(reasons) => problems.extend(reasons),
             }
         }
+        self.sniff(&mut skills);
         Manifest { version: VERSION, key: hex(&hash.finalize()), skills, problems }
+    }
+
+    fn sniff(&self, skills: &mut [Skill]) {
+        let Some(workspace) = &self.workspace else { return };
+        let mut names = None;
+        for skill in skills {
+            // Read with the rest of the card, so they are fine.
+            let patterns = sniff::patterns(&skill.card.metadata).unwrap_or_default();
+            if patterns.is_empty() {
+                continue;
+            }
+            skill.fits = sniff::fits(&patterns, names.get_or_insert_with(|| sniff::names(workspace)));
+            for tool in &mut skill.tools {
+                Arc::make_mut(&mut tool.spec).fits = skill.fits;
+            }
+        }
     }
 }
 
@@ -345,6 +369,7 @@ impl Record {
             shadows: found.shadows.clone(),
             sources: None,
             trusted: false,
+            fits: false,
         })
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::extension::{Engines, Extension};
 use super::isolation::Isolation;
+use super::sniff;
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -95,6 +96,9 @@ pub struct Skill {
     /// this process, and never written down.
     #[serde(skip)]
     pub trusted: bool,
+    /// Whether the workspace has files it is about. Looked up each time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fits: bool,
     /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, all of `scripts/` and `extensions/`.
     pub digest: String,
     /// Its tools, by file and line.
@@ -282,7 +286,7 @@ pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
         compatibility.at_most(MAX_COMPATIBILITY, "compatibility")?;
     }
     let metadata = front.metadata()?;
-    Isolation::read(&metadata).map_err(|reason| {
+    Isolation::read(&metadata).map(drop).and(sniff::patterns(&metadata).map(drop)).map_err(|reason| {
         let line = yaml.lines().position(|line| line.starts_with("metadata"));
         Problem::error(FILE, line.map(|line| line as u32 + 2), reason)
     })?;

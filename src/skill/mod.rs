@@ -12,6 +12,7 @@ pub mod index;
 mod isolation;
 pub mod manifest;
 mod new;
+pub mod sniff;
 mod trust;
 pub mod watch;
 

@@ -82,6 +82,8 @@ pub struct Definition {
     pub examples: Vec<String>,
     /// Whether it changes nothing.
     pub read_only: bool,
+    /// Whether the workspace has files that it is about.
+    pub fits: bool,
 }
 
 /// Takes what happens to calls.
@@ -704,6 +706,7 @@ fn definition(entry: &Entry) -> Definition {
         parameters: for_model(&spec.input),
         examples: spec.examples.clone(),
         read_only: spec.annotations.read_only,
+        fits: spec.fits,
     }
 }
 

@@ -249,7 +249,7 @@ fn toolbox(world: &World, manifest: &Manifest) -> (Arc<Kernel>, Arc<Toolbox>, Sc
         audit: None,
     };
     let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
-    (kernel, toolbox, Scope::new(&world.work()))
+    (kernel, toolbox, Scope::new(world.work()))
 }
 
 async fn play(toolbox: &Toolbox, scope: &Scope, name: &str, arguments: Map<String, Value>) -> String {

@@ -58,6 +58,7 @@ fn tools() -> Arc<[ToolDefinition]> {
         parameters,
         examples: vec![],
         read_only: true,
+        fits: false,
     };
     Arc::from(vec![
         tool("git__status", json!({ "type": "object" })),

@@ -28,6 +28,7 @@ fn tool(
         parameters: json!({ "type": "object", "properties": parameters, "required": required }),
         examples: examples.iter().map(|example| (*example).to_owned()).collect(),
         read_only,
+        fits: false,
     }
 }
 
@@ -207,6 +208,21 @@ async fn outcome(sentence: &str) -> String {
             replay.content["asked"].as_str().expect("a name")
         ),
         None => "-".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_is_about_the_workspace_is_preferred() {
+    let test =
+        |skill: &str| tool(&format!("{skill}.test"), "Run the tests.", json!({}), true, &["run the tests"]);
+    for fitting in ["cargo", "pytest"] {
+        let mut tools = vec![test("cargo"), test("pytest")];
+        tools.iter_mut().for_each(|tool| tool.fits = tool.title.starts_with(fitting));
+        let messages = vec![Message::user("run the tests")];
+        let request = Request { system: String::new(), messages, tools: Arc::from(tools) };
+        let reply = Offline.reply(&request, &|_| ()).await.expect("it always answers");
+        let called: Vec<_> = reply.message.calls().map(|call| call.name.clone()).collect();
+        assert_eq!(called, [format!("{fitting}__test")]);
     }
 }
 

@@ -991,3 +991,54 @@ mod new {
         assert!(!world.path("user/").exists());
     }
 }
+
+/// Skills that are about files of the workspace.
+mod files {
+    use omni::kernel::guide::Guide;
+
+    use super::*;
+
+    fn about(world: &World, name: &str, files: &str) {
+        let card =
+            format!("---\nname: {name}\ndescription: One of some.\nmetadata:\n  files: {files}\n---\n");
+        world.write(&format!("user/{name}/SKILL.md"), card);
+        world.tool(&format!("user/{name}/scripts/a.py"), "one");
+    }
+
+    fn look(world: &World) -> Manifest {
+        world.load_from(&world.index().within(&world.path("work")))
+    }
+
+    #[test]
+    fn come_first() {
+        let world = World::new();
+        about(&world, "a-python", "'*.py pyproject.toml'");
+        about(&world, "b-rust", "Cargo.toml");
+        world.skill("user/c-any", "One of some.");
+        world.write("work/deep/below/Cargo.toml", "");
+        let manifest = look(&world);
+        let fits: Vec<_> =
+            manifest.skills.iter().map(|skill| (skill.card.name.as_str(), skill.fits)).collect();
+        assert_eq!(fits, [("a-python", false), ("b-rust", true), ("c-any", false)]);
+        let tools: Vec<_> = manifest.skills.iter().flat_map(|skill| &skill.tools).collect();
+        assert_eq!(tools.iter().map(|tool| tool.spec.fits).collect::<Vec<_>>(), [false, true]);
+        let listed: Vec<_> = Guide::new(&manifest).listed().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(listed, ["b-rust", "a-python", "c-any"]);
+        // The index knows the skills by now, and nothing of this workspace.
+        fs::remove_dir_all(world.path("work/deep")).unwrap();
+        world.write("work/setup.py", "");
+        let fits: Vec<_> = look(&world).skills.iter().map(|skill| skill.fits).collect();
+        assert_eq!(fits, [true, false, false]);
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_file() {
+        let world = World::new();
+        about(&world, "wrong", "src/*.rs");
+        let told = complaint(&look(&world));
+        assert!(
+            told.contains("wrong/SKILL.md:4: `src/*.rs` in `metadata.files` is no name of a file"),
+            "{told}"
+        );
+    }
+}

@@ -11,6 +11,8 @@ use crate::llm::ToolDefinition;
 /// How much of what a sentence says has to be known to a tool: the share of its words,
 /// rare ones counting more.
 const KNOWN: f32 = 0.5;
+/// How much better a tool is for being about files of the workspace.
+const FITS: f32 = 1.2;
 
 /// The tool that `sentence` asks for, if it is clear enough. `plain` is the sentence without
 /// its paths, quotes, numbers and addresses: those are values, not words.
@@ -44,7 +46,7 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
     let mut best: Option<(f32, &ToolDefinition)> = None;
     for (place, tool) in tools.iter().enumerate() {
         let Some(score) = scorer.score(&place, &asked) else { continue };
-        let score = score * (1.0 + likeness(tool, &query));
+        let score = score * (1.0 + likeness(tool, &query)) * if tool.fits { FITS } else { 1.0 };
         let allowed = tool.read_only || (is_order && says_action(tool, &query));
         // Strictly better, so the order of the tools settles a draw.
         if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
