@@ -20,6 +20,7 @@ STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | s
 
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
 TEST_PACKAGES := postgresql strace
+BENCH_PACKAGES := ripgrep
 
 .PHONY: demo test soak lint bench setup setup-build clean
 .DEFAULT_GOAL := demo
@@ -46,6 +47,7 @@ lint: setup
 	$(VENV)/bin/mypy --strict python/omni
 
 bench: setup
+	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
 setup: setup-build

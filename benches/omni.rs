@@ -8,6 +8,7 @@ mod calls;
 mod index;
 mod measure;
 mod sdk;
+mod search;
 mod start;
 mod table;
 mod world;
@@ -23,7 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Section = fn(&World) -> Result<Report>;
 
-const SECTIONS: [(&str, Section); 3] = [("calls", calls::run), ("index", index::run), ("start", start::run)];
+const SECTIONS: [(&str, Section); 4] =
+    [("calls", calls::run), ("index", index::run), ("start", start::run), ("search", search::run)];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
