@@ -104,7 +104,7 @@ fn grow(tree: &Path) -> Result<()> {
 /// `fs.search` with one of its engines.
 struct Engine {
     toolbox: Arc<Toolbox>,
-    scope: Scope,
+    scope: Arc<Scope>,
 }
 
 impl Engine {
@@ -122,7 +122,7 @@ impl Engine {
             Settings { result_bytes: 1 << 20, ..Settings::new(&app.loaded.config, &app.paths, false)? };
         Ok(Self {
             toolbox: Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings)),
-            scope: Scope::new(tree),
+            scope: Arc::new(Scope::new(tree)),
         })
     }
 

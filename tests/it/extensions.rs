@@ -236,7 +236,7 @@ fn what_is_wrong_is_told_with_its_line() {
 }
 
 /// A toolbox on this manifest, as the program has it.
-fn toolbox(world: &World, manifest: &Manifest) -> (Arc<Kernel>, Arc<Toolbox>, Scope) {
+fn toolbox(world: &World, manifest: &Manifest) -> (Arc<Kernel>, Arc<Toolbox>, Arc<Scope>) {
     let program = || Ok(std::process::Command::new(env!("CARGO_BIN_EXE_omni")));
     let kernel = Kernel::new(Interpreter::Embedded, manifest, world.home().join("data")).started_by(program);
     let kernel = Arc::new(kernel);
@@ -249,10 +249,15 @@ fn toolbox(world: &World, manifest: &Manifest) -> (Arc<Kernel>, Arc<Toolbox>, Sc
         audit: None,
     };
     let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
-    (kernel, toolbox, Scope::new(world.work()))
+    (kernel, toolbox, Arc::new(Scope::new(world.work())))
 }
 
-async fn play(toolbox: &Toolbox, scope: &Scope, name: &str, arguments: Map<String, Value>) -> String {
+async fn play(
+    toolbox: &Arc<Toolbox>,
+    scope: &Arc<Scope>,
+    name: &str,
+    arguments: Map<String, Value>,
+) -> String {
     let arguments = Arguments::Object(arguments);
     let call = ToolCall { id: "call".to_owned(), name: name.to_owned(), arguments };
     match toolbox.call(call, scope).await {
