@@ -21,7 +21,7 @@ use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
-use crate::skill::{Catalog, Index, Manifest};
+use crate::skill::{Catalog, Environments, Index, Manifest};
 use crate::store::{self, Store};
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
@@ -199,10 +199,20 @@ impl App {
         Catalog::find(&self.paths, &self.config().skills, &self.choices.skills)
     }
 
+    /// The packages that skills need.
+    pub fn environments(&self) -> Environments {
+        Environments::new(&self.paths, interpreter::python())
+    }
+
+    /// What is known of the skills.
+    pub fn index(&self) -> Index {
+        Index::new(&self.paths.cache, interpreter::identity()).with(self.environments())
+    }
+
     /// Every tool of every skill, from the index; what has changed is described anew.
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
-            let index = Index::new(&self.paths.cache, interpreter::identity());
+            let index = self.index();
             let describe =
                 |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
@@ -212,7 +222,7 @@ impl App {
 
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
-        let index = Index::new(&self.paths.cache, interpreter::identity()).again();
+        let index = self.index().again();
         let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.

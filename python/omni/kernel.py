@@ -62,13 +62,14 @@ class Handle:
 def describe(skill_name: str, folder: str, file: str) -> Description:
     """Import one script and say what tools it has.
 
-    Returns `{"tools": [...], "problem": None}`. Whatever the script does wrong is told in
+    Returns `{"tools": [...], "problem": None, "modules": [...]}`, with the modules that the skill
+    imports and that are neither its own nor Python's. Whatever the script does wrong is told in
     `problem`, with file, line and message; the tools that are fine are listed all the same.
     """
     try:
         module = skill.load(skill_name, folder, file)
     except BaseException as error:  # a stranger's code runs here, `sys.exit()` included
-        return {"tools": [], "problem": _problem(error, folder, file)}
+        return {"tools": [], "problem": _problem(error, folder, file), "modules": []}
     tools: list[Description] = []
     problem: Description | None = None
     lines_by_name: dict[str, int] = {}
@@ -86,7 +87,7 @@ def describe(skill_name: str, folder: str, file: str) -> Description:
             continue
         tools.append(tool)
     tools.sort(key=lambda tool: int(tool["line"]))
-    return {"tools": tools, "problem": problem}
+    return {"tools": tools, "problem": problem, "modules": skill.imported(module)}
 
 
 _handles: dict[tuple[str, int, str, str, str], Handle] = {}

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::isolation::Isolation;
+use super::packages::Packages;
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -94,8 +95,18 @@ pub struct Skill {
     /// this process, and never written down.
     #[serde(skip)]
     pub trusted: bool,
-    /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, all of `scripts/` and `extensions/`.
+    /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, `requirements.txt`, all of `scripts/`
+    /// and `extensions/`.
     pub digest: String,
+    /// The packages it declares.
+    #[serde(default, skip_serializing_if = "Packages::is_empty")]
+    pub packages: Packages,
+    /// Where they are. `None` if it declares none, or if they are not installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<PathBuf>,
+    /// What its scripts import that is neither theirs nor Python's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
     /// Its tools, by file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolEntry>,

@@ -5,11 +5,13 @@
 //! script, which means importing it, is somebody else's work and comes in as an argument.
 
 pub mod builtin;
+pub mod environment;
 mod files;
 pub mod index;
 mod isolation;
 pub mod manifest;
 mod new;
+pub mod packages;
 mod trust;
 pub mod watch;
 
@@ -19,10 +21,12 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
+pub use environment::{Environments, Python};
 pub use index::{Description, Index, Request};
 pub use isolation::{Isolation, Level as Where};
 pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Sources, Spec, ToolEntry};
 pub use new::create;
+pub use packages::Packages;
 
 use trust::{Standing, Trust};
 
@@ -176,11 +180,11 @@ fn sources(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) 
     sources
 }
 
-/// Where a change can make [`Catalog::find`] find something else: those folders, and the file
-/// that says which skills are trusted.
+/// Where a change can make [`Catalog::find`] find something else, or what is found work: those
+/// folders, the file that says which skills are trusted, the locks of packages.
 pub fn places(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) -> Vec<PathBuf> {
     let folders = sources(paths, settings, extra).into_iter().map(|(folder, _)| folder);
-    folders.chain([paths.data.join(trust::FILE)]).collect()
+    folders.chain([paths.data.join(trust::FILE), environment::locks(paths)]).collect()
 }
 
 #[derive(Default)]

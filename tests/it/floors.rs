@@ -39,6 +39,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("jsonschema", &["tool/schema.rs"]),
     ("serde_saphyr", &["skill/manifest.rs"]),
     ("include_dir", &["skill/builtin.rs"]),
+    ("pep440_rs", &["skill/packages.rs"]),
+    ("pep508_rs", &["skill/packages.rs"]),
     ("notify", &["skill/watch.rs"]),
     ("toml_edit", &["config/"]),
     ("etcetera", &["config/paths.rs"]),

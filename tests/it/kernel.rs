@@ -817,6 +817,7 @@ async fn an_import_that_misbehaves_costs_its_own_file_alone() {
             skill: "import-crash".into(),
             folder: folder.clone(),
             file: format!("scripts/{name}"),
+            environment: None,
         })
         .collect();
     let program = || {
