@@ -71,7 +71,14 @@ impl Interpreter {
 }
 
 fn install(py: Python<'_>) -> PyResult<()> {
+    // Imports make many objects and hardly any garbage, so looking for some is time lost.
+    let gc = py.import("gc")?;
+    let collects: bool = gc.call_method0("isenabled")?.extract()?;
+    gc.call_method0("disable")?;
     py.import("omni.kernel")?.call_method0("install")?;
+    if collects {
+        gc.call_method0("enable")?;
+    }
     Ok(())
 }
 

@@ -86,6 +86,8 @@ fn is_single() -> bool {
 
 /// Imports what tools need, so that a fork has it.
 fn warm(py: Python<'_>, modules: &[String]) -> PyResult<()> {
+    let gc = py.import("gc")?;
+    gc.call_method0("disable")?;
     bridge::Omni::get(py)?;
     for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
         py.import(module)?;
@@ -96,9 +98,8 @@ fn warm(py: Python<'_>, modules: &[String]) -> PyResult<()> {
         py.import(module.as_str()).ok();
     }
     // What is here already is never looked at again, so its pages stay shared.
-    let gc = py.import("gc")?;
-    gc.call_method0("collect")?;
     gc.call_method0("freeze")?;
+    gc.call_method0("enable")?;
     Ok(())
 }
 
