@@ -199,6 +199,11 @@ impl App {
         Catalog::find(&self.paths, &self.config().skills, &self.choices.skills)
     }
 
+    /// Whether every question was answered with yes beforehand.
+    pub fn agrees(&self) -> bool {
+        self.choices.yes
+    }
+
     /// The packages that skills need.
     pub fn environments(&self) -> Environments {
         Environments::new(&self.paths, interpreter::python())

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use super::error::{Failure, code};
+use super::install::{self, Install, Remove};
 use super::ui::Screen;
 use crate::app::App;
 use crate::skill::manifest::Problem;
 use crate::skill::{self, Manifest};
 
-/// List, check, trust and write skills.
+/// List, check, trust, install and write skills.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Skill {
     /// List the skills there are, and what is wrong with them
@@ -25,6 +26,13 @@ pub(super) enum Skill {
         /// The skill
         name: String,
     },
+    /// Install a skill, or the packages of one that is there
+    ///
+    /// Shows what it is and what it may do, and asks. The packages it declares are locked with the
+    /// hashes of their files and installed by `uv`, once: running its tools needs no network.
+    Install(Install),
+    /// Remove a skill that was installed, with its packages and its data
+    Remove(Remove),
     /// Write a skill that works, with a tool and a test, to begin with
     New {
         /// Its name: lowercase letters, digits and hyphens
@@ -49,6 +57,8 @@ pub(super) async fn run(command: Skill, app: &App, screen: &Screen) -> Result<u8
             app.catalog().distrust(&name).map_err(failure)?;
             Ok(code::OK)
         }
+        Skill::Install(install) => install::install(install, app, screen).await,
+        Skill::Remove(remove) => install::remove(remove, app, screen).await,
         Skill::New { name, into } => new(&name, into, app, screen),
     }
 }
@@ -118,6 +128,6 @@ pub(super) fn told(problem: &Problem) -> String {
     format!("{}{line}: {level}: {}", problem.file, problem.message)
 }
 
-fn failure(error: skill::Error) -> Failure {
+pub(super) fn failure(error: skill::Error) -> Failure {
     Failure::new(code::FAILED, error.to_string())
 }

@@ -9,6 +9,7 @@
 
 pub mod bridge;
 pub mod describe;
+pub mod environment;
 pub mod guide;
 mod handle;
 pub mod interpreter;

@@ -266,10 +266,8 @@ pub struct Card {
 /// error, with the first wrong line.
 pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
     let (yaml, body_line) = split(text)?;
-    let Entries(entries) = serde_saphyr::from_str(yaml).map_err(|error| broken(yaml, &error))?;
-    let front = Front(entries);
-    let name = front.required("name")?;
-    check_name(&name.text).map_err(|reason| name.error(&reason))?;
+    let front = Front::read(yaml)?;
+    let name = front.name()?;
     if name.text != folder {
         let message = format!("`name` is `{}` but the folder is `{folder}`: rename one of them", name.text);
         return Err(name.error(&message));
@@ -295,6 +293,11 @@ pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
         body_line,
         warnings: front.unknown(),
     })
+}
+
+/// The name that a `SKILL.md` gives the skill.
+pub fn name(text: &str) -> Result<String, Problem> {
+    Ok(Front::read(split(text)?.0)?.name()?.text)
 }
 
 /// The text of a `SKILL.md`, or which line is no UTF-8.
@@ -411,6 +414,17 @@ impl Text {
 struct Front(Vec<(Spanned<String>, Value)>);
 
 impl Front {
+    fn read(yaml: &str) -> Result<Self, Problem> {
+        let Entries(entries) = serde_saphyr::from_str(yaml).map_err(|error| broken(yaml, &error))?;
+        Ok(Self(entries))
+    }
+
+    fn name(&self) -> Result<Text, Problem> {
+        let name = self.required("name")?;
+        check_name(&name.text).map_err(|reason| name.error(&reason))?;
+        Ok(name)
+    }
+
     fn get(&self, key: &str) -> Option<(u32, &Value)> {
         let (spanned, value) = self.0.iter().find(|(name, _)| name.value == key)?;
         Some((line(spanned), value))

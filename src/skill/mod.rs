@@ -6,8 +6,10 @@
 
 pub mod builtin;
 pub mod environment;
+pub mod fetch;
 mod files;
 pub mod index;
+pub mod install;
 mod isolation;
 pub mod manifest;
 mod new;
@@ -73,6 +75,22 @@ pub enum Error {
     /// Nobody has brought such a skill.
     #[error("no skill of yours or of the project is called `{0}`; `omni skill list` shows those there are")]
     Unknown(String),
+    /// What is offered is no skill that can be taken.
+    #[error("cannot take a skill from `{origin}`: {reason}")]
+    Fetch {
+        /// From where.
+        origin: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A skill is not in the user's own folder.
+    #[error("the skill `{name}` was not put there by `omni skill install`: remove `{}` yourself", .folder.display())]
+    Foreign {
+        /// The skill.
+        name: String,
+        /// Where it is.
+        folder: PathBuf,
+    },
     /// A skill cannot be vouched for because not all of it can be seen.
     #[error("cannot trust the skill `{name}`: `{path}` {reason}")]
     Opaque {

@@ -9,6 +9,8 @@ mod cli;
 mod config;
 /// Pages made from the program are current.
 mod docs;
+/// Skills with packages: what they declare, how they are installed, removed, and kept apart.
+mod environment;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
