@@ -22,7 +22,7 @@ use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
-use crate::skill::{Catalog, Index, Manifest};
+use crate::skill::{Catalog, Environments, Index, Manifest};
 use crate::store::{self, Store};
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
@@ -200,10 +200,26 @@ impl App {
         Catalog::find(&self.paths, &self.config().skills, &self.choices.skills)
     }
 
+    /// Whether every question was answered with yes beforehand.
+    pub fn agrees(&self) -> bool {
+        self.choices.yes
+    }
+
+    /// The packages that skills need.
+    pub fn environments(&self) -> Environments {
+        Environments::new(&self.paths, interpreter::python())
+    }
+
+    /// What is known of the skills.
+    pub fn index(&self) -> Index {
+        let index = Index::new(&self.paths.cache, interpreter::identity());
+        index.within(&self.paths.workspace).with(self.environments())
+    }
+
     /// Every tool of every skill, from the index; what has changed is described anew.
     pub async fn manifest(&self) -> Result<Arc<Manifest>, Error> {
         let read = || async {
-            let index = Index::new(&self.paths.cache, interpreter::identity()).within(&self.paths.workspace);
+            let index = self.index();
             let describe =
                 |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
             Ok(Arc::new(index.load_or_build(&self.catalog(), describe).await))
@@ -213,8 +229,7 @@ impl App {
 
     /// The same, but skills with errors are described anew even if they have not changed.
     pub async fn manifest_again(&self) -> Arc<Manifest> {
-        let index =
-            Index::new(&self.paths.cache, interpreter::identity()).within(&self.paths.workspace).again();
+        let index = self.index().again();
         let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let manifest = Arc::new(index.load_or_build(&self.catalog(), describe).await);
         // A second reader of the same command sees the same.

@@ -63,7 +63,8 @@ class Handle:
 def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | None = None) -> Description:
     """Import one script and say what tools it has.
 
-    Returns `{"tools": [...], "problem": None}`. Whatever the script does wrong is told in
+    Returns `{"tools": [...], "problem": None, "modules": [...]}`, with the modules that the skill
+    imports and that are neither its own nor Python's. Whatever the script does wrong is told in
     `problem`, with file, line and message; the tools that are fine are listed all the same.
     An `extension.toml` has no tools: its extension is loaded to see whether it can be. `engines`
     is what is known of the skill's extensions.
@@ -74,7 +75,7 @@ def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | N
             return {"tools": [], "problem": None}
         module = skill.load(skill_name, folder, file, engines=engines)
     except BaseException as error:  # a stranger's code runs here, `sys.exit()` included
-        return {"tools": [], "problem": _problem(error, folder, file)}
+        return {"tools": [], "problem": _problem(error, folder, file), "modules": []}
     tools: list[Description] = []
     problem: Description | None = None
     lines_by_name: dict[str, int] = {}
@@ -92,7 +93,7 @@ def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | N
             continue
         tools.append(tool)
     tools.sort(key=lambda tool: int(tool["line"]))
-    return {"tools": tools, "problem": problem}
+    return {"tools": tools, "problem": problem, "modules": skill.imported(module)}
 
 
 _handles: dict[tuple[str, int, str, str, str], Handle] = {}

@@ -74,6 +74,7 @@ class Package:
         self.disk = disk
         self.engines = engines
         self.builtins = {**vars(builtins), "__import__": self._import}
+        self.imported: set[str] = set()
         self._siblings: dict[str, bool] = {}
 
     def locate(self, fullname: str) -> tuple[str, bool] | None:
@@ -108,7 +109,11 @@ class Package:
         """Stand in for `__import__` in the skill's own files: siblings first, then the world."""
         if level == 0 and self._is_sibling(name.partition(".")[0], globals):
             return builtins.__import__(name, {"__package__": self.name}, None, fromlist or (), 1)
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
+        module = builtins.__import__(name, globals, locals, fromlist or (), level)
+        if level == 0:
+            self.imported.add(name)
+            self.imported.update(f"{name}.{item}" for item in fromlist or () if f"{name}.{item}" in sys.modules)
+        return module
 
     def _is_sibling(self, top: str, globals: Mapping[str, Any] | None) -> bool:
         fullname = f"{self.name}.{top}"
@@ -193,6 +198,13 @@ def load(
     if parts[-1] == "__init__":
         del parts[-1]
     return importlib.import_module(".".join([package.name, *parts]))
+
+
+def imported(module: ModuleType) -> list[str]:
+    """Name the modules that the scripts beside `module` have imported: not their own, nor Python's, nor ours."""
+    package = _packages[module.__name__.split(".")[1]]
+    known = sys.stdlib_module_names | {"omni", ROOT}
+    return sorted(name for name in package.imported if name.partition(".")[0] not in known)
 
 
 def forget(skill: str, version: int | None = None) -> None:

@@ -15,7 +15,7 @@ use crate::config::{self, Paths};
 use crate::kernel::guide::Guide;
 use crate::kernel::{Changes, Interpreter, Kernel, describe, interpreter};
 use crate::skill::watch::Watcher;
-use crate::skill::{self, Catalog, Index, Manifest, Problem, Source};
+use crate::skill::{self, Catalog, Environments, Index, Manifest, Problem, Source};
 use crate::tool::schema::Checker;
 
 impl App {
@@ -78,8 +78,9 @@ impl Reload {
     /// Looks at the skills and takes up what has changed.
     async fn once(&mut self) {
         let catalog = Catalog::find(&self.paths, &self.skills, &self.extra);
+        let environments = Environments::new(&self.paths, interpreter::python());
         let index = Index::new(&self.paths.cache, interpreter::identity());
-        let index = index.within(&self.paths.workspace).by_content();
+        let index = index.within(&self.paths.workspace).with(environments).by_content();
         let describe = |requests| describe::describe(|| self.interpreter.again(), requests, describe::IMPORT);
         let mut found = index.load_or_build(&catalog, describe).await;
         vet(&mut found);

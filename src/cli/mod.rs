@@ -5,6 +5,7 @@ mod chat;
 mod config;
 mod doctor;
 mod error;
+mod install;
 mod session;
 mod signal;
 mod skill;

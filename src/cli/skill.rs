@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::error::{Failure, code};
+use super::install::{self, Install, Remove};
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
@@ -12,7 +13,7 @@ use crate::skill::build::Plan;
 use crate::skill::manifest::Problem;
 use crate::skill::{self, Engine, Extension, Manifest, Source};
 
-/// List, check, build, trust and write skills.
+/// List, check, build, install, trust and write skills.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Skill {
     /// List the skills there are, and what is wrong with them
@@ -40,6 +41,13 @@ pub(super) enum Skill {
         /// The skill
         name: String,
     },
+    /// Install a skill, or the packages of one that is there
+    ///
+    /// Shows what it is and what it may do, and asks. The packages it declares are locked with the
+    /// hashes of their files and installed by `uv`, once: running its tools needs no network.
+    Install(Install),
+    /// Remove a skill that was installed, with its packages and its data
+    Remove(Remove),
     /// Write a skill that works, with a tool and a test, to begin with
     New {
         /// Its name: lowercase letters, digits and hyphens
@@ -71,6 +79,8 @@ pub(super) async fn run(command: Skill, app: &App, yes: bool, screen: &Screen) -
             app.catalog().distrust(&name).map_err(failure)?;
             Ok(code::OK)
         }
+        Skill::Install(install) => install::install(install, app, screen).await,
+        Skill::Remove(remove) => install::remove(remove, app, screen).await,
         Skill::New { name, into } => new(&name, into, app, screen),
     }
 }
@@ -227,6 +237,6 @@ pub(super) fn told(problem: &Problem) -> String {
     format!("{}{line}: {level}: {}", problem.file, problem.message)
 }
 
-fn failure(error: skill::Error) -> Failure {
+pub(super) fn failure(error: skill::Error) -> Failure {
     Failure::new(code::FAILED, error.to_string())
 }

@@ -40,7 +40,7 @@ pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8,
     let toolbox = app.toolbox().await?;
     match command {
         Tool::List => list(&*app.manifest().await?, &toolbox, screen),
-        Tool::Show { name } => show(&toolbox, &name, screen),
+        Tool::Show { name } => show(app, &toolbox, &name, screen).await,
         Tool::Call { name, arguments } => {
             let result = call(app, &toolbox, &name, arguments, screen).await;
             app.finish().await;
@@ -80,8 +80,10 @@ fn mark(toolbox: &Toolbox, spec: &Spec) -> &'static str {
     }
 }
 
-fn show(toolbox: &Toolbox, name: &str, screen: &Screen) -> Result<u8, Failure> {
-    let spec = toolbox.find(name).ok_or_else(|| unknown(toolbox, name))?;
+async fn show(app: &App, toolbox: &Toolbox, name: &str, screen: &Screen) -> Result<u8, Failure> {
+    let Some(spec) = toolbox.find(name) else {
+        return Err(unknown(&*app.manifest().await?, toolbox, name));
+    };
     if screen.json {
         screen.value(&**spec)?;
         return Ok(code::OK);
@@ -112,7 +114,9 @@ async fn call(
         _ => arguments,
     };
     // The toolbox would say the same in words for a model.
-    let spec = toolbox.find(name).ok_or_else(|| unknown(toolbox, name))?;
+    let Some(spec) = toolbox.find(name) else {
+        return Err(unknown(&*app.manifest().await?, toolbox, name));
+    };
     if let Some(Verdict::Deny(rule)) = toolbox.verdict(&spec.name) {
         let failure = Failure::new(code::DENIED, format!("`{}` never runs: {rule}", spec.name));
         return Err(failure.hint("`omni config show --origin` shows where that is set"));
@@ -208,13 +212,17 @@ fn unreadable(arguments: &str, name: &str) -> Failure {
     ))
 }
 
-fn unknown(toolbox: &Toolbox, name: &str) -> Failure {
+fn unknown(manifest: &Manifest, toolbox: &Toolbox, name: &str) -> Failure {
     let near = toolbox
         .specs()
         .map(|spec| (strsim::jaro_winkler(&spec.name, name), &spec.name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let failure = Failure::new(code::USAGE, format!("there is no tool `{name}`"));
+    let skill = name.split_once('.').and_then(|(skill, _)| manifest.skill(skill));
+    let problem = skill.and_then(|skill| skill.problems.iter().find(|problem| problem.is_error()));
     match near {
+        // The skill that should have it says itself why it does not.
+        _ if problem.is_some() => failure.hint(problem.map(told).unwrap_or_default()),
         Some((likeness, near)) if likeness > 0.7 => failure.hint(format!("did you mean `{near}`?")),
         _ => failure.hint("`omni tool list` shows what there is"),
     }

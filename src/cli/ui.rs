@@ -124,6 +124,15 @@ impl Screen {
         Some(Some(answer))
     }
 
+    /// Asks a question that is answered with yes or no. Without a terminal there is nobody to ask.
+    pub(super) async fn agree(&self, question: &str) -> Option<bool> {
+        if !io::stdin().is_terminal() || self.json {
+            return None;
+        }
+        let answer = self.read(&format!("{BOLD}{YELLOW}?{PLAIN} {question} [y/N]: ")).await?;
+        Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// Asks whether a call may run. Without a terminal there is nobody to ask.
     pub(super) async fn approve(&self, approval: &Approval) -> Option<Consent> {
         if !io::stdin().is_terminal() || self.json {

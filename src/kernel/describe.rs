@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Interpreter, bridge};
+use super::{Interpreter, bridge, interpreter};
 use crate::skill::index::{Description, Request};
 use crate::skill::manifest::{Problem, Spec, ToolEntry};
 use crate::skill::{Engines, Where};
@@ -39,12 +40,12 @@ pub async fn describe(
     requests: Vec<Request>,
     limit: Duration,
 ) -> Vec<Description> {
-    let mut worker = None;
+    let mut worker: Option<Worker> = None;
     let mut descriptions = Vec::with_capacity(requests.len());
     for request in requests {
-        let answer = match worker.take() {
+        let answer = match worker.take().filter(|worker| worker.environment == request.environment) {
             Some(worker) => Ok(worker),
-            None => Worker::start(&program).await,
+            None => Worker::start(&program, request.environment.as_deref()).await,
         };
         let answer = match answer {
             Ok(mut ready) => ready.ask(&request, limit).await.inspect(|_| worker = Some(ready)),
@@ -53,7 +54,8 @@ pub async fn describe(
         descriptions.push(match answer {
             Ok(told) => told.into(),
             Err(reason) => {
-                Description { tools: Vec::new(), problems: vec![Problem::error(request.file, None, reason)] }
+                let problems = vec![Problem::error(request.file, None, reason)];
+                Description { problems, ..Description::default() }
             }
         });
     }
@@ -65,6 +67,7 @@ pub async fn describe(
 struct Told {
     tools: Vec<ToldTool>,
     problem: Option<ToldProblem>,
+    modules: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +98,7 @@ impl From<Told> for Description {
         Self {
             tools: told.tools.into_iter().map(entry).collect(),
             problems: told.problem.into_iter().map(problem).collect(),
+            modules: told.modules,
         }
     }
 }
@@ -104,12 +108,22 @@ struct Worker {
     child: Child,
     input: ChildStdin,
     output: FramedRead<ChildStdout, LinesCodec>,
+    /// Where the packages are that it imports.
+    environment: Option<PathBuf>,
 }
 
 impl Worker {
-    async fn start(program: impl Fn() -> Result<std::process::Command, String>) -> Result<Self, String> {
-        let mut command = Command::from(program()?);
-        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    async fn start(
+        program: impl Fn() -> Result<std::process::Command, String>,
+        environment: Option<&Path>,
+    ) -> Result<Self, String> {
+        let mut command = program()?;
+        command.arg("worker");
+        if let Some(environment) = environment {
+            interpreter::enter(&mut command, environment);
+        }
+        let mut command = Command::from(command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.process_group(0).kill_on_drop(true);
         // SAFETY: one async-signal-safe system call between fork and exec.
         unsafe { command.pre_exec(die_with_parent) };
@@ -118,7 +132,8 @@ impl Worker {
         let input = child.stdin.take().expect("piped");
         let output = child.stdout.take().expect("piped");
         let output = FramedRead::new(output, LinesCodec::new_with_max_length(ANSWER));
-        let mut worker = Self { child, input, output };
+        let environment = environment.map(Path::to_owned);
+        let mut worker = Self { child, input, output, environment };
         match worker.read(START).await? {
             Value::Null => Ok(worker),
             reason => Err(format!("Python did not start: {reason}")),
@@ -171,14 +186,14 @@ fn die_with_parent() -> std::io::Result<()> {
 /// Both have private descriptors: 1 itself becomes standard error and 0 reads as empty, so that
 /// nothing an imported file prints is taken for an answer, from Python, C or a child of its own,
 /// and nothing it reads is a request.
-pub fn serve(interpreter: Interpreter) -> Result<(), String> {
+pub fn serve(interpreter: Interpreter, environment: Option<&Path>) -> Result<(), String> {
     let (requests, mut answers) =
         private_streams().map_err(|error| format!("cannot keep the standard streams: {error}"))?;
     let mut answer = |value: &Value| {
         serde_json::to_writer(&mut answers, value).map_err(std::io::Error::from)?;
         answers.write_all(b"\n")
     };
-    let started = interpreter.start();
+    let started = interpreter.start_in(environment);
     let greeting = started.as_ref().err().map_or(Value::Null, |reason| Value::from(reason.as_str()));
     answer(&greeting).map_err(|error| error.to_string())?;
     started?;
@@ -194,7 +209,7 @@ pub fn serve(interpreter: Interpreter) -> Result<(), String> {
         });
         let description = description.unwrap_or_else(|error| {
             let problem = ToldProblem { file, line: None, message: error.to_string() };
-            json!(Told { tools: Vec::new(), problem: Some(problem) })
+            json!(Told { tools: Vec::new(), problem: Some(problem), modules: Vec::new() })
         });
         answer(&description).map_err(|error| error.to_string())?;
     }

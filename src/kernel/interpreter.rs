@@ -1,12 +1,14 @@
 //! The Python inside the binary: started once, on first need.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+
+use crate::skill;
 
 /// Time that Python's exit functions have.
 const EXIT: Duration = Duration::from_secs(2);
@@ -26,10 +28,17 @@ impl Interpreter {
     /// Makes Python ready: the interpreter runs, `omni` is imported and its streams are ours.
     /// The first call does the work, later ones return its result.
     pub fn start(self) -> Result<(), String> {
+        self.start_in(None)
+    }
+
+    /// The same, with the packages of an environment and none but those. It has what `omni` needs.
+    pub fn start_in(self, environment: Option<&Path>) -> Result<(), String> {
+        #[cfg(not(feature = "embed"))]
+        let _ = environment;
         let start = || {
             #[cfg(feature = "embed")]
             if self == Self::Embedded {
-                embedded::initialize()?;
+                embedded::initialize(environment)?;
                 Python::attach(embedded::release_interrupt).map_err(|error| error.to_string())?;
             }
             Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))
@@ -53,10 +62,7 @@ impl Interpreter {
                 Ok(Command::new(path))
             }
             Self::Host => {
-                let executable = Python::attach(|py| -> PyResult<String> {
-                    py.import("sys")?.getattr("executable")?.extract()
-                });
-                let mut command = Command::new(executable.map_err(|error| error.to_string())?);
+                let mut command = Command::new(executable()?);
                 command.args(["-m", "omni"]);
                 Ok(command)
             }
@@ -65,7 +71,14 @@ impl Interpreter {
 }
 
 fn install(py: Python<'_>) -> PyResult<()> {
+    // Imports make many objects and hardly any garbage, so looking for some is time lost.
+    let gc = py.import("gc")?;
+    let collects: bool = gc.call_method0("isenabled")?.extract()?;
+    gc.call_method0("disable")?;
     py.import("omni.kernel")?.call_method0("install")?;
+    if collects {
+        gc.call_method0("enable")?;
+    }
     Ok(())
 }
 
@@ -108,6 +121,34 @@ pub fn folders() -> Vec<PathBuf> {
     baked.into_iter().flatten().map(PathBuf::from).collect()
 }
 
+/// Has a command that starts this program once more import the packages of an environment.
+pub(super) fn enter(command: &mut Command, environment: &Path) {
+    command.arg("--environment").arg(environment);
+    if cfg!(not(feature = "embed")) {
+        // Somebody else's Python has imported `omni` before it comes to our arguments.
+        command.env("PYTHONPATH", environment);
+    }
+}
+
+/// The Python inside, known without starting it.
+pub fn python() -> skill::Python {
+    let told = Python::version_str();
+    let version = told.split(' ').next().unwrap_or_default().trim_end_matches('+').to_owned();
+    let minor: Vec<&str> = version.split('.').take(2).collect();
+    let build = if told.contains("free-threading") { "t" } else { "" };
+    let kind = format!("cpython-{}{build}-{}", minor.join("."), std::env::consts::ARCH);
+    skill::Python { version, kind }
+}
+
+/// The program that runs a script with this Python.
+pub fn executable() -> Result<PathBuf, String> {
+    match option_env!("OMNI_PYTHON_EXECUTABLE") {
+        Some(path) => Ok(path.into()),
+        None => Python::attach(|py| py.import("sys")?.getattr("executable")?.extract())
+            .map_err(|error: PyErr| error.to_string()),
+    }
+}
+
 /// What names this Python and the `omni` package for the skill index: a manifest made by
 /// another one is made anew.
 pub fn identity() -> String {
@@ -121,13 +162,15 @@ mod embedded {
     //! takes whatever `python3` is on PATH for its own executable.
 
     use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     use pyo3::ffi;
     use pyo3::prelude::*;
 
     use crate::kernel::native::_omni;
 
-    pub(super) fn initialize() -> Result<(), String> {
+    pub(super) fn initialize(environment: Option<&Path>) -> Result<(), String> {
         // SAFETY: called once (behind the OnceLock), before any other use of the interpreter
         // by this process; every structure is initialised by CPython before it is read.
         unsafe {
@@ -138,7 +181,8 @@ mod embedded {
             pre_initialize()?;
             let mut config = std::mem::zeroed::<ffi::PyConfig>();
             ffi::PyConfig_InitIsolatedConfig(&mut config);
-            let result = configure(&mut config).and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
+            let result = configure(&mut config, environment)
+                .and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
             ffi::PyConfig_Clear(&mut config);
             result?;
             // Gives the lock away: from here on every thread attaches for itself.
@@ -169,13 +213,14 @@ mod embedded {
         }
     }
 
-    unsafe fn configure(config: &mut ffi::PyConfig) -> Result<(), String> {
+    unsafe fn configure(config: &mut ffi::PyConfig, environment: Option<&Path>) -> Result<(), String> {
         config.site_import = 0;
         config.write_bytecode = 0;
         config.install_signal_handlers = 0;
         config.buffered_stdio = 0;
         config.module_search_paths_set = 1;
         let (executable, prefix) = (env!("OMNI_PYTHON_EXECUTABLE"), env!("OMNI_PYTHON_PREFIX"));
+        let packages = environment.unwrap_or(Path::new(env!("OMNI_PYTHON_PACKAGES")));
         // SAFETY: the pointers are fields of `config`, which outlives the calls.
         unsafe {
             for field in
@@ -193,14 +238,11 @@ mod embedded {
                 set(config, field, prefix)?;
             }
             set(config, &raw mut config.stdlib_dir, env!("OMNI_PYTHON_STDLIB"))?;
-            for path in [
-                env!("OMNI_PYTHON_STDLIB"),
-                env!("OMNI_PYTHON_DYNLOAD"),
-                env!("OMNI_PYTHON_SOURCE"),
-                env!("OMNI_PYTHON_PACKAGES"),
-            ] {
-                append(&raw mut config.module_search_paths, path)?;
+            for path in [env!("OMNI_PYTHON_STDLIB"), env!("OMNI_PYTHON_DYNLOAD"), env!("OMNI_PYTHON_SOURCE")]
+            {
+                append(&raw mut config.module_search_paths, path.as_bytes())?;
             }
+            append(&raw mut config.module_search_paths, packages.as_os_str().as_bytes())?;
         }
         Ok(())
     }
@@ -215,13 +257,13 @@ mod embedded {
         check(unsafe { ffi::PyConfig_SetBytesString(config, field.cast(), text.as_ptr()) })
     }
 
-    unsafe fn append(list: *mut ffi::PyWideStringList, value: &str) -> Result<(), String> {
-        let text = CString::new(value).expect("a path baked in at build time has no NUL");
+    unsafe fn append(list: *mut ffi::PyWideStringList, value: &[u8]) -> Result<(), String> {
+        let text = CString::new(value).expect("a path has no NUL");
         // SAFETY: the list copies the decoded text, which is then freed by its own allocator.
         unsafe {
             let wide = ffi::Py_DecodeLocale(text.as_ptr(), std::ptr::null_mut());
             if wide.is_null() {
-                return Err(format!("cannot decode the path `{value}`"));
+                return Err(format!("cannot decode the path `{}`", String::from_utf8_lossy(value)));
             }
             let status = ffi::PyWideStringList_Append(list, wide);
             ffi::PyMem_RawFree(wide.cast());

@@ -9,6 +9,7 @@
 
 pub mod bridge;
 pub mod describe;
+pub mod environment;
 pub mod guide;
 mod handle;
 pub mod interpreter;
@@ -44,7 +45,7 @@ use handle::{Handle, Place, Returned};
 use looper::Looper;
 use pool::{Blame, Lost, Pool};
 use table::{Retired, Table};
-use worker::{Job, Workers};
+use worker::{Environment, Job, Workers};
 
 /// What happens to the skill of a tool that takes this process's Python for itself.
 const EXPELLED: &str = "its skill runs in processes of its own from now on";
@@ -64,6 +65,14 @@ pub struct Kernel {
     looper: OnceLock<Result<Looper, String>>,
 }
 
+/// The packages of a tool's skill.
+enum Packages {
+    None,
+    /// It has some, and they are not installed.
+    Lacking,
+    In(Environment),
+}
+
 struct Tool {
     place: Place,
     skill: Arc<str>,
@@ -72,6 +81,7 @@ struct Tool {
     is_async: bool,
     isolation: Isolation,
     own: OnceLock<Arc<Own>>,
+    packages: Packages,
     handle: OnceCell<Arc<Handle>>,
 }
 
@@ -80,7 +90,7 @@ impl Kernel {
     pub fn new(interpreter: Interpreter, manifest: &Manifest, data: PathBuf) -> Self {
         let table = RwLock::new(Table::new(manifest, &data));
         let (pool, looper) = (Pool::new(), OnceLock::new());
-        let workers = Workers::new(Box::new(move || interpreter.again()));
+        let workers = Workers::new(Arc::new(move || interpreter.again()));
         let settings = HashMap::new();
         let expelled = Arc::default();
         Self {
@@ -105,7 +115,7 @@ impl Kernel {
     /// The same, whose workers are started by this command: for a process that is not the
     /// program itself.
     pub fn started_by(self, program: impl Fn() -> Result<Command, String> + Send + Sync + 'static) -> Self {
-        Self { workers: Workers::new(Box::new(program)), ..self }
+        Self { workers: Workers::new(Arc::new(program)), ..self }
     }
 
     /// Takes the tools from this manifest from now on. Skills that have not changed stay loaded.
@@ -284,7 +294,15 @@ impl Toolset for Kernel {
         };
         if !self.is_inside(&tool) {
             let Tool { place, is_async, isolation, .. } = tool.as_ref();
-            let job = Job { place, own: self.own(&tool), is_async: *is_async, isolation };
+            let environment = match &tool.packages {
+                Packages::None => None,
+                Packages::Lacking => {
+                    let (name, reason) = (&call.spec.name, worker::lacking(&place.skill));
+                    return Err(Error::Failed(format!("`{name}` cannot run: {reason}")));
+                }
+                Packages::In(environment) => Some(environment),
+            };
+            let job = Job { place, own: self.own(&tool), is_async: *is_async, isolation, environment };
             return self.workers.call(job, call).await;
         }
         self.start().await?;
@@ -308,8 +326,15 @@ impl Tool {
         };
         let (name, data) = (place.skill.as_str().into(), data.join("skills").join(&place.skill).into());
         let isolation = Isolation::of(skill).at_least(entry.isolation);
-        let (own, handle) = (OnceLock::new(), OnceCell::new());
-        Self { place, skill: name, data, is_async: entry.is_async, isolation, own, handle }
+        let packages = match &skill.environment {
+            Some(folder) => {
+                Packages::In(Environment { folder: folder.clone(), modules: skill.modules.clone() })
+            }
+            None if skill.packages.is_empty() => Packages::None,
+            None => Packages::Lacking,
+        };
+        let (is_async, own, handle) = (entry.is_async, OnceLock::new(), OnceCell::new());
+        Self { place, skill: name, data, is_async, isolation, packages, own, handle }
     }
 
     /// Whether nobody calls it. Asked of one that no call can come to any more.

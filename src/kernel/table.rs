@@ -26,6 +26,14 @@ struct Version {
     number: u32,
     folder: PathBuf,
     digest: String,
+    /// Its packages.
+    environment: Option<PathBuf>,
+}
+
+impl Version {
+    fn is_of(&self, skill: &Skill) -> bool {
+        self.folder == skill.folder && self.digest == skill.digest && self.environment == skill.environment
+    }
 }
 
 /// A version of a skill that no call can come to any more.
@@ -89,7 +97,7 @@ impl Table {
         let mut next = Self { tools: HashMap::new(), specs: Vec::new(), versions: HashMap::new() };
         for skill in &manifest.skills {
             let old = self.versions.get(&skill.card.name);
-            let same = old.filter(|old| old.folder == skill.folder && old.digest == skill.digest);
+            let same = old.filter(|old| old.is_of(skill));
             match same {
                 Some(old) => next.add(skill, old.number, data, Some(self)),
                 None => next.add(skill, NEXT.fetch_add(1, Relaxed), data, None),
@@ -117,7 +125,8 @@ impl Table {
             self.specs.push(entry.spec.clone());
             self.tools.insert(entry.spec.name.clone(), tool);
         }
-        let version = Version { number, folder: skill.folder.clone(), digest: skill.digest.clone() };
+        let (folder, digest) = (skill.folder.clone(), skill.digest.clone());
+        let version = Version { number, folder, digest, environment: skill.environment.clone() };
         self.versions.insert(skill.card.name.clone(), version);
     }
 

@@ -4,7 +4,7 @@
 //! alone as long as that suffices, and from a hash where a time stamp moved or is too recent
 //! to tell two writes apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use super::extension::{self, Engine, Engines, Extension};
 use super::files::{self, Seen, Stamp, hex, replace, visible};
 use super::manifest::{self, Card, Level, Manifest, Problem, Skill, Sources, ToolEntry};
-use super::{Catalog, Found};
-use super::{Isolation, Where, sniff};
+use super::packages::{self, Packages};
+use super::{Catalog, Environments, Found, Isolation, Where, sniff};
 
 /// Of the file and of what goes into it: another number, and everything is described anew.
 const VERSION: u32 = 2;
@@ -37,6 +37,8 @@ pub struct Request {
     pub file: String,
     /// What is behind the names of the skill's extensions.
     pub engines: Engines,
+    /// Where its packages are, if it has any.
+    pub environment: Option<PathBuf>,
 }
 
 /// What Python says of a file.
@@ -47,6 +49,8 @@ pub struct Description {
     pub tools: Vec<ToolEntry>,
     /// Why it, or some of it, cannot be used. Files are relative to the skill, or absolute.
     pub problems: Vec<Problem>,
+    /// What it imports that is neither the skill's nor Python's own.
+    pub modules: Vec<String>,
 }
 
 /// The file `index.json` in the cache.
@@ -56,6 +60,7 @@ pub struct Index {
     file: PathBuf,
     identity: String,
     workspace: Option<PathBuf>,
+    environments: Option<Environments>,
     again: bool,
     by_content: bool,
 }
@@ -65,12 +70,19 @@ impl Index {
     /// version of the Python package and of Python): under another one nothing is fresh.
     pub fn new(cache: &Path, identity: impl Into<String>) -> Self {
         let (file, identity) = (cache.join("index.json"), identity.into());
-        Self { cache: cache.to_owned(), file, identity, workspace: None, again: false, by_content: false }
+        let cache = cache.to_owned();
+        Self { cache, file, identity, workspace: None, environments: None, again: false, by_content: false }
     }
 
     /// Tells of skills whether they are about files of this folder.
     pub fn within(mut self, workspace: &Path) -> Self {
         self.workspace = Some(workspace.to_owned());
+        self
+    }
+
+    /// With the packages of skills; without them nobody looks at what skills declare.
+    pub fn with(mut self, environments: Environments) -> Self {
+        self.environments = Some(environments);
         self
     }
 
@@ -134,7 +146,7 @@ impl Index {
         let mut survey = Survey::default();
         for (found, (mut seen, settled)) in catalog.skills.iter().zip(looks) {
             let old = known.remove(&found.folder);
-            let usable = old.filter(|record| !(self.again && record.has_errors()));
+            let usable = old.filter(|record| self.is_current(record) && !(self.again && record.has_errors()));
             if let Some(record) = usable {
                 if settled && !self.by_content && record.stamps.as_ref() == Some(&seen.stamps) {
                     survey.current.insert(found.folder.clone(), record);
@@ -148,12 +160,30 @@ impl Index {
                 }
             }
             survey.changed = true;
-            let (record, requests) = Record::begin(found, seen, settled, &self.cache);
+            let (record, requests) = self.begin(found, seen, settled);
             survey.current.insert(found.folder.clone(), record);
             survey.requests.extend(requests);
         }
         survey.others = known;
         survey
+    }
+
+    /// Whether it was described with the packages that it finds now. As long as there are none it
+    /// stays as it is.
+    fn is_current(&self, record: &Record) -> bool {
+        let now = self.environment(&record.packages);
+        now.is_none() || now == record.environment
+    }
+
+    fn environment(&self, packages: &Packages) -> Option<PathBuf> {
+        self.environments.as_ref().filter(|_| !packages.is_empty())?.find(packages)
+    }
+
+    /// The packages of all skills that are known, those of other projects too, except in `folder`.
+    pub fn packages(&self, folder: &Path) -> Vec<Packages> {
+        let others = self.read().unwrap_or_default().into_iter();
+        let others = others.filter(|(other, _)| other != folder && other.is_dir());
+        others.map(|(_, record)| record.packages).filter(|packages| !packages.is_empty()).collect()
     }
 
     fn read(&self) -> Option<Records> {
@@ -193,8 +223,10 @@ impl Index {
             let Some(mut record) = records.remove(&found.folder) else { continue };
             record.extensions.iter_mut().for_each(|extension| extension.look(&self.cache, &found.name));
             let references = references(&found.folder);
-            hash.update(format!("\0{}\0{}\0{}\0{references:?}", found.name, found.source, record.digest));
-            match record.skill(found, references) {
+            let environment = self.environment(&record.packages);
+            hash.update(format!("\0{}\0{}\0{}", found.name, found.source, record.digest));
+            hash.update(format!("\0{references:?}\0{environment:?}"));
+            match record.skill(found, references, environment) {
                 Ok(skill) => skills.push(skill),
                 Err(reasons) => problems.extend(reasons),
             }
@@ -256,11 +288,18 @@ struct Record {
     tools: Vec<ToolEntry>,
     extensions: Vec<Extension>,
     problems: Vec<Problem>,
+    #[serde(default, skip_serializing_if = "Packages::is_empty")]
+    packages: Packages,
+    /// With which it was described.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    modules: BTreeSet<String>,
 }
 
-impl Record {
+impl Index {
     /// Reads what can be read without Python, and lists what cannot.
-    fn begin(found: &Found, mut seen: Seen, settled: bool, cache: &Path) -> (Self, Vec<Request>) {
+    fn begin(&self, found: &Found, mut seen: Seen, settled: bool) -> (Record, Vec<Request>) {
         let digest = files::digest(&found.folder, &seen.stamps, &mut seen.unreadable);
         let unreadable = seen.unreadable.iter().map(|(path, reason)| {
             Problem::error(path.to_string_lossy(), None, format!("cannot be read: {reason}"))
@@ -278,11 +317,20 @@ impl Record {
         };
         let (mut extensions, wrong) = extension::find(&found.folder, &seen.stamps);
         problems.extend(wrong);
-        extensions.iter_mut().for_each(|extension| extension.look(cache, &found.name));
+        extensions.iter_mut().for_each(|extension| extension.look(&self.cache, &found.name));
         let engines: Engines =
             extensions.iter().map(|extension| (extension.text.name.clone(), extension.behind())).collect();
+        let (packages, wrong) = match &self.environments {
+            Some(environments) => declared(&found.folder, &seen.stamps, &environments.python.version),
+            None => Default::default(),
+        };
+        let environment = self.environment(&packages);
+        // Without its packages it cannot be imported; the manifest says so.
+        let has_packages = wrong.is_empty() && (packages.is_empty() || environment.is_some());
+        let describable = card.is_some() && has_packages;
+        problems.extend(wrong);
         let mut requests = Vec::new();
-        if card.is_some() {
+        if describable {
             for stamp in seen.stamps.iter().filter(|stamp| is_script(stamp.name())) {
                 match has_tools(&found.folder, stamp) {
                     Ok(true) => requests.push(Request {
@@ -290,6 +338,7 @@ impl Record {
                         folder: found.folder.clone(),
                         file: stamp.name().to_owned(),
                         engines: engines.clone(),
+                        environment: environment.clone(),
                     }),
                     Ok(false) => {}
                     Err(problem) => problems.push(problem),
@@ -297,15 +346,21 @@ impl Record {
             }
         }
         let stamps = settled.then_some(seen.stamps);
-        (Self { stamps, digest, card, tools: Vec::new(), extensions, problems }, requests)
+        let (tools, modules) = (Vec::new(), BTreeSet::new());
+        let record =
+            Record { stamps, digest, card, tools, extensions, problems, packages, environment, modules };
+        (record, requests)
     }
+}
 
+impl Record {
     fn add(&mut self, request: &Request, description: Option<Description>) {
         let Some(description) = description else {
             let message = "was not described: its tools are missing";
             return self.problems.push(Problem::error(&request.file, None, message));
         };
         self.problems.extend(description.problems);
+        self.modules.extend(description.modules);
         for mut tool in description.tools {
             if !tool.spec.name.contains('.') {
                 let name = format!("{}.{}", request.skill, tool.spec.name);
@@ -345,8 +400,17 @@ impl Record {
     }
 
     /// The skill, or why there is none.
-    fn skill(self, found: &Found, references: Vec<String>) -> Result<Skill, Vec<Problem>> {
+    fn skill(
+        self,
+        found: &Found,
+        references: Vec<String>,
+        environment: Option<PathBuf>,
+    ) -> Result<Skill, Vec<Problem>> {
         let mut problems = self.problems;
+        if environment.is_none() && !self.packages.is_empty() {
+            let message = format!("its packages are not installed: run `omni skill install {}`", found.name);
+            problems.push(Problem::error(&self.packages.file, self.packages.line, message));
+        }
         for problem in &mut problems {
             problem.file = found.folder.join(&problem.file).to_string_lossy().into_owned();
         }
@@ -362,6 +426,9 @@ impl Record {
             source: found.source,
             folder: found.folder.clone(),
             digest: self.digest,
+            packages: self.packages,
+            environment,
+            modules: self.modules.into_iter().collect(),
             tools: self.tools,
             extensions: self.extensions,
             problems,
@@ -398,11 +465,12 @@ fn sources(folder: &Path, digest: &str) -> Option<Sources> {
 }
 
 /// The files that decide what a skill does, and whether they have settled.
-fn look(folder: &Path) -> (Seen, bool) {
+pub(super) fn look(folder: &Path) -> (Seen, bool) {
     let now = files::now();
     let mut seen = Seen::default();
     seen.file(folder, manifest::FILE);
-    seen.file(folder, "pyproject.toml");
+    seen.file(folder, packages::PROJECT);
+    seen.file(folder, packages::REQUIREMENTS);
     seen.folder(folder, "scripts", visible);
     seen.folder(folder, extension::FOLDER, is_source);
     let seen = seen.sorted();
@@ -413,6 +481,40 @@ fn look(folder: &Path) -> (Seen, bool) {
 /// What cargo makes of an extension is no part of it.
 fn is_source(name: &str) -> bool {
     visible(name) && name != "target"
+/// The packages that a skill's files declare, and what is wrong with that.
+pub(super) fn declared(folder: &Path, stamps: &[Stamp], python: &str) -> (Packages, Vec<Problem>) {
+    let (mut packages, mut problems) = (Packages::default(), Vec::new());
+    for stamp in stamps {
+        let is_script = is_script(stamp.name());
+        if !is_script && ![packages::PROJECT, packages::REQUIREMENTS].contains(&stamp.name()) {
+            continue;
+        }
+        let text = match text(folder, stamp) {
+            Ok(text) => text,
+            // Of scripts it is told where their tools are looked for.
+            Err(_) if is_script => continue,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        // A script that has no tools is another program's, and so is what it needs.
+        if is_script && !text.contains("omni") {
+            continue;
+        }
+        problems.extend(packages.add(stamp.name(), &text, python).err());
+    }
+    (packages, problems)
+}
+
+fn text(folder: &Path, stamp: &Stamp) -> Result<String, Problem> {
+    if stamp.size() > MAX_SCRIPT {
+        let message = format!("has {} bytes; {MAX_SCRIPT} is the limit", stamp.size());
+        return Err(Problem::error(stamp.name(), None, message));
+    }
+    let told = |reason: String| Problem::error(stamp.name(), None, format!("cannot be read: {reason}"));
+    let bytes = files::read(folder, stamp).map_err(|error| told(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|error| told(error.to_string()))
 }
 
 fn card(found: &Found, stamps: &[Stamp]) -> Result<Card, Problem> {
@@ -432,7 +534,7 @@ fn card(found: &Found, stamps: &[Stamp]) -> Result<Card, Problem> {
 }
 
 /// Files directly in `scripts/`; those below and those with an underscore are theirs to import.
-fn is_script(name: &str) -> bool {
+pub(super) fn is_script(name: &str) -> bool {
     let file = name.strip_prefix("scripts/").filter(|file| !file.contains('/') && !file.starts_with('_'));
     file.is_some_and(|file| file.ends_with(".py"))
 }

@@ -94,14 +94,16 @@ impl Isolation {
         Ok(isolation)
     }
 
-    /// Of this skill: only what is built in, or vouched for and Python alone, runs in this process.
-    /// What is asked for in words that cannot be read is not granted.
+    /// Of this skill: only what is built in, or vouched for and Python alone, runs in this process,
+    /// and nothing that brings packages. What is asked for in words that cannot be read is not
+    /// granted.
     pub fn of(skill: &Skill) -> Self {
         let mut isolation = Self::read(&skill.card.metadata).unwrap_or_default();
         if skill.source == Source::Builtin {
             // Our own tools start programs and open connections by themselves, where that is their work.
             isolation = Self { level: Level::Thread, network: true, processes: true, ..isolation };
         } else if isolation.level == Level::Thread && (!skill.trusted || has_library(skill)) {
+        } else if isolation.level == Level::Thread && (!skill.trusted || !skill.packages.is_empty()) {
             isolation.level = Level::Worker;
         }
         isolation

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::extension::{Engines, Extension};
 use super::isolation::Isolation;
+use super::packages::Packages;
 use super::sniff;
 pub use crate::message::spec::{Annotations, Spec};
 use serde::de::{MapAccess, Visitor};
@@ -99,8 +100,18 @@ pub struct Skill {
     /// Whether the workspace has files it is about. Looked up each time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fits: bool,
-    /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, all of `scripts/` and `extensions/`.
+    /// SHA-256 of what it does: `SKILL.md`, `pyproject.toml`, `requirements.txt`, all of `scripts/`
+    /// and `extensions/`.
     pub digest: String,
+    /// The packages it declares.
+    #[serde(default, skip_serializing_if = "Packages::is_empty")]
+    pub packages: Packages,
+    /// Where they are. `None` if it declares none, or if they are not installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<PathBuf>,
+    /// What its scripts import that is neither theirs nor Python's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
     /// Its tools, by file and line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolEntry>,
@@ -271,10 +282,8 @@ pub struct Card {
 /// error, with the first wrong line.
 pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
     let (yaml, body_line) = split(text)?;
-    let Entries(entries) = serde_saphyr::from_str(yaml).map_err(|error| broken(yaml, &error))?;
-    let front = Front(entries);
-    let name = front.required("name")?;
-    check_name(&name.text).map_err(|reason| name.error(&reason))?;
+    let front = Front::read(yaml)?;
+    let name = front.name()?;
     if name.text != folder {
         let message = format!("`name` is `{}` but the folder is `{folder}`: rename one of them", name.text);
         return Err(name.error(&message));
@@ -300,6 +309,11 @@ pub fn parse(text: &str, folder: &str) -> Result<Card, Problem> {
         body_line,
         warnings: front.unknown(),
     })
+}
+
+/// The name that a `SKILL.md` gives the skill.
+pub fn name(text: &str) -> Result<String, Problem> {
+    Ok(Front::read(split(text)?.0)?.name()?.text)
 }
 
 /// The text of a `SKILL.md`, or which line is no UTF-8.
@@ -416,6 +430,17 @@ impl Text {
 struct Front(Vec<(Spanned<String>, Value)>);
 
 impl Front {
+    fn read(yaml: &str) -> Result<Self, Problem> {
+        let Entries(entries) = serde_saphyr::from_str(yaml).map_err(|error| broken(yaml, &error))?;
+        Ok(Self(entries))
+    }
+
+    fn name(&self) -> Result<Text, Problem> {
+        let name = self.required("name")?;
+        check_name(&name.text).map_err(|reason| name.error(&reason))?;
+        Ok(name)
+    }
+
     fn get(&self, key: &str) -> Option<(u32, &Value)> {
         let (spanned, value) = self.0.iter().find(|(name, _)| name.value == key)?;
         Some((line(spanned), value))

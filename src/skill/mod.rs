@@ -6,12 +6,16 @@
 
 pub mod build;
 pub mod builtin;
+pub mod environment;
 pub mod extension;
+pub mod fetch;
 mod files;
 pub mod index;
+pub mod install;
 mod isolation;
 pub mod manifest;
 mod new;
+pub mod packages;
 pub mod sniff;
 mod trust;
 pub mod watch;
@@ -22,11 +26,13 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
+pub use environment::{Environments, Python};
 pub use extension::{Behind, Engine, Engines, Extension, Runtime};
 pub use index::{Description, Index, Request};
 pub use isolation::{Isolation, Level as Where};
 pub use manifest::{Annotations, Card, Level, Manifest, Problem, Skill, Source, Sources, Spec, ToolEntry};
 pub use new::create;
+pub use packages::Packages;
 
 use trust::{Standing, Trust};
 
@@ -73,6 +79,22 @@ pub enum Error {
     /// Nobody has brought such a skill.
     #[error("no skill of yours or of the project is called `{0}`; `omni skill list` shows those there are")]
     Unknown(String),
+    /// What is offered is no skill that can be taken.
+    #[error("cannot take a skill from `{origin}`: {reason}")]
+    Fetch {
+        /// From where.
+        origin: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A skill is not in the user's own folder.
+    #[error("the skill `{name}` was not put there by `omni skill install`: remove `{}` yourself", .folder.display())]
+    Foreign {
+        /// The skill.
+        name: String,
+        /// Where it is.
+        folder: PathBuf,
+    },
     /// A skill cannot be vouched for because not all of it can be seen.
     #[error("cannot trust the skill `{name}`: `{path}` {reason}")]
     Opaque {
@@ -180,11 +202,11 @@ fn sources(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) 
     sources
 }
 
-/// Where a change can make [`Catalog::find`] find something else: those folders, and the file
-/// that says which skills are trusted.
+/// Where a change can make [`Catalog::find`] find something else, or what is found work: those
+/// folders, the file that says which skills are trusted, the locks of packages.
 pub fn places(paths: &config::Paths, settings: &config::Skills, extra: &[PathBuf]) -> Vec<PathBuf> {
     let folders = sources(paths, settings, extra).into_iter().map(|(folder, _)| folder);
-    folders.chain([paths.data.join(trust::FILE)]).collect()
+    folders.chain([paths.data.join(trust::FILE), environment::locks(paths)]).collect()
 }
 
 #[derive(Default)]

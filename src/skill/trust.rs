@@ -53,23 +53,28 @@ impl Trust {
 
     pub(super) fn add(data: &Path, found: &Found) -> Result<(), Error> {
         let digest = digest_of(found)?;
-        Self::edit(data, found, |skills, folder| {
+        Self::edit(data, &found.folder, |skills, folder| {
             skills.insert(folder, digest);
         })
     }
 
     pub(super) fn remove(data: &Path, found: &Found) -> Result<(), Error> {
-        Self::edit(data, found, |skills, folder| {
+        Self::forget(data, &found.folder)
+    }
+
+    /// The same for what is in a folder, whatever it is.
+    pub(super) fn forget(data: &Path, folder: &Path) -> Result<(), Error> {
+        Self::edit(data, folder, |skills, folder| {
             skills.remove(&folder);
         })
     }
 
     fn edit(
         data: &Path,
-        found: &Found,
+        folder: &Path,
         change: impl FnOnce(&mut BTreeMap<PathBuf, String>, PathBuf),
     ) -> Result<(), Error> {
-        let folder = found.folder.canonicalize().map_err(at("find", &found.folder))?;
+        let folder = folder.canonicalize().map_err(at("find", folder))?;
         std::fs::create_dir_all(data).map_err(at("make", data))?;
         // Held until the end: two terminals may do this at once.
         let guard = data.join("trusted-skills.lock");
@@ -109,6 +114,6 @@ fn digest_of(found: &Found) -> Result<String, Error> {
 }
 
 /// Hidden files count, since a script can read them; what tools leave behind does not.
-fn of_note(name: &str) -> bool {
+pub(super) fn of_note(name: &str) -> bool {
     !matches!(name, ".git" | "__pycache__" | ".pytest_cache" | ".mypy_cache" | ".ruff_cache")
 }

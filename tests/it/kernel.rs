@@ -842,6 +842,7 @@ async fn an_import_that_misbehaves_costs_its_own_file_alone() {
             folder: folder.clone(),
             file: format!("scripts/{name}"),
             engines: Engines::new(),
+            environment: None,
         })
         .collect();
     let program = || {

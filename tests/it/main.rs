@@ -9,6 +9,8 @@ mod cli;
 mod config;
 /// Pages made from the program are current.
 mod docs;
+/// Skills with packages: what they declare, how they are installed, removed, and kept apart.
+mod environment;
 /// Extensions of skills: what serves, building them, what they do in workers.
 mod extensions;
 /// Imports go down, and every fenced dependency stays in its room.

@@ -257,6 +257,7 @@ async fn five_hundred_edits_under_load() {
                         .then(|| Problem::error("scripts/main.py", Some(1), "SyntaxError"))
                         .into_iter()
                         .collect(),
+                    ..Description::default()
                 };
                 bench
                     .replace(async |requests| {
@@ -280,7 +281,7 @@ async fn five_hundred_edits_under_load() {
         assert!(caller.await.unwrap() > 20);
     }
     bench.write(1501, Edit::Fine);
-    bench.replace(async |_| vec![Description { tools: said, problems: Vec::new() }]).await;
+    bench.replace(async |_| vec![Description { tools: said, ..Description::default() }]).await;
     assert_eq!(bench.call("slow", json!({"seconds": 0})).await, json!([1501, 1501, 1501, 1501]));
     assert_eq!(bench.call("loaded", json!({})).await, json!(MODULES));
 }

@@ -633,7 +633,10 @@ mod index {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let manifest = runtime.block_on(world.index().load_or_build(&world.catalog(), async |requests| {
             let problem = |r: &Request| Problem::error(&r.file, None, hanging);
-            requests.iter().map(|r| Description { tools: vec![], problems: vec![problem(r)] }).collect()
+            requests
+                .iter()
+                .map(|r| Description { problems: vec![problem(r)], ..Description::default() })
+                .collect()
         }));
         assert!(complaint(&manifest).ends_with(&format!("greeter/scripts/greet.py: {hanging}")));
         assert_eq!(world.fresh(), Some(manifest), "the complaint is kept");
@@ -655,7 +658,7 @@ mod index {
         let wrong = ["git.commit", "greeter.", "greeter.a b", "greeter.x.y"];
         let manifest = runtime.block_on(world.index().load_or_build(&world.catalog(), async |requests| {
             let tools = wrong.iter().map(|name| entry(&requests[0].file, name, 1)).collect();
-            vec![Description { tools, problems: vec![] }]
+            vec![Description { tools, ..Description::default() }]
         }));
         assert_eq!(tools(&manifest), Vec::<&str>::new());
         assert_eq!(manifest.problems().count(), wrong.len());

@@ -134,6 +134,12 @@ def test_old_code_goes_on_after_a_reload(tmp_path: Path) -> None:
     assert (old({})[0], new({})[0]) == ("old", "new")
 
 
+def test_modules_that_are_neither_own_nor_pythons_are_named(tmp_path: Path) -> None:
+    main = "import json, pydantic, near\nfrom pydantic import fields, BaseModel\nfrom omni import tool\n"
+    folder = write(tmp_path / "imports", main=main, near="import typing_extensions\n")
+    assert describe(folder)["modules"] == ["pydantic", "pydantic.fields", "typing_extensions"]
+
+
 def test_a_tool_is_described_where_it_is_written(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "demo",
@@ -148,6 +154,7 @@ def test_a_tool_is_described_where_it_is_written(tmp_path: Path) -> None:
     )
     assert describe(folder) == {
         "problem": None,
+        "modules": [],
         "tools": [
             {
                 "name": "demo.sum-up",

@@ -10,7 +10,8 @@ use std::io::{self, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use pyo3::ffi;
@@ -21,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::confine::confine;
 use super::wire::{self, Cage, Command, Home, Order, Report, Told, Word};
-use crate::kernel::Interpreter;
 use crate::kernel::bridge::{self, Fault, NativeContext, Own};
 use crate::kernel::handle::{Handle, Place, Returned};
+use crate::kernel::{Interpreter, interpreter};
 use crate::tool::{Context, Output, Request};
 
 /// Where the zygote hears its commands.
@@ -150,12 +151,23 @@ impl Desk {
 }
 
 /// Runs the zygote until nobody holds the other end of descriptor 3.
-pub fn zygote(interpreter: Interpreter) -> Result<(), String> {
+///
+/// It imports from `environment`, and `modules` before it forks.
+pub fn zygote(
+    interpreter: Interpreter,
+    environment: Option<&Path>,
+    modules: &[String],
+) -> Result<(), String> {
     // SAFETY: whoever starts a zygote gives it this descriptor; nobody else here has it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL) };
     let told = |error: io::Error| format!("the zygote cannot go on: {error}");
     let signals = signals().map_err(told)?;
-    let started = interpreter.start().and_then(|()| Python::attach(warm).map_err(|error| error.to_string()));
+    let warm = || Python::attach(|py| warm(py, modules)).map_err(|error| error.to_string());
+    let started = interpreter.start_in(environment).and_then(|()| warm());
+    if !modules.is_empty() && !is_single() {
+        // A thread of theirs does not live on in a fork, and may hold a lock that then stays held.
+        return Err(again(interpreter, environment));
+    }
     match &started {
         Ok(()) => report(&control, &Report::Ready),
         Err(reason) => report(&control, &Report::Failed { id: None, reason: reason.clone() }),
@@ -165,17 +177,38 @@ pub fn zygote(interpreter: Interpreter) -> Result<(), String> {
     Python::attach(|py| Zygote { control, signals, children: Vec::new() }.serve(py)).map_err(told)
 }
 
+/// Becomes a zygote that imports nothing beforehand. Returns only if that cannot be done.
+fn again(interpreter: Interpreter, environment: Option<&Path>) -> String {
+    let mut command = match interpreter.again() {
+        Ok(command) => command,
+        Err(reason) => return reason,
+    };
+    command.args(["worker", "--zygote"]);
+    environment.inspect(|environment| interpreter::enter(&mut command, environment));
+    command.exec().to_string()
+}
+
+/// Whether this process has one thread.
+fn is_single() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
 /// Imports what tools need, so that a fork has it.
-fn warm(py: Python<'_>) -> PyResult<()> {
+fn warm(py: Python<'_>, modules: &[String]) -> PyResult<()> {
+    let gc = py.import("gc")?;
+    gc.call_method0("disable")?;
     bridge::Omni::get(py)?;
     for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
         py.import(module)?;
     }
     py.import("omni.kernel")?.call_method0("warm")?;
+    for module in modules {
+        // What fails here fails again where it is used, and is told there.
+        py.import(module.as_str()).ok();
+    }
     // What is here already is never looked at again, so its pages stay shared.
-    let gc = py.import("gc")?;
-    gc.call_method0("collect")?;
     gc.call_method0("freeze")?;
+    gc.call_method0("enable")?;
     Ok(())
 }
 

@@ -10,13 +10,14 @@ pub mod child;
 pub mod confine;
 pub(super) mod wire;
 mod zygote;
+mod zygotes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,6 +40,9 @@ use crate::tool::{Call, Context, Error, Nested, Output, Request, nested};
 pub(super) use child::{Question, ask, say};
 use wire::{Cage, Home, Order, Told, Word};
 use zygote::Zygote;
+use zygotes::Zygotes;
+
+pub(super) use zygotes::Environment;
 
 /// Workers that are at work at once, of calls nested equally deep; more calls than this wait.
 const MOST: usize = 16;
@@ -60,12 +64,11 @@ const END: Duration = Duration::from_secs(5);
 const OBITUARY: Duration = Duration::from_secs(1);
 
 /// Makes the command that starts this program once more.
-pub(super) type Program = Box<dyn Fn() -> Result<Command, String> + Send + Sync>;
+pub(super) type Program = Arc<dyn Fn() -> Result<Command, String> + Send + Sync>;
 
 /// The workers of all skills.
 pub(super) struct Workers {
-    program: Program,
-    zygote: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    zygotes: Zygotes,
     idle: Mutex<HashMap<Key, Vec<Worker>>>,
     /// Told when a worker is free.
     freed: Notify,
@@ -107,13 +110,14 @@ pub(super) struct Job<'a> {
     pub(super) own: &'a Own,
     pub(super) is_async: bool,
     pub(super) isolation: &'a Isolation,
+    /// Its packages.
+    pub(super) environment: Option<&'a Environment>,
 }
 
 impl Workers {
     pub(super) fn new(program: Program) -> Self {
         Self {
-            program,
-            zygote: tokio::sync::Mutex::new(None),
+            zygotes: Zygotes::new(program),
             idle: Mutex::default(),
             freed: Notify::new(),
             busy: AtomicUsize::new(0),
@@ -198,13 +202,18 @@ impl Workers {
 
     /// A worker that waits for such a call. Those that have died or waited too long are dismissed.
     fn idle(&self, key: &Key) -> Option<Worker> {
+        self.tidy().get_mut(key)?.pop()
+    }
+
+    /// The workers that wait.
+    fn tidy(&self) -> MutexGuard<'_, HashMap<Key, Vec<Worker>>> {
         let mut idle = self.idle.lock().expect("no panic while held");
         for workers in idle.values_mut() {
             let gone = |worker: &mut Worker| !worker.lives() || worker.since.elapsed() >= IDLE;
             workers.extract_if(.., gone).for_each(Worker::dismiss);
         }
         idle.retain(|_, workers| !workers.is_empty());
-        idle.get_mut(key)?.pop()
+        idle
     }
 
     /// Dismisses the workers of a version of a skill that no call can come to any more.
@@ -233,6 +242,12 @@ impl Workers {
         let mut read = interpreter::folders();
         read.push(job.place.folder.clone().into());
         read.extend(job.place.engines.values().filter_map(|behind| behind.built.clone()));
+        if let Some(environment) = job.environment {
+            if !environment.folder.is_dir() {
+                return Err(lacking(&key.skill));
+            }
+            read.push(environment.folder.clone());
+        }
         let cage = Cage {
             read,
             write: vec![key.workspace.as_ref().clone(), data.to_owned(), temp.path().to_owned()],
@@ -241,7 +256,9 @@ impl Workers {
             memory: job.isolation.memory,
             environment,
         };
-        let zygote = self.zygote().await?;
+        let zygote = self.zygotes.get(job.environment).await?;
+        // It may have taken the place of another one, which ends with the last of its workers.
+        drop(self.tidy());
         let (id, stream, ended) = zygote.fork(cage)?;
         let frames = LengthDelimitedCodec::builder()
             .little_endian()
@@ -256,17 +273,6 @@ impl Workers {
         let home = Home { skill, folder, version, sources, engines, workspace, data, settings };
         worker.tell(&home).await?;
         Ok(worker)
-    }
-
-    /// The zygote; started at the first call, and again when it has died.
-    async fn zygote(&self) -> Result<Arc<Zygote>, String> {
-        let mut place = self.zygote.lock().await;
-        if let Some(zygote) = place.as_ref().filter(|zygote| zygote.lives()) {
-            return Ok(zygote.clone());
-        }
-        let zygote = Arc::new(Zygote::start((self.program)()?).await?);
-        *place = Some(zygote.clone());
-        Ok(zygote)
     }
 }
 
@@ -302,7 +308,8 @@ impl Worker {
     }
 
     fn lives(&mut self) -> bool {
-        matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        let lives = matches!(self.ended.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        lives && !self.zygote.is_retired()
     }
 
     /// One call. The error says why the worker is of no use any more. What its tool asks for is
@@ -421,6 +428,11 @@ fn refusal(fault: Fault, skill: &str) -> Fault {
         "{last}: the skill `{skill}` runs confined to the workspace and its own folders; in the `metadata` of \
          its SKILL.md it can ask for `network: true` and `processes: true`"
     ))
+}
+
+/// What is said of a tool whose skill has not got its packages.
+pub(super) fn lacking(skill: &str) -> String {
+    format!("the packages of its skill are not installed: run `omni skill install {skill}`")
 }
 
 /// How well workers are confined on this machine.

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use super::child::{CONTROL, send};
 use super::wire::{Cage, Command, Report};
-use crate::kernel::native;
+use super::zygotes::Environment;
+use crate::kernel::{interpreter, native};
 
 /// Time it has to start Python and to import `omni`, on a slow or busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -28,10 +29,16 @@ const LINES: usize = 1000;
 const ENVIRONMENT: [&str; 9] =
     ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"];
 
+/// How libraries that compute are told to start no threads: a zygote has one, or its forks would
+/// inherit locks that nobody unlocks.
+const SINGLE: [&str; 3] = ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"];
+
 /// A zygote. It ends, and its workers with it, when this is dropped.
 pub(super) struct Zygote {
     control: OwnedFd,
     desk: Arc<Desk>,
+    /// No worker of it is kept for another call.
+    retired: AtomicBool,
 }
 
 #[derive(Default)]
@@ -43,7 +50,10 @@ struct Desk {
 
 impl Zygote {
     /// Starts it and waits until it can fork.
-    pub(super) async fn start(mut command: std::process::Command) -> Result<Self, String> {
+    pub(super) async fn start(
+        mut command: std::process::Command,
+        environment: Option<&Environment>,
+    ) -> Result<Self, String> {
         let told = |error: io::Error| format!("workers for tools cannot be started: {error}");
         let flags = SocketFlags::CLOEXEC;
         let (control, theirs) =
@@ -56,6 +66,10 @@ impl Zygote {
             .stderr(Stdio::piped());
         command.env_clear().process_group(0);
         command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        if let Some(environment) = environment {
+            interpreter::enter(&mut command, &environment.folder);
+            command.arg("--modules").arg(environment.modules.join(",")).envs(SINGLE.map(|name| (name, "1")));
+        }
         let descriptor = theirs.as_raw_fd();
         // SAFETY: async-signal-safe system calls between fork and exec. Its descriptor 3 is the
         // connection; where it is so already, only the flag that would close it is taken away.
@@ -82,7 +96,7 @@ impl Zygote {
         });
         let thread = std::thread::Builder::new().name("worker-output".to_owned());
         listening.and_then(|_| thread.spawn(move || relay(errors))).map_err(told)?;
-        let zygote = Self { control, desk };
+        let zygote = Self { control, desk, retired: AtomicBool::new(false) };
         match tokio::time::timeout(START, waiting).await {
             Ok(Ok(Ok(()))) => Ok(zygote),
             Ok(Ok(Err(reason))) => Err(format!("workers for tools cannot be started: {reason}")),
@@ -93,6 +107,15 @@ impl Zygote {
 
     pub(super) fn lives(&self) -> bool {
         !self.desk.dead.load(SeqCst)
+    }
+
+    /// Lets it end with the calls that are under way.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, SeqCst);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(SeqCst)
     }
 
     /// Forks a worker. Its end is told to the receiver; what is sent before it runs waits.
