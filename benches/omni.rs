@@ -25,8 +25,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Section = fn(&World) -> Result<Report>;
 
-const SECTIONS: [(&str, Section); 5] =
-    [("calls", calls::run), ("index", index::run), ("start", start::run), ("packages", packages::run), ("search", search::run)];
+const SECTIONS: [(&str, Section); 5] = [
+    ("calls", calls::run),
+    ("index", index::run),
+    ("start", start::run),
+    ("packages", packages::run),
+    ("search", search::run),
+];
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -87,13 +88,13 @@ fn forks(world: &World) -> Result<Row> {
     let program = world.omni(&[]).get_program().to_owned();
     let kernel = kernel.started_by(move || Ok(Command::new(&program)));
     let settings = Settings::new(&app.loaded.config, &app.paths, false)?;
-    let toolbox = Toolbox::new(vec![std::sync::Arc::new(kernel)], settings);
+    let toolbox = Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings));
     let mut times = Vec::new();
     for round in 0..=FORKS {
         let arguments = Arguments::from(json!({"values": [1, 2, 6]}));
         let call = ToolCall { id: format!("call_{round}"), name: "once-numbers__mean".to_owned(), arguments };
         let began = Instant::now();
-        runtime.block_on(toolbox.call(call, &app.scope())).map_err(|error| anyhow!("{error}"))?;
+        runtime.block_on(toolbox.call(call, &Arc::new(app.scope()))).map_err(|error| anyhow!("{error}"))?;
         if round > 0 {
             times.push(began.elapsed().as_secs_f64() * 1e3);
         }

@@ -21,7 +21,7 @@ use super::world::{World, time, write};
 
 const FOLDERS: usize = 600;
 const FILES: usize = 100;
-const LINES: usize = 30;
+const LINES: usize = 20;
 /// One file in so many has what is looked for.
 const RARE: usize = 1000;
 const ROUNDS: usize = 7;

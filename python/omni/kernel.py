@@ -72,7 +72,7 @@ def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | N
     try:
         if os.path.basename(file) == extensions.FILE:
             extensions.check(skill.enter(skill_name, os.path.abspath(folder), engines=engines), file)
-            return {"tools": [], "problem": None}
+            return {"tools": [], "problem": None, "modules": []}
         module = skill.load(skill_name, folder, file, engines=engines)
     except BaseException as error:  # a stranger's code runs here, `sys.exit()` included
         return {"tools": [], "problem": _problem(error, folder, file), "modules": []}

@@ -70,5 +70,6 @@ fn request(skill: &Skill, extension: &Extension) -> Request {
         folder: skill.folder.clone(),
         file: extension.file(),
         engines: skill.engines(),
+        environment: skill.environment.clone(),
     }
 }

@@ -171,9 +171,9 @@ async fn build(
                 screen.remark(&format!("{} is left out: {reason}", plan.title));
                 continue;
             }
-            screen.remark(&format!("{}: runs `{plan}` in {}", plan.title, plan.folder.display()));
-            if skill.source != Source::Builtin && !yes {
-                consent(&plan, screen).await?;
+            match skill.source == Source::Builtin || yes {
+                true => screen.remark(&told_plan(&plan)),
+                false => consent(&plan, screen).await?,
             }
             match app.build(skill, extension, &plan).await {
                 Ok(place) if screen.json => {
@@ -204,14 +204,20 @@ async fn build(
     Ok(code::OK)
 }
 
+fn told_plan(plan: &Plan) -> String {
+    format!("{}: runs `{plan}` in {}", plan.title, plan.folder.display())
+}
+
 /// Asks whether a stranger's build may run.
 async fn consent(plan: &Plan, screen: &Screen) -> Result<(), Failure> {
     let refused = |message: String| Failure::new(code::DENIED, message);
+    let told = told_plan(plan);
     if screen.json || !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        let message = format!("building {} runs `{plan}` with all you may do yourself", plan.title);
+        let message = format!("{told}, which may do all you may do yourself");
         return Err(refused(message).hint("say `--yes` if you vouch for it"));
     }
-    let answer = screen.read("  it may do all you may do yourself. Run it? [y]es, [n]o: ").await;
+    let question = format!("{told}\n  it may do all you may do yourself. Run it? [y]es, [n]o: ");
+    let answer = screen.read(&question).await;
     match answer.as_deref().map(str::trim) {
         Some("y" | "yes") => Ok(()),
         _ => Err(refused(format!("{} was not built", plan.title))),

@@ -141,7 +141,7 @@ impl Worker {
     }
 
     async fn ask(&mut self, request: &Request, limit: Duration) -> Result<Told, String> {
-        let Request { skill, folder, file, engines } = request;
+        let Request { skill, folder, file, engines, environment: _ } = request;
         let line = format!("{}\n", json!([skill, folder, file, engines]));
         self.input.write_all(line.as_bytes()).await.map_err(|error| format!("the import ended: {error}"))?;
         let answer = self.read(limit).await?;

@@ -218,7 +218,10 @@ impl Plan {
             let (mut out, mut err) = tokio::join!(tail(stdout), tail(stderr));
             // Compilers speak on the second; what little is on the first comes before.
             out.append(&mut err);
-            String::from_utf8_lossy(out.make_contiguous()).trim_end().to_owned()
+            let text = String::from_utf8_lossy(out.make_contiguous()).into_owned();
+            // It goes to a terminal, and is for reading.
+            let readable = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+            text.trim_end().chars().filter(readable).collect::<String>()
         });
         let ended = tokio::time::timeout(limit, group.0.wait()).await;
         drop(group);
@@ -254,12 +257,17 @@ impl Plan {
 /// The command as one would type it.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| c.is_alphanumeric() || "-_./={},:+@".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./={},:+@".contains(c);
+        let shown = |c: char| c.is_ascii_graphic() || c == ' ';
         for (number, word) in self.command.iter().enumerate() {
             let space = if number > 0 { " " } else { "" };
-            match !word.is_empty() && word.chars().all(plain) {
-                true => write!(f, "{space}{word}")?,
-                false => write!(f, "{space}'{}'", word.replace('\'', r"'\''"))?,
+            if !word.is_empty() && word.chars().all(plain) {
+                write!(f, "{space}{word}")?;
+            } else if word.chars().all(shown) {
+                write!(f, "{space}'{}'", word.replace('\'', r"'\''"))?;
+            } else {
+                // Whoever is asked sees what there is: no sign may hide another one.
+                write!(f, "{space}{word:?}")?;
             }
         }
         Ok(())
@@ -331,4 +339,25 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> VecDeque<u8> {
         said.drain(..said.len().saturating_sub(SAID));
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_it_is() {
+        let command = ["cc", "-o", "{out}/a b", "it's", "", "a\u{1b}[2K", "\u{202e}x"].map(str::to_owned);
+        let plan = Plan {
+            command: command.to_vec(),
+            folder: PathBuf::new(),
+            place: PathBuf::new(),
+            title: String::new(),
+            artifact: String::new(),
+            library: None,
+            fallback: None,
+        };
+        let shown = r#"cc -o '{out}/a b' 'it'\''s' '' "a\u{1b}[2K" "\u{202e}x""#;
+        assert_eq!(plan.to_string(), shown);
+    }
 }

@@ -481,6 +481,8 @@ pub(super) fn look(folder: &Path) -> (Seen, bool) {
 /// What cargo makes of an extension is no part of it.
 fn is_source(name: &str) -> bool {
     visible(name) && name != "target"
+}
+
 /// The packages that a skill's files declare, and what is wrong with that.
 pub(super) fn declared(folder: &Path, stamps: &[Stamp], python: &str) -> (Packages, Vec<Problem>) {
     let (mut packages, mut problems) = (Packages::default(), Vec::new());

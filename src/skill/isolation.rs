@@ -102,8 +102,7 @@ impl Isolation {
         if skill.source == Source::Builtin {
             // Our own tools start programs and open connections by themselves, where that is their work.
             isolation = Self { level: Level::Thread, network: true, processes: true, ..isolation };
-        } else if isolation.level == Level::Thread && (!skill.trusted || has_library(skill)) {
-        } else if isolation.level == Level::Thread && (!skill.trusted || !skill.packages.is_empty()) {
+        } else if isolation.level == Level::Thread && !may_be_inside(skill) {
             isolation.level = Level::Worker;
         }
         isolation
@@ -121,7 +120,9 @@ impl Isolation {
     }
 }
 
-/// Whether machine code of its own comes into the process that runs it, which can take that down.
-fn has_library(skill: &Skill) -> bool {
-    skill.extensions.iter().any(|extension| extension.text.runtime == Runtime::Rust)
+/// Whether somebody has vouched for it, and it is Python alone: machine code can take down the
+/// process that runs it, and packages are not ours to import.
+fn may_be_inside(skill: &Skill) -> bool {
+    let has_library = skill.extensions.iter().any(|extension| extension.text.runtime == Runtime::Rust);
+    skill.trusted && skill.packages.is_empty() && !has_library
 }

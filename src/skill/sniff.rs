@@ -123,7 +123,7 @@ mod tests {
         let seen = names(folder.path());
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ["1", "2", "3", "4", "node_modules"]);
         for number in 0..2 * NAMES {
-            std::fs::write(deep.parent().unwrap().join(number.to_string()), "").unwrap();
+            std::fs::write(deep.parent().unwrap().join(format!("file-{number}")), "").unwrap();
         }
         assert!(names(folder.path()).len() <= NAMES);
     }

@@ -118,7 +118,7 @@ fn installed(world: &World, name: &str) -> PathBuf {
     world.home().join("config/skills").join(name)
 }
 
-fn toolbox(world: &World, manifest: &Manifest) -> Toolbox {
+fn toolbox(world: &World, manifest: &Manifest) -> Arc<Toolbox> {
     let kernel = Kernel::new(Interpreter::Embedded, manifest, world.home().join("data"));
     let kernel = kernel.started_by(|| Ok(Command::new(OMNI)));
     let settings = Settings {
@@ -129,12 +129,12 @@ fn toolbox(world: &World, manifest: &Manifest) -> Toolbox {
         results: None,
         audit: None,
     };
-    Toolbox::new(vec![Arc::new(kernel)], settings)
+    Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings))
 }
 
-async fn call(world: &World, toolbox: &Toolbox, tool: &str, arguments: Value) -> Result<Value, Error> {
+async fn call(world: &World, toolbox: &Arc<Toolbox>, tool: &str, arguments: Value) -> Result<Value, Error> {
     let call = ToolCall { id: "c1".into(), name: tool.into(), arguments: Arguments::from(arguments) };
-    Ok(toolbox.call(call, &Scope::new(world.work())).await?.structured.expect("a value"))
+    Ok(toolbox.call(call, &Arc::new(Scope::new(world.work()))).await?.structured.expect("a value"))
 }
 
 fn manifest(world: &World) -> Manifest {

@@ -200,7 +200,7 @@ impl Workers {
         }
     }
 
-    /// A worker that waits for such a call. Those that have died or waited too long are dismissed.
+    /// A worker that waits for such a call. Those that have died or waited too long are no more.
     fn idle(&self, key: &Key) -> Option<Worker> {
         self.tidy().get_mut(key)?.pop()
     }
@@ -209,8 +209,9 @@ impl Workers {
     fn tidy(&self) -> MutexGuard<'_, HashMap<Key, Vec<Worker>>> {
         let mut idle = self.idle.lock().expect("no panic while held");
         for workers in idle.values_mut() {
-            let gone = |worker: &mut Worker| !worker.lives() || worker.since.elapsed() >= IDLE;
-            workers.extract_if(.., gone).for_each(Worker::dismiss);
+            workers.retain_mut(Worker::lives);
+            let gone = workers.extract_if(.., |worker| worker.since.elapsed() >= IDLE);
+            gone.for_each(Worker::dismiss);
         }
         idle.retain(|_, workers| !workers.is_empty());
         idle

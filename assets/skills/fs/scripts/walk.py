@@ -48,7 +48,7 @@ def entries(root: Path) -> tuple[list[str], str | None]:
     kept, whole = _kept(root)
     names, cut = extension("search").walk(root, kept is not None, kept or [], most=_MOST_FILES, seconds=_DEADLINE)
     remark = f"not all files were found within {_DEADLINE:g} s, or there are more than {_MOST_FILES}"
-    return [os.fspath(name) for name in names], remark if cut or not whole else None
+    return names, remark if cut or not whole else None
 
 
 def search(ctx: Context, start: Path, text: str, glob: str, *, regex: bool) -> str:
@@ -59,19 +59,22 @@ def search(ctx: Context, start: Path, text: str, glob: str, *, regex: bool) -> s
         except (re.error, RecursionError, OverflowError) as error:
             raise Retry(f"`{text}` is no regular expression: {error}") from None
     matches = matcher(glob)
-    root = ctx.resolve(".")
-    files, remark = ([str(start)], None) if start.is_file() else entries(start)
-    if not start.is_file():
-        files = [os.path.join(start, name) for name in files if glob == "**" or matches(name)]
+    if start.is_file():
+        start, files, remark = start.parent, [start.name], None
+    else:
+        files, remark = entries(start)
+        if glob != "**":
+            files = [name for name in files if matches(name)]
     try:
-        looked, found = _grep(ctx, files, text, regex=regex)
+        looked, found = _grep(ctx, start, files, text, regex=regex)
     except TimeoutError:
         raise Failed(
             f"the search for `{text}` took longer than {_DEADLINE:g} s; search fewer files or more simply"
         ) from None
     if ctx.cancelled:
         raise ToolCancelled
-    told = list(_told(found, [os.path.relpath(file, root) for file in files]))
+    above = os.path.relpath(start, ctx.resolve("."))
+    told = list(_told(found, files, "" if above == "." else above + "/"))
     if not found:
         told = [f"`{text}` occurs in none of {looked} files"] + ["\n"] * (remark is not None)
     if remark is not None:
@@ -79,7 +82,9 @@ def search(ctx: Context, start: Path, text: str, glob: str, *, regex: bool) -> s
     return "".join(told)
 
 
-def _grep(ctx: Context, files: list[str], text: str, *, regex: bool) -> tuple[int, list[tuple[int, int, str]]]:
+def _grep(
+    ctx: Context, root: Path, files: list[str], text: str, *, regex: bool
+) -> tuple[int, list[tuple[int, int, str]]]:
     bounds = {"most": _MOST_MATCHES, "per_file": _MOST_PER_FILE, "longest": _LONGEST_LINE, "largest": _LARGEST_FILE}
     bounds |= {"seconds": _DEADLINE, "cancelled": lambda: ctx.cancelled}
     translated = dialect.translated(text) if regex else (text, None)
@@ -91,17 +96,17 @@ def _grep(ctx: Context, files: list[str], text: str, *, regex: bool) -> tuple[in
             pattern = text
         # A ValueError: more than that engine takes, a counted repetition of thousands for one.
         with contextlib.suppress(ValueError):
-            done = engine.grep(files, pattern, regex=regex, doubtful=doubtful, **bounds)
+            done = engine.grep(root, files, pattern, regex=regex, doubtful=doubtful, **bounds)
             if done is not None:
                 return done
-    return extension("search", fallback=True).grep(files, text, regex=regex, doubtful=None, **bounds)
+    return extension("search", fallback=True).grep(root, files, text, regex=regex, doubtful=None, **bounds)
 
 
-def _told(found: list[tuple[int, int, str]], names: list[str]) -> Iterator[str]:
+def _told(found: list[tuple[int, int, str]], names: list[str], above: str) -> Iterator[str]:
     inside: Counter[int] = Counter()
     for place, number, text in found[:_MOST_MATCHES]:
         inside[place] += 1
-        yield f"{names[place]}:{number}:{text if inside[place] <= _MOST_PER_FILE else '[more in this file]'}\n"
+        yield f"{above}{names[place]}:{number}:{text if inside[place] <= _MOST_PER_FILE else '[more in this file]'}\n"
     if len(found) > _MOST_MATCHES:
         yield f"[more than {_MOST_MATCHES} matches; narrow it down]\n"
 

@@ -15,7 +15,7 @@ def main(request: dict[str, Any]) -> tuple[int, list[tuple[int, int, str]]]:
     looked = 0
     found: list[tuple[int, int, str]] = []
     for place, file in enumerate(request["files"]):
-        text = _text(file, request["largest"])
+        text = _text(os.path.join(request["root"], file), request["largest"])
         if text is None:
             continue
         looked += 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ _LIST = ("git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files",
 def walk(
     root: Path,
     git: bool,
-    also: list[Path],  # noqa: ARG001 (git's list has them)
+    also: list[str],  # noqa: ARG001 (git's list has them)
     *,
     most: int,
     seconds: float,
@@ -53,17 +52,18 @@ def _listed(root: Path, seconds: float) -> Generator[str]:
         [*_LIST, "--", "."], cwd=root, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
+        end = time.monotonic() + seconds
         bell = threading.Timer(seconds, child.kill)
         bell.start()
         try:
             rest = b""
-            while chunk := child.stdout.read(1 << 16):
+            while (chunk := child.stdout.read(1 << 16)) and time.monotonic() <= end:
                 *whole, rest = (rest + chunk).split(b"\0")
                 # A repository inside has a slash.
                 yield from (os.fsdecode(name) for name in whole if name and not name.endswith(b"/"))
-            if child.wait() == -signal.SIGKILL:
+            if time.monotonic() > end:
                 raise TimeoutError
-            if child.returncode != 0:
+            if child.wait() != 0:
                 raise RuntimeError(f"`git ls-files` ended with {child.returncode}")
         finally:
             bell.cancel()
@@ -100,6 +100,7 @@ def _below(root: Path, end: float) -> Generator[str]:
 
 
 def grep(
+    root: Path,
     files: list[str],
     pattern: str,
     *,
@@ -112,12 +113,14 @@ def grep(
     seconds: float,
     cancelled: Callable[[], bool],
 ) -> tuple[int, list[tuple[int, int, str]]]:
-    """Search files in the order given, in a process of its own: how many were looked into, and the matches.
+    """Search files, which are relative to `root`, in the order given: how many were looked into, and the matches.
 
-    A regular expression may take for ever, and Python's engine can neither be interrupted nor does it
-    let other threads run meanwhile. A process can be ended: `TimeoutError` after `seconds`.
+    It is done in a process of its own. A regular expression may take for ever, and Python's engine can
+    neither be interrupted nor does it let other threads run meanwhile. A process can be ended:
+    `TimeoutError` after `seconds`.
     """
     request = {
+        "root": os.fspath(root),
         "files": files,
         "pattern": pattern,
         "regex": regex,

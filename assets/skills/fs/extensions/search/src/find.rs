@@ -1,6 +1,7 @@
 //! What is in the files.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,7 +39,8 @@ impl Needle {
 
 /// A search and its bounds.
 pub struct Search {
-    pub files: Vec<PathBuf>,
+    pub root: PathBuf,
+    pub files: Vec<OsString>,
     pub needle: Needle,
     /// Matches in all; one more is returned where there are more.
     pub most: usize,
@@ -87,7 +89,7 @@ impl Search {
                     let mut reader = Reader::new(self);
                     while let Some(number) = turns.take() {
                         let Some(file) = self.files.get(number) else { break };
-                        if sender.send((number, reader.look(file))).is_err() {
+                        if sender.send((number, reader.look(&self.root.join(file)))).is_err() {
                             break;
                         }
                     }

@@ -1,5 +1,6 @@
 //! Walking a folder and searching its files, on all cores. The twin of `pure.py`.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -34,15 +35,15 @@ fn walk(
     py: Python<'_>,
     root: PathBuf,
     git: bool,
-    also: Vec<PathBuf>,
+    also: Vec<OsString>,
     most: usize,
     seconds: f64,
-) -> (Vec<PathBuf>, bool) {
+) -> (Vec<OsString>, bool) {
     let end = after(seconds);
     py.detach(|| {
         let (mut found, cut) = tree::files(&root, git, threads(), most, end);
         found.extend(also);
-        found.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        found.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
         found.dedup();
         let cut = cut || found.len() > most;
         found.truncate(most);
@@ -53,17 +54,18 @@ fn walk(
 /// One match: the file's place in the list, the line's number and its text.
 type Match = (usize, usize, String);
 
-/// Searches files in the order given: how many were looked into, and the matches.
+/// Searches files, which are relative to `root`, in the order given: how many were looked into, and the matches.
 ///
 /// `None` where this engine cannot tell what Python's would find. `ValueError` for a pattern
 /// it does not know, `TimeoutError` after `seconds`. `cancelled` is asked now and then; once it
 /// says so, what was found so far is returned.
 #[pyfunction]
-#[pyo3(signature = (files, pattern, *, regex, doubtful, most, per_file, longest, largest, seconds, cancelled))]
+#[pyo3(signature = (root, files, pattern, *, regex, doubtful, most, per_file, longest, largest, seconds, cancelled))]
 #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
 fn grep(
     py: Python<'_>,
-    files: Vec<PathBuf>,
+    root: PathBuf,
+    files: Vec<OsString>,
     pattern: &str,
     regex: bool,
     doubtful: Option<&str>,
@@ -76,7 +78,7 @@ fn grep(
 ) -> PyResult<Option<(usize, Vec<Match>)>> {
     let wrong = |error: String| PyValueError::new_err(error);
     let needle = Needle::new(pattern, regex, doubtful).map_err(wrong)?;
-    let search = Search { files, needle, most, per_file, longest, largest };
+    let search = Search { root, files, needle, most, per_file, longest, largest };
     let end = after(seconds);
     let stop = || Python::attach(|py| cancelled.bind(py).call0()?.is_truthy());
     let done = py.detach(|| search.run(threads(), PULSE, end, stop))?;

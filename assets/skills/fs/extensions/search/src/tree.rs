@@ -1,6 +1,7 @@
 //! Which files there are.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use ignore::{DirEntry, WalkBuilder, WalkState};
 /// The files below a folder, in no order, and whether there may be more than these: no more than
 /// `most` are looked for, and none after `end`. Links are among them and not followed; what is neither
 /// a file nor a link is not.
-pub fn files(root: &Path, git: bool, threads: usize, most: usize, end: Instant) -> (Vec<PathBuf>, bool) {
+pub fn files(root: &Path, git: bool, threads: usize, most: usize, end: Instant) -> (Vec<OsString>, bool) {
     let mut builder = WalkBuilder::new(root);
     // Hidden files belong to it, and only git's own rules count.
     builder.standard_filters(false).threads(threads);
@@ -38,7 +39,7 @@ pub fn files(root: &Path, git: bool, threads: usize, most: usize, end: Instant) 
                     cut.store(true, Relaxed);
                     return WalkState::Quit;
                 }
-                own.files.push(path.to_owned());
+                own.files.push(path.as_os_str().to_owned());
             }
             WalkState::Continue
         })
@@ -48,8 +49,8 @@ pub fn files(root: &Path, git: bool, threads: usize, most: usize, end: Instant) 
 
 /// What one thread has found; handed over when it ends.
 struct Own<'a> {
-    files: Vec<PathBuf>,
-    all: &'a Mutex<Vec<PathBuf>>,
+    files: Vec<OsString>,
+    all: &'a Mutex<Vec<OsString>>,
 }
 
 impl Drop for Own<'_> {
