@@ -149,6 +149,8 @@ impl App {
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         // It writes down what vendors answer, who may repeat the key they refuse.
         let filter = filter.add_directive("genai=off".parse().expect("a directive"));
+        // It writes down every message, arguments and all.
+        let filter = filter.add_directive("rmcp=error".parse().expect("a directive"));
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
         subscriber.try_init().ok()
     }
@@ -229,6 +231,23 @@ impl App {
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()
+    }
+
+    /// Puts all tools into `shelf` once they are ready, and again whenever there are others, until
+    /// it is dropped.
+    pub async fn shelve(&self, shelf: &watch::Sender<Option<Arc<Toolbox>>>) -> Result<(), Error> {
+        self.watch().await?;
+        let mut changes = self.tools_changed();
+        let mut toolbox = self.toolbox().await?;
+        shelf.send_replace(Some(toolbox.clone()));
+        while changes.changed().await.is_ok() {
+            let renewed = toolbox.renewed();
+            if !Arc::ptr_eq(&renewed, &toolbox) {
+                toolbox = renewed;
+                shelf.send_replace(Some(toolbox.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// The tools of skills.

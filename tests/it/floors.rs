@@ -15,6 +15,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("hub", 4, &["agent", "session", "store"]),
     ("agent", 3, &["memory", "tool", "llm", "session", "skill"]),
     ("kernel", 2, &["tool", "skill"]),
+    ("mcp", 2, &["tool"]),
     ("tool", 1, &[]),
     ("llm", 1, &[]),
     ("session", 1, &["store"]),
@@ -31,6 +32,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("sqlx", &["store/", "session/log.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
     ("reqwest", &["llm/"]),
+    ("rmcp", &["mcp/"]),
     ("bm25", &["llm/offline"]),
     ("clap", &["cli/"]),
     ("anstream", &["cli/"]),
@@ -46,7 +48,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("mimalloc", &["main.rs"]),
     ("landlock", &["kernel/worker/confine.rs"]),
     ("seccompiler", &["kernel/worker/confine.rs"]),
-    ("rustix", &["kernel/worker/"]),
+    ("rustix", &["kernel/worker/", "mcp/stdio.rs"]),
 ];
 
 struct Source {

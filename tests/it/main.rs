@@ -15,6 +15,8 @@ mod floors;
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
+/// The Model Context Protocol, by raw lines and by clients that others wrote.
+mod mcp;
 /// No model at all: which words find which tool, and how its parameters are filled.
 mod offline;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.

@@ -1,0 +1,568 @@
+//! MCP: the toolbox as a server.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::omni::{OMNI, Started, World, write};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A skill that runs in the server's own process.
+const INSIDE: &str = r#"
+import asyncio, ctypes, os, subprocess, sys, time
+from pathlib import Path
+
+import omni
+from omni import Context, Image, Resource, ResourceLink, tool
+
+
+@tool(read_only=True)
+def noisy() -> str:
+    """Print in every way there is."""
+    print("NOISE from print")
+    sys.__stdout__ and sys.__stdout__.write("NOISE from the first stdout\n")
+    os.write(1, b"NOISE from a system call\n")
+    ctypes.CDLL(None).puts(b"NOISE from C")
+    ctypes.CDLL(None).fflush(None)
+    subprocess.run(["echo", "NOISE from a child"], check=True)
+    return os.read(0, 100).decode() + "done"
+
+
+@tool(read_only=True)
+def steps(ctx: Context) -> str:
+    """Say how far it is."""
+    for done in range(0, 101, 10):
+        ctx.progress(done, 100, f"step {done}")
+    ctx.progress(50)
+    return "done"
+
+
+@tool(read_only=True)
+def spins(marker: str, ctx: Context) -> str:
+    """Loop until it is told not to."""
+    Path(marker).write_text("began")
+    try:
+        while True:
+            pass
+    finally:
+        Path(marker).write_text("ended")
+
+
+@tool(read_only=True)
+def watches(marker: str, ctx: Context) -> str:
+    """Work until it sees that it is not wanted."""
+    Path(marker).write_text("began")
+    while not ctx.cancelled:
+        time.sleep(0.001)
+    Path(marker).write_text("ended")
+    return ""
+
+
+@tool(read_only=True)
+async def waits(marker: str) -> str:
+    """Wait until it is told not to."""
+    Path(marker).write_text("began")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path(marker).write_text("ended")
+
+
+@tool(read_only=True)
+def naps(seconds: float) -> str:
+    """Sleep."""
+    time.sleep(seconds)
+    return "slept"
+
+
+@tool(read_only=True)
+def kinds() -> list:
+    """Return a block of each kind."""
+    return ["text", Image(b"\x89PNG"), Resource("file:///a", "read me", "text/plain"), ResourceLink("https://example.org", "example")]
+
+
+@tool(read_only=True, title="Twice as much")
+def double(number: int) -> dict[str, int]:
+    """Double a number."""
+    return {"twice": 2 * number}
+
+
+@tool(read_only=True)
+def long(megabytes: int) -> str:
+    """Return a long text."""
+    return "x" * (megabytes << 20)
+
+
+@tool(read_only=True)
+def broken() -> str:
+    """Fail as a tool does that has a mistake."""
+    return {}["nothing"]
+
+
+@tool()
+def destroys() -> str:
+    """Destroy something."""
+    return "gone"
+"#;
+
+/// A world with the skill above, vouched for.
+fn world() -> World {
+    let world = World::new();
+    let folder = world.skill("inside", INSIDE);
+    let card = std::fs::read_to_string(folder.join("SKILL.md")).unwrap();
+    let card = card.replacen("\n---\n", "\nmetadata:\n  isolation: thread\n---\n", 1);
+    write(&folder.join("SKILL.md"), &card);
+    world.omni(["skill", "trust", "inside"]).run().succeeded();
+    world
+}
+
+/// A client that shows every line. Whatever is no message fails the test.
+struct Client {
+    server: Started,
+    next: u64,
+    /// What arrived while an answer was waited for.
+    told: Vec<Value>,
+}
+
+impl Client {
+    fn start(world: &World, arguments: &[&str]) -> Self {
+        let server = world.omni([&["mcp"], arguments].concat()).talking().start();
+        Self { server, next: 0, told: Vec::new() }
+    }
+
+    /// A client of the older era that has shaken hands.
+    fn greeted(world: &World, arguments: &[&str]) -> Self {
+        let mut client = Self::start(world, arguments);
+        let answer = client.initialize("2025-11-25");
+        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
+        client.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        client
+    }
+
+    fn initialize(&mut self, version: &str) -> Value {
+        let client = json!({"name": "test", "version": "1"});
+        self.ask("initialize", json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client}))
+    }
+
+    fn say(&mut self, message: &Value) {
+        self.server.say(&message.to_string());
+    }
+
+    fn read(&mut self) -> Value {
+        let line = self.server.until("\n");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?} is no message"))
+    }
+
+    /// Sends a request and returns its id.
+    fn begin(&mut self, method: &str, params: Value) -> u64 {
+        self.next += 1;
+        let id = self.next;
+        self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+        id
+    }
+
+    /// Waits for the answer to a request.
+    fn answer(&mut self, id: u64) -> Value {
+        loop {
+            let message = self.read();
+            if message["id"] == id {
+                return message;
+            }
+            self.told.push(message);
+        }
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        let id = self.begin(method, params);
+        self.answer(id)
+    }
+
+    /// Calls a tool that answers with a result.
+    fn call(&mut self, tool: &str, arguments: Value) -> Value {
+        let answer = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
+        assert!(answer["result"].is_object(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// Waits for a notification.
+    fn hears(&mut self, method: &str) -> Value {
+        loop {
+            if let Some(at) = self.told.iter().position(|message| message["method"] == method) {
+                return self.told.remove(at);
+            }
+            let message = self.read();
+            self.told.push(message);
+        }
+    }
+
+    fn tools(&mut self) -> Vec<Value> {
+        let answer = self.ask("tools/list", json!({}));
+        answer["result"]["tools"].as_array().expect("a list").clone()
+    }
+}
+
+fn text(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {result}"))
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a file says by now; nothing if it is not there.
+fn said(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+// Who it is, and what it has.
+
+#[test]
+fn every_version_of_the_protocol_is_met() {
+    let world = World::new();
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let mut client = Client::start(&world, &[]);
+        let answer = client.initialize(version);
+        assert_eq!(answer["result"]["protocolVersion"], version, "{answer}");
+        assert_eq!(answer["result"]["serverInfo"]["name"], "omni");
+        assert_eq!(answer["result"]["capabilities"]["tools"]["listChanged"], true);
+        client.server.end().succeeded();
+    }
+    let mut client = Client::start(&world, &[]);
+    assert_eq!(client.initialize("1999-01-01")["result"]["protocolVersion"], "2025-11-25");
+}
+
+#[test]
+fn who_it_is_is_said_without_python_and_the_list_comes_from_the_index() {
+    let world = world();
+    // As `omni tool list` does, it reads the index; what was trusted last is in there after this.
+    world.omni(["sync"]).run().succeeded();
+    let log = world.home().join("trace");
+    let file = log.display().to_string();
+    let by = ["strace", "-f", "-qq", "-e", "trace=openat,execve", "-e", "signal=none", "-o", &file];
+    let server = world.under(&by, ["mcp"]).talking().start();
+    let mut client = Client { server, next: 0, told: Vec::new() };
+    client.initialize("2025-11-25");
+    assert!(client.tools().len() > 10);
+    let started = || said(&log).lines().any(|line| line.contains("/encodings/") && !line.contains("ENOENT"));
+    assert!(said(&log).contains("execve(") && !started(), "Python was started");
+    assert_eq!(client.call("inside__double", json!({"number": 4}))["structuredContent"]["twice"], 8);
+    assert!(started(), "what would show it does show it");
+}
+
+#[test]
+fn tools_are_listed_whole_in_order_and_under_the_names_models_know() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let tools = client.tools();
+    let names: Vec<&str> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert!(names.is_sorted() && names.contains(&"git__status") && names.contains(&"inside__double"));
+    let own = world.omni(["tool", "show", "--json", "inside.double"]).run().succeeded().last();
+    let double = tools.iter().find(|tool| tool["name"] == "inside__double").unwrap();
+    let has = |key: &str| double[key].to_string();
+    assert_eq!(has("inputSchema"), own["input"].to_string(), "the schema is as it was written");
+    assert_eq!(has("outputSchema"), own["output"].to_string());
+    assert_eq!(double["title"], "Twice as much");
+    assert_eq!(double["description"], "Double a number.");
+    assert_eq!(double["annotations"]["readOnlyHint"], true);
+}
+
+#[test]
+fn many_tools_come_in_pages() {
+    let world = World::new();
+    let tool = |number| {
+        format!(
+            "@tool(read_only=True)\ndef tool_{number:04}() -> str:\n    \"\"\"Do {number}.\"\"\"\n    return ''\n\n"
+        )
+    };
+    let script: String = (0..1100).map(tool).collect();
+    world.skill("many", &format!("from omni import tool\n\n{script}"));
+    let mut client = Client::greeted(&world, &[]);
+    let first = client.ask("tools/list", json!({}))["result"].clone();
+    let cursor = &first["nextCursor"];
+    let second = client.ask("tools/list", json!({ "cursor": cursor }))["result"].clone();
+    assert!(second["nextCursor"].is_null(), "{second}");
+    let all = [&first, &second].map(|page| page["tools"].as_array().unwrap().clone()).concat();
+    let mut names: Vec<String> = all.iter().map(|tool| tool["name"].to_string()).collect();
+    assert!(names.iter().filter(|name| name.starts_with("\"many__")).count() == 1100);
+    let all = names.len();
+    names.dedup();
+    assert!(names.is_sorted() && names.len() == all);
+    assert_eq!(client.ask("tools/list", json!({"cursor": "nonsense"}))["error"]["code"], -32602);
+}
+
+// Calls.
+
+#[test]
+fn results_come_in_every_kind() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let result = client.call("inside__double", json!({"number": 21}));
+    assert_eq!(result["structuredContent"], json!({"twice": 42}));
+    assert_eq!(serde_json::from_str::<Value>(text(&result)).unwrap(), result["structuredContent"]);
+    assert_eq!(result["isError"], false);
+    let result = client.call("inside__kinds", json!({}));
+    let kinds: Vec<_> = result["content"].as_array().unwrap().iter().map(|block| &block["type"]).collect();
+    assert_eq!(kinds, ["text", "image", "resource", "resource_link"]);
+    assert_eq!(result["content"][1], json!({"type": "image", "data": "iVBORw==", "mimeType": "image/png"}));
+    assert_eq!(result["content"][2]["resource"]["text"], "read me");
+}
+
+#[test]
+fn errors_say_who_acts() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let unknown = client.ask("tools/call", json!({"name": "inside__nothing"}));
+    assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
+    assert!(unknown["error"]["message"].as_str().unwrap().contains("`inside__nothing`"));
+    let wrong = client.call("inside__double", json!({"number": "x"}));
+    assert!(wrong["isError"] == true && text(&wrong).contains("`number`"), "{wrong}");
+    let broken = client.call("inside__broken", json!({}));
+    assert!(broken["isError"] == true && text(&broken).contains("log id"), "{broken}");
+    assert!(!broken.to_string().contains("KeyError"), "{broken}");
+}
+
+#[test]
+fn what_asks_first_is_refused_unless_the_other_side_is_left_to_ask() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let refused = client.call("inside__destroys", json!({}));
+    assert!(refused["isError"] == true && text(&refused).contains("policy.allow"), "{refused}");
+    let mut client = Client::greeted(&world, &["--yes"]);
+    assert_eq!(text(&client.call("inside__destroys", json!({}))), "gone");
+    let mut client = Client::greeted(&world, &["--set", "policy.deny=[\"inside.d*\"]"]);
+    assert!(client.tools().iter().all(|tool| tool["name"] != "inside__destroys"));
+    assert!(text(&client.call("inside__double", json!({"number": 1}))).starts_with("refused: "));
+}
+
+#[test]
+fn progress_is_told_in_order_and_before_the_result() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let token = json!({"progressToken": "p"});
+    client.ask("tools/call", json!({"name": "inside__steps", "arguments": {}, "_meta": token}));
+    let steps: Vec<_> = client.told.drain(..).map(|message| message["params"].clone()).collect();
+    let done: Vec<_> = steps.iter().map(|step| step["progress"].as_f64().unwrap()).collect();
+    assert_eq!(done, [0., 10., 20., 30., 40., 50., 60., 70., 80., 90., 100., 100.], "it never goes back");
+    assert!(steps.iter().all(|step| step["progressToken"] == "p"));
+    assert_eq!(steps[3]["message"], "step 30");
+    assert_eq!(steps[3]["total"], 100.0);
+    client.call("inside__steps", json!({}));
+    assert!(client.told.is_empty(), "nobody wanted to know: {:?}", client.told);
+}
+
+#[test]
+fn a_cancelled_call_stops_and_is_not_answered() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    for tool in ["inside__spins", "inside__waits"] {
+        let marker = world.work().join(tool);
+        let arguments = json!({ "marker": marker });
+        let id = client.begin("tools/call", json!({"name": tool, "arguments": arguments}));
+        until("it began", || said(&marker) == "began");
+        // The server hears us, whatever its tools do.
+        assert_eq!(client.ask("ping", json!({}))["result"], json!({}));
+        let cancelled = json!({"requestId": id, "reason": "enough"});
+        client.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}));
+        until("it ended", || said(&marker) == "ended");
+        assert_eq!(text(&client.call("inside__naps", json!({"seconds": 0.3}))), "slept");
+        assert!(client.told.iter().all(|message| message["id"] != id), "{:?}", client.told);
+    }
+}
+
+#[test]
+fn a_hundred_cancelled_calls_leave_none_running() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let marker = |number: u64| world.work().join(format!("marker-{number}"));
+    let ids: Vec<u64> = (0..100)
+        .map(|number| {
+            let arguments = json!({ "marker": marker(number) });
+            client.begin("tools/call", json!({"name": "inside__waits", "arguments": arguments}))
+        })
+        .collect();
+    until("all began", || (0..100).all(|number| said(&marker(number)) == "began"));
+    for id in ids {
+        let id = json!({ "requestId": id });
+        client.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": id}));
+    }
+    until("all ended", || (0..100).all(|number| said(&marker(number)) == "ended"));
+    client.ask("ping", json!({}));
+    assert!(client.told.is_empty(), "{:?}", client.told);
+}
+
+#[test]
+fn standard_output_carries_the_protocol_alone() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    // Each line that is read is a message, and nothing is left on standard input for a tool.
+    assert_eq!(text(&client.call("inside__noisy", json!({}))), "done");
+    let end = client.server.end().succeeded();
+    assert!(!end.out.contains("NOISE"), "{end}");
+    for source in ["a system call", "C", "a child"] {
+        assert!(end.err.contains(&format!("NOISE from {source}\n")), "{source}: {end}");
+    }
+}
+
+#[test]
+fn a_long_result_has_a_handle_that_can_be_called() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let result = client.call("inside__long", json!({"megabytes": 1}));
+    let handle = text(&result).split("handle `").nth(1).and_then(|rest| rest.split('`').next()).unwrap();
+    let page = client.call("result__read", json!({"handle": handle, "start": 500_000}));
+    assert!(text(&page).starts_with("[bytes 500000 to"), "{page}");
+}
+
+// Lines that are none.
+
+#[test]
+fn what_is_no_message_is_answered_and_harms_nothing() {
+    let world = World::new();
+    let mut client = Client::greeted(&world, &[]);
+    client.server.say("\u{feff}");
+    client.server.say("\r");
+    client.server.say("this is no JSON");
+    assert_eq!(client.read()["error"]["code"], -32700);
+    client.server.say("{\"jsonrpc\": \"2.0\", \"id\": 77}");
+    let odd = client.read();
+    assert_eq!((&odd["id"], &odd["error"]["code"]), (&json!(77), &json!(-32600)), "{odd}");
+    client.server.say("{\"jsonrpc\": \"2.0\", \"id\": 78, \"method\": \"no/such\"}");
+    assert_eq!(client.answer(78)["error"]["code"], -32601);
+    client.server.say("{\"jsonrpc\":\"2.0\",\"id\":79,\"method\":\"ping\"}\r");
+    assert_eq!(client.answer(79)["result"], json!({}));
+    let long = format!("{{\"jsonrpc\":\"2.0\",\"id\":80,\"method\":\"{}\"}}", "x".repeat(17 << 20));
+    client.server.say(&long);
+    let answer = client.answer(80);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("longer than"), "{answer}");
+    let both = json!([{"jsonrpc": "2.0", "id": 81, "method": "ping"}, {"jsonrpc": "2.0", "id": 82, "method": "ping"}]);
+    client.say(&both);
+    let ids = [client.read()["id"].clone(), client.read()["id"].clone()];
+    assert!(ids.contains(&json!(81)) && ids.contains(&json!(82)), "{ids:?}");
+    client.server.end().succeeded();
+}
+
+#[test]
+fn more_requests_than_anybody_needs_are_refused_and_the_rest_goes_on() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let marker = world.work().join("marker");
+    let params = json!({"name": "inside__waits", "arguments": {"marker": marker}});
+    let ids: Vec<u64> = (0..1200).map(|_| client.begin("tools/call", params.clone())).collect();
+    let refused = client.read();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("1024 requests"), "{refused}");
+    for id in &ids[..1100] {
+        let id = json!({ "requestId": id });
+        client.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": id}));
+    }
+    assert_eq!(client.ask("ping", json!({}))["result"], json!({}));
+}
+
+// The end.
+
+#[test]
+fn the_end_of_the_input_ends_the_server_when_it_has_answered() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    client.begin("tools/call", json!({"name": "inside__naps", "arguments": {"seconds": 0.5}}));
+    let end = client.server.end().succeeded();
+    assert!(end.out.contains("slept"), "{end}");
+    // Before anything was said, too.
+    Client::start(&world, &[]).server.end().succeeded();
+}
+
+#[test]
+fn a_signal_ends_the_server_whatever_runs() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let marker = world.work().join("marker");
+    client.begin("tools/call", json!({"name": "inside__watches", "arguments": {"marker": marker}}));
+    until("it began", || said(&marker) == "began");
+    client.server.signal(libc::SIGTERM);
+    until("it ended", || said(&marker) == "ended");
+    assert_eq!(client.server.end().code(), 143);
+}
+
+#[test]
+fn a_reader_that_is_gone_ends_the_server() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+    let world = World::new();
+    let mut command = Command::new(OMNI);
+    command.arg("mcp").current_dir(world.work()).env("OMNI_HOME", world.home());
+    let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = server.stdin.take().unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
+    let ping = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
+    input.write_all(ping.as_bytes()).unwrap();
+    output.read_line(&mut String::new()).unwrap();
+    drop(output);
+    // The input stays open: that nobody reads is known by writing.
+    until("it ended", || {
+        let _ = input.write_all(ping.as_bytes());
+        server.try_wait().unwrap().is_some()
+    });
+}
+
+// Changes.
+
+const WORD: &str = "from omni import tool\n@tool(read_only=True)\ndef word() -> str:\n    return 'one'\n";
+
+#[test]
+fn clients_of_both_eras_hear_of_other_tools() {
+    let world = World::new();
+    let folder = world.skill("live", WORD);
+    let mut old = Client::greeted(&world, &[]);
+    let mut new = Client::start(&world, &[]);
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    });
+    let listen = new
+        .begin("subscriptions/listen", json!({"_meta": meta, "notifications": {"toolsListChanged": true}}));
+    new.hears("notifications/subscriptions/acknowledged");
+    old.tools();
+    new.ask("tools/list", json!({ "_meta": meta }));
+    write(&folder.join("scripts/tools.py"), &WORD.replace("word", "other"));
+    old.hears("notifications/tools/list_changed");
+    let told = new.hears("notifications/tools/list_changed");
+    let subscription = &told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"];
+    assert_eq!(*subscription, json!(listen), "{told}");
+    for (client, params) in [(&mut old, json!({})), (&mut new, json!({ "_meta": meta }))] {
+        let tools = client.ask("tools/list", params)["result"]["tools"].to_string();
+        assert!(tools.contains("live__other") && !tools.contains("live__word"), "{tools}");
+    }
+    assert_eq!(text(&old.call("live__other", json!({}))), "one");
+}
+
+// Clients that others wrote.
+
+/// Runs a client of `tests/clients` with the program's command line.
+fn client(script: &str, world: &World, arguments: &[&str]) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
+    let mut command = Command::new(python);
+    command.arg(here.join("tests/clients").join(script)).args(arguments).current_dir(world.work());
+    command.env("OMNI_HOME", world.home()).env("OMNI_MODEL__NAME", "offline");
+    let output = command.output().expect("Python runs");
+    let told =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn the_official_python_client_is_served_in_every_mode() {
+    let world = world();
+    for mode in ["legacy", "auto", "2026-07-28"] {
+        client("mcp_client.py", &world, &[mode, OMNI, "mcp"]);
+    }
+}
