@@ -18,6 +18,7 @@ use rmcp::service::{
 };
 use tokio::sync::{mpsc, watch};
 
+use super::Servers;
 use super::convert;
 use super::lines::Lines;
 use super::stdio::Pipes;
@@ -45,6 +46,8 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     tools: Tools,
     scope: Scope,
+    /// Whose tools are shown as they describe them.
+    servers: Arc<Servers>,
     /// Clients that are told of changes: those of the older era, and subscriptions of the newer.
     peers: Mutex<Vec<Peer<RoleServer>>>,
     sinks: Mutex<Vec<SubscriptionSink>>,
@@ -52,8 +55,8 @@ struct Inner {
 
 impl Server {
     /// A server of these tools. `scope` is what its calls have in common.
-    pub fn new(tools: Tools, scope: Scope) -> Self {
-        Self(Arc::new(Inner { tools, scope, peers: Mutex::default(), sinks: Mutex::default() }))
+    pub fn new(tools: Tools, scope: Scope, servers: Arc<Servers>) -> Self {
+        Self(Arc::new(Inner { tools, scope, servers, peers: Mutex::default(), sinks: Mutex::default() }))
     }
 
     /// Serves one client over standard input and output until it leaves.
@@ -161,8 +164,20 @@ fn offered(toolbox: &Toolbox) -> impl Iterator<Item = (&str, &Arc<Spec>)> {
     })
 }
 
+/// A tool under the name clients call it by. That of another server is handed on as it came.
+fn described(servers: &Servers, wire: &str, spec: &Spec) -> Tool {
+    match servers.original(&spec.name) {
+        Some(tool) => {
+            let mut tool = Tool::clone(&tool);
+            tool.name = wire.to_owned().into();
+            tool
+        }
+        None => convert::to_tool(wire, spec),
+    }
+}
+
 /// The page that begins after the tool a cursor names.
-fn page(toolbox: &Toolbox, cursor: Option<&str>) -> Result<ListToolsResult, ErrorData> {
+fn page(toolbox: &Toolbox, servers: &Servers, cursor: Option<&str>) -> Result<ListToolsResult, ErrorData> {
     let mut tools: Vec<_> = offered(toolbox).collect();
     tools.sort_by_key(|(wire, _)| *wire);
     // A name, so that it means the same when the list has changed in between.
@@ -174,7 +189,7 @@ fn page(toolbox: &Toolbox, cursor: Option<&str>) -> Result<ListToolsResult, Erro
     let start = after.map_or(0, |after| tools.partition_point(|(wire, _)| *wire <= after));
     let shown = &tools[start..tools.len().min(start + PAGE)];
     let mut result = ListToolsResult::with_all_items(
-        shown.iter().map(|(wire, spec)| convert::to_tool(wire, spec)).collect(),
+        shown.iter().map(|(wire, spec)| described(servers, wire, spec)).collect(),
     );
     if start + shown.len() < tools.len() {
         result.next_cursor = shown.last().map(|(wire, _)| format!("after:{wire}"));
@@ -201,7 +216,7 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor);
-        page(&*self.toolbox().await?, cursor.as_deref())
+        page(&*self.toolbox().await?, &self.0.servers, cursor.as_deref())
     }
 
     async fn call_tool(
@@ -242,7 +257,7 @@ impl ServerHandler for Server {
     fn get_tool(&self, name: &str) -> Option<Tool> {
         let tools = self.0.tools.borrow();
         let toolbox = tools.as_ref()?;
-        Some(convert::to_tool(name, toolbox.find(name)?))
+        Some(described(&self.0.servers, name, toolbox.find(name)?))
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {

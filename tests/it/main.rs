@@ -21,6 +21,8 @@ mod mcp;
 mod offline;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.
 mod reload;
+/// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
+mod servers;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.

@@ -1,15 +1,11 @@
 //! MCP: the toolbox as a server.
 
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::omni::{OMNI, Started, World, write};
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::mcp::{Client, client, said, text, until};
+use crate::support::omni::{OMNI, World, write};
 
 /// A skill that runs in the server's own process.
 const INSIDE: &str = r#"
@@ -120,108 +116,6 @@ fn world() -> World {
     world
 }
 
-/// A client that shows every line. Whatever is no message fails the test.
-struct Client {
-    server: Started,
-    next: u64,
-    /// What arrived while an answer was waited for.
-    told: Vec<Value>,
-}
-
-impl Client {
-    fn start(world: &World, arguments: &[&str]) -> Self {
-        let server = world.omni([&["mcp"], arguments].concat()).talking().start();
-        Self { server, next: 0, told: Vec::new() }
-    }
-
-    /// A client of the older era that has shaken hands.
-    fn greeted(world: &World, arguments: &[&str]) -> Self {
-        let mut client = Self::start(world, arguments);
-        let answer = client.initialize("2025-11-25");
-        assert_eq!(answer["result"]["protocolVersion"], "2025-11-25", "{answer}");
-        client.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
-        client
-    }
-
-    fn initialize(&mut self, version: &str) -> Value {
-        let client = json!({"name": "test", "version": "1"});
-        self.ask("initialize", json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client}))
-    }
-
-    fn say(&mut self, message: &Value) {
-        self.server.say(&message.to_string());
-    }
-
-    fn read(&mut self) -> Value {
-        let line = self.server.until("\n");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?} is no message"))
-    }
-
-    /// Sends a request and returns its id.
-    fn begin(&mut self, method: &str, params: Value) -> u64 {
-        self.next += 1;
-        let id = self.next;
-        self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
-        id
-    }
-
-    /// Waits for the answer to a request.
-    fn answer(&mut self, id: u64) -> Value {
-        loop {
-            let message = self.read();
-            if message["id"] == id {
-                return message;
-            }
-            self.told.push(message);
-        }
-    }
-
-    fn ask(&mut self, method: &str, params: Value) -> Value {
-        let id = self.begin(method, params);
-        self.answer(id)
-    }
-
-    /// Calls a tool that answers with a result.
-    fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
-        assert!(answer["result"].is_object(), "{answer}");
-        answer["result"].clone()
-    }
-
-    /// Waits for a notification.
-    fn hears(&mut self, method: &str) -> Value {
-        loop {
-            if let Some(at) = self.told.iter().position(|message| message["method"] == method) {
-                return self.told.remove(at);
-            }
-            let message = self.read();
-            self.told.push(message);
-        }
-    }
-
-    fn tools(&mut self) -> Vec<Value> {
-        let answer = self.ask("tools/list", json!({}));
-        answer["result"]["tools"].as_array().expect("a list").clone()
-    }
-}
-
-fn text(result: &Value) -> &str {
-    result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {result}"))
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// What a file says by now; nothing if it is not there.
-fn said(file: &Path) -> String {
-    std::fs::read_to_string(file).unwrap_or_default()
-}
-
 // Who it is, and what it has.
 
 #[test]
@@ -248,7 +142,7 @@ fn who_it_is_is_said_without_python_and_the_list_comes_from_the_index() {
     let file = log.display().to_string();
     let by = ["strace", "-f", "-qq", "-e", "trace=openat,execve", "-e", "signal=none", "-o", &file];
     let server = world.under(&by, ["mcp"]).talking().start();
-    let mut client = Client { server, next: 0, told: Vec::new() };
+    let mut client = Client::on(server);
     client.initialize("2025-11-25");
     assert!(client.tools().len() > 10);
     let started = || said(&log).lines().any(|line| line.contains("/encodings/") && !line.contains("ENOENT"));
@@ -272,30 +166,6 @@ fn tools_are_listed_whole_in_order_and_under_the_names_models_know() {
     assert_eq!(double["title"], "Twice as much");
     assert_eq!(double["description"], "Double a number.");
     assert_eq!(double["annotations"]["readOnlyHint"], true);
-}
-
-#[test]
-fn many_tools_come_in_pages() {
-    let world = World::new();
-    let tool = |number| {
-        format!(
-            "@tool(read_only=True)\ndef tool_{number:04}() -> str:\n    \"\"\"Do {number}.\"\"\"\n    return ''\n\n"
-        )
-    };
-    let script: String = (0..1100).map(tool).collect();
-    world.skill("many", &format!("from omni import tool\n\n{script}"));
-    let mut client = Client::greeted(&world, &[]);
-    let first = client.ask("tools/list", json!({}))["result"].clone();
-    let cursor = &first["nextCursor"];
-    let second = client.ask("tools/list", json!({ "cursor": cursor }))["result"].clone();
-    assert!(second["nextCursor"].is_null(), "{second}");
-    let all = [&first, &second].map(|page| page["tools"].as_array().unwrap().clone()).concat();
-    let mut names: Vec<String> = all.iter().map(|tool| tool["name"].to_string()).collect();
-    assert!(names.iter().filter(|name| name.starts_with("\"many__")).count() == 1100);
-    let all = names.len();
-    names.dedup();
-    assert!(names.is_sorted() && names.len() == all);
-    assert_eq!(client.ask("tools/list", json!({"cursor": "nonsense"}))["error"]["code"], -32602);
 }
 
 // Calls.
@@ -544,20 +414,6 @@ fn clients_of_both_eras_hear_of_other_tools() {
 }
 
 // Clients that others wrote.
-
-/// Runs a client of `tests/clients` with the program's command line.
-fn client(script: &str, world: &World, arguments: &[&str]) {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python =
-        std::env::var_os("OMNI_TEST_PYTHON").map_or_else(|| here.join(".venv/bin/python"), Into::into);
-    let mut command = Command::new(python);
-    command.arg(here.join("tests/clients").join(script)).args(arguments).current_dir(world.work());
-    command.env("OMNI_HOME", world.home()).env("OMNI_MODEL__NAME", "offline");
-    let output = command.output().expect("Python runs");
-    let told =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success(), "{told}");
-}
 
 #[test]
 fn the_official_python_client_is_served_in_every_mode() {
