@@ -1,8 +1,11 @@
 //! `omni mcp`: the toolbox for other programs, and the servers of others for us.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -10,8 +13,9 @@ use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::{Screen, lasted};
 use crate::app::App;
+use crate::config::Secret;
 use crate::mcp::config::{Chosen, Entry, Left, Trust, user_file};
-use crate::mcp::{Pipes, Server, Status};
+use crate::mcp::{Listener, Pipes, Server, Status};
 
 /// Be an MCP server, or use those of others
 ///
@@ -23,7 +27,14 @@ use crate::mcp::{Pipes, Server, Status};
 /// The commands are for servers of others, whose tools omni uses. They are described in
 /// `~/.config/omni/mcp.json`, and in `.mcp.json` of a project, which you have to agree to.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Mcp {
+    /// Serve over HTTP at this address instead, and print the URL; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    /// What callers have to know: `env:NAME`, or `file:PATH`
+    #[arg(long, value_name = "TOKEN", requires = "http")]
+    token: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -77,7 +88,7 @@ enum Command {
 
 pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match mcp.command {
-        None => serve(app, screen).await,
+        None => serve(mcp.http, mcp.token, app, screen).await,
         Some(Command::List) => list(app, screen).await,
         Some(Command::Test { name }) => {
             let result = test(name.as_deref(), app, screen).await;
@@ -100,17 +111,33 @@ pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Fail
     }
 }
 
-async fn serve(app: &App, screen: &Screen) -> Result<u8, Failure> {
-    if std::io::stdin().is_terminal() {
-        screen.remark("this speaks MCP, line by line; Ctrl-D ends it, `omni mcp --help` says who it is for");
-    }
-    let pipes = Pipes::take()?;
+async fn serve(
+    http: Option<SocketAddr>,
+    token: Option<String>,
+    app: &App,
+    screen: &Screen,
+) -> Result<u8, Failure> {
     let mut stop = Stop::listen()?;
     let (shelf, tools) = watch::channel(None);
     let scope = app.scope();
     let cancel = scope.cancel.clone();
     let server = Server::new(tools, scope, app.servers().await);
-    let mut served = std::pin::pin!(server.stdio(pipes));
+    let serving: BoxFuture<'_, Result<(), String>> = match http {
+        Some(address) => {
+            let listener = Listener::bind(address, revealed(token)?).await.map_err(unserved)?;
+            screen.line(&listener.url().map_err(unserved)?)?;
+            server.http(listener).boxed()
+        }
+        None => {
+            if std::io::stdin().is_terminal() {
+                screen.remark(
+                    "this speaks MCP, line by line; Ctrl-D ends it, `omni mcp --help` says who it is for",
+                );
+            }
+            server.stdio(Pipes::take()?).boxed()
+        }
+    };
+    let mut served = std::pin::pin!(serving);
     let mut shelving = std::pin::pin!(async {
         app.shelve(&shelf).await?;
         std::future::pending().await
@@ -118,7 +145,7 @@ async fn serve(app: &App, screen: &Screen) -> Result<u8, Failure> {
     let mut told = code::OK;
     let result: Result<(), Failure> = loop {
         tokio::select! {
-            served = &mut served => break served.map_err(|reason| Failure::new(code::FAILED, reason)),
+            served = &mut served => break served.map_err(unserved),
             failed = &mut shelving => break failed,
             code = stop.told() => {
                 // Calls stop, and then so does the server.
@@ -129,6 +156,27 @@ async fn serve(app: &App, screen: &Screen) -> Result<u8, Failure> {
     };
     app.finish().await;
     result.map(|()| told)
+}
+
+fn unserved(reason: String) -> Failure {
+    Failure::new(code::FAILED, reason)
+}
+
+/// The token itself. Written on the command line, everybody on the machine could read it.
+fn revealed(token: Option<String>) -> Result<Option<String>, Failure> {
+    let Some(token) = token else { return Ok(None) };
+    if !["env:", "file:"].iter().any(|kind| token.starts_with(kind)) {
+        return Err(Failure::new(
+            code::USAGE,
+            "the token is not written on the command line, where others see it",
+        )
+        .hint("write `env:NAME` or `file:PATH`"));
+    }
+    let token = Secret::new(token).reveal().map_err(|error| Failure::new(code::SETUP, error.to_string()))?;
+    match token.is_empty() {
+        true => Err(Failure::new(code::SETUP, "the token is empty")),
+        false => Ok(Some(token)),
+    }
 }
 
 async fn list(app: &App, screen: &Screen) -> Result<u8, Failure> {

@@ -6,6 +6,7 @@
 mod client;
 pub mod config;
 mod convert;
+pub mod http;
 mod lines;
 mod process;
 pub mod server;
@@ -21,6 +22,7 @@ use rmcp::model::Tool;
 
 use crate::tool::{Call, Error, Output, Spec, Toolset};
 
+pub use http::Listener;
 pub use server::Server;
 pub use stdio::Pipes;
 pub use supervise::Setting;

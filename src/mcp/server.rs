@@ -17,6 +17,7 @@ use rmcp::service::{
     SubscriptionSink, serve_server_with_ct,
 };
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::Servers;
 use super::convert;
@@ -82,8 +83,13 @@ impl Server {
         }
     }
 
-    /// Tells clients of every change to the list of tools; ends when there is nobody who changes it.
-    async fn announce(&self) {
+    /// What ends it.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.0.scope.cancel
+    }
+
+    /// Tells clients of every change to the list of tools, for ever.
+    pub(super) async fn announce(&self) {
         let mut tools = self.0.tools.clone();
         let _ = tools.wait_for(Option::is_some).await;
         while tools.changed().await.is_ok() {
@@ -207,7 +213,9 @@ impl ServerHandler for Server {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        self.0.peers.lock().expect("no panic while held").push(context.peer);
+        let mut peers = self.0.peers.lock().expect("no panic while held");
+        peers.retain(|peer| !peer.is_transport_closed());
+        peers.push(context.peer);
     }
 
     async fn list_tools(

@@ -1,8 +1,8 @@
-"""Drives an MCP server over stdio with the official Python SDK.
+"""Drives an MCP server with the official Python SDK.
 
-Usage: mcp_client.py MODE COMMAND…, where MODE is `legacy`, `auto` or a version. The server has the
-skill `inside` of tests/it/mcp.rs. The SDK checks what it receives against its own types, and
-structured results against the tool's output schema.
+Usage: mcp_client.py MODE COMMAND… | mcp_client.py MODE URL, where MODE is `legacy`, `auto` or a
+version. The server has the skill `inside` of tests/it/mcp.rs. The SDK checks what it receives
+against its own types, and structured results against the tool's output schema.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mcp.shared.exceptions import MCPError
 
 
 async def main(mode: str, command: str, *arguments: str) -> None:
-    parameters = StdioServerParameters(command=command, args=list(arguments), env=dict(os.environ))
-    async with Client(parameters, mode=mode) as client:
+    program = StdioServerParameters(command=command, args=list(arguments), env=dict(os.environ))
+    async with Client(command if command.startswith("http") else program, mode=mode) as client:
         assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert tools["inside__double"].title == "Twice as much"

@@ -33,6 +33,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
     ("reqwest", &["llm/", "mcp/client.rs"]),
     ("rmcp", &["mcp/"]),
+    ("axum", &["mcp/http.rs"]),
     ("bm25", &["llm/offline"]),
     ("clap", &["cli/"]),
     ("anstream", &["cli/"]),

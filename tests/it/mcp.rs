@@ -1,11 +1,13 @@
 //! MCP: the toolbox as a server.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::mcp::{Client, client, said, text, until};
-use crate::support::omni::{OMNI, World, write};
+use crate::support::omni::{OMNI, Run, Started, World, write};
 
 /// A skill that runs in the server's own process.
 const INSIDE: &str = r#"
@@ -362,7 +364,7 @@ fn a_signal_ends_the_server_whatever_runs() {
 
 #[test]
 fn a_reader_that_is_gone_ends_the_server() {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::process::Stdio;
     let world = World::new();
     let mut command = Command::new(OMNI);
@@ -421,4 +423,77 @@ fn the_official_python_client_is_served_in_every_mode() {
     for mode in ["legacy", "auto", "2026-07-28"] {
         client("mcp_client.py", &world, &[mode, OMNI, "mcp"]);
     }
+}
+
+// Over HTTP.
+
+/// Starts the server at a free port of this machine and returns its address.
+fn listening(run: Run) -> (Started, String) {
+    let mut server = run.start();
+    let url = server.until("http://").trim().to_owned();
+    (server, url)
+}
+
+/// What is answered to a request: the status, and everything else.
+fn post(url: &str, headers: &[(&str, &str)], body: &Value) -> (u16, String) {
+    let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let body = body.to_string();
+    let mut head =
+        format!("POST /{path} HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+    let usual = [
+        ("Host", address),
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json, text/event-stream"),
+    ];
+    let is_other = |name: &str| !headers.iter().any(|(other, _)| *other == name);
+    for (name, value) in usual.iter().filter(|(name, _)| is_other(name)).chain(headers) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer)
+}
+
+fn hello() -> Value {
+    let client = json!({"name": "test", "version": "1"});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
+}
+
+#[test]
+fn the_official_python_client_is_served_over_http() {
+    let world = world();
+    let (server, url) = listening(world.omni(["mcp", "--http", "127.0.0.1:0"]));
+    for mode in ["legacy", "auto", "2026-07-28"] {
+        client("mcp_client.py", &world, &[mode, &url]);
+    }
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.end().code(), 143);
+}
+
+#[test]
+fn a_page_in_a_browser_cannot_call_tools() {
+    let world = World::new();
+    let (_server, url) = listening(world.omni(["mcp", "--http", "127.0.0.1:0"]));
+    assert_eq!(post(&url, &[], &hello()).0, 200);
+    assert_eq!(post(&url, &[("Origin", "http://localhost:3000")], &hello()).0, 200);
+    assert_eq!(post(&url, &[("Origin", "https://example.org")], &hello()).0, 403);
+    assert_eq!(post(&url, &[("Host", "example.org")], &hello()).0, 403);
+}
+
+#[test]
+fn who_can_be_reached_from_elsewhere_wants_a_token() {
+    let world = World::new();
+    let refused = world.omni(["mcp", "--http", "0.0.0.0:0"]).run().exited(1);
+    assert!(refused.err.contains("token"), "{refused}");
+    world.omni(["mcp", "--http", "0.0.0.0:0", "--token", "s3cret"]).run().exited(2);
+    let run = world.omni(["mcp", "--http", "0.0.0.0:0", "--token", "env:TOKEN"]).env("TOKEN", "s3cret");
+    let (_server, url) = listening(run);
+    let url = url.replace("0.0.0.0", "127.0.0.1");
+    assert_eq!(post(&url, &[], &hello()).0, 401);
+    assert_eq!(post(&url, &[("Authorization", "Bearer other")], &hello()).0, 401);
+    assert_eq!(post(&url, &[("Authorization", "Bearer s3cret"), ("Host", "example.org")], &hello()).0, 200);
 }
