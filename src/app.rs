@@ -20,6 +20,8 @@ use crate::hub::Hub;
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
+use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
+use crate::mcp::{self, Servers};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Environments, Index, Manifest};
@@ -28,6 +30,8 @@ use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
 /// How long turns and tools have to stop when the program ends.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long servers that were never heard of have to say what they have, before a first turn.
+const GREETING: Duration = Duration::from_millis(500);
 /// Log files that are kept, one a day.
 const LOGS: usize = 7;
 
@@ -88,6 +92,7 @@ pub struct App {
     manifest: OnceCell<Arc<Manifest>>,
     kernel: OnceCell<Arc<Kernel>>,
     guide: OnceCell<Arc<Guide>>,
+    servers: OnceCell<Arc<Servers>>,
     listed: watch::Sender<()>,
     toolbox: OnceCell<Arc<Toolbox>>,
     audit: OnceLock<Option<Arc<Audit>>>,
@@ -117,6 +122,7 @@ impl App {
             manifest: OnceCell::new(),
             kernel: OnceCell::new(),
             guide: OnceCell::new(),
+            servers: OnceCell::new(),
             listed: watch::Sender::new(()),
             toolbox: OnceCell::new(),
             audit: OnceLock::new(),
@@ -150,6 +156,8 @@ impl App {
         let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
         // It writes down what vendors answer, who may repeat the key they refuse.
         let filter = filter.add_directive("genai=off".parse().expect("a directive"));
+        // It writes down every message, arguments and all.
+        let filter = filter.add_directive("rmcp=error".parse().expect("a directive"));
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
         subscriber.try_init().ok()
     }
@@ -240,12 +248,66 @@ impl App {
     /// All tools.
     pub async fn toolbox(&self) -> Result<Arc<Toolbox>, Error> {
         let build = || async {
-            let mut settings = Settings::new(self.config(), &self.paths, self.choices.yes)?;
+            let servers = self.servers().await;
+            let mut config = self.config().clone();
+            config.policy.allow.extend(servers.allowed());
+            let mut settings = Settings::new(&config, &self.paths, self.choices.yes)?;
             settings.audit = self.audit();
-            let sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?];
+            let sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()
+    }
+
+    /// The servers of others.
+    pub async fn servers(&self) -> Arc<Servers> {
+        let find = || async {
+            let (chosen, problems) = self.described_servers();
+            for problem in &problems {
+                tracing::warn!("a file of servers has a problem: {problem}");
+            }
+            let mut servers = Vec::new();
+            for Chosen { entry, server } in chosen {
+                match server {
+                    Ok(server) => servers.push(server),
+                    Err(Left::Wrong(reason)) => tracing::warn!("a server is left out: {reason}"),
+                    Err(left) => tracing::info!("the server `{}` is left out: {left:?}", entry.name),
+                }
+            }
+            let cache = self.paths.cache.join("servers");
+            let (listed, shutdown) = (self.listed.clone(), self.shutdown.clone());
+            Arc::new(Servers::new(servers, &mcp::Setting { cache, listed, shutdown }))
+        };
+        self.servers.get_or_init(find).await.clone()
+    }
+
+    /// Every server that a file describes, and why it is left out if it is; and what is wrong with
+    /// the files.
+    pub fn described_servers(&self) -> (Vec<Chosen>, Vec<String>) {
+        let mut files = Files::read(&places(&self.paths));
+        let problems = std::mem::take(&mut files.problems);
+        let environment = |name: &str| std::env::var(name).ok();
+        let variables = Variables { environment: &environment, workspace: &self.paths.workspace };
+        let trust = Trust::load(&self.paths.data);
+        (files.choose(&trust, &self.config().mcp.disabled, &variables), problems)
+    }
+
+    /// Puts all tools into `shelf` once they are ready, and again whenever there are others, until
+    /// it is dropped.
+    pub async fn shelve(&self, shelf: &watch::Sender<Option<Arc<Toolbox>>>) -> Result<(), Error> {
+        self.watch().await?;
+        let mut changes = self.tools_changed();
+        self.servers().await.start();
+        let mut toolbox = self.toolbox().await?;
+        shelf.send_replace(Some(toolbox.clone()));
+        while changes.changed().await.is_ok() {
+            let renewed = toolbox.renewed();
+            if !Arc::ptr_eq(&renewed, &toolbox) {
+                toolbox = renewed;
+                shelf.send_replace(Some(toolbox.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// The tools of skills.
@@ -306,6 +368,10 @@ impl App {
 
     /// The hub, with everything behind it.
     pub async fn hub(&self) -> Result<Arc<Hub>, Error> {
+        let servers = self.servers().await;
+        servers.start();
+        // Those that come later join at the border of a turn.
+        servers.met(GREETING).await;
         let (model, toolbox) = (self.model().await?, self.toolbox().await?);
         let guide = self.guide().await?;
         let agent = Agent::new(

@@ -11,6 +11,7 @@ pub mod store;
 pub mod tool;
 
 pub mod kernel;
+pub mod mcp;
 
 pub mod agent;
 

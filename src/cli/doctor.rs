@@ -9,6 +9,7 @@ use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
 use crate::kernel::worker::Strength;
 use crate::llm::detect::Found;
+use crate::mcp::config::{Chosen, Left};
 
 /// One line of the report.
 struct Finding {
@@ -37,6 +38,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.push(python(interpreter));
             findings.push(workers());
             findings.extend(skills(&app).await);
+            findings.extend(servers(&app));
             findings.push(model(&app).await);
             findings.push(store(&app).await);
             findings.extend(programs());
@@ -131,6 +133,30 @@ async fn skills(app: &App) -> Vec<Finding> {
         findings.extend(left.map(|text| {
             Finding::wrong("tools", text, "correct the skill, or disable it in `skills.disabled`")
         }));
+    }
+    findings
+}
+
+/// Whether the servers that are described can be understood; `omni mcp test` starts them.
+fn servers(app: &App) -> Vec<Finding> {
+    let (described, problems) = app.described_servers();
+    let wrong = |reason: String| {
+        Finding::wrong("servers", reason, "correct the file; `omni mcp list` shows what is in it")
+    };
+    let mut findings: Vec<_> = problems.into_iter().map(wrong).collect();
+    for Chosen { entry, server } in described {
+        let name = &entry.name;
+        findings.push(match server {
+            Ok(_) => Finding::fine("servers", format!("`{name}`; `omni mcp test {name}` starts it")),
+            Err(Left::Disabled) => Finding::fine("servers", format!("`{name}` is disabled")),
+            Err(Left::Unknown | Left::Changed) => {
+                let why = format!(
+                    "`{name}` is of this project; it is used once you agree with `omni mcp trust {name}`"
+                );
+                Finding::fine("servers", why)
+            }
+            Err(Left::Wrong(reason)) => wrong(reason),
+        });
     }
     findings
 }

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod error;
 mod install;
+mod mcp;
 mod session;
 mod signal;
 mod skill;
@@ -83,6 +84,7 @@ enum Command {
     Session(session::Session),
     #[command(subcommand)]
     Config(config::Config),
+    Mcp(mcp::Mcp),
     /// Read all skills and write the index of their tools
     Sync,
     /// Look for problems and say how to mend them
@@ -174,6 +176,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Skill(skill)) => skill::run(skill, &app, cli.globals.yes, screen).await,
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
+        Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
         Some(Command::Doctor | Command::Worker(_)) => unreachable!("handled above"),
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,

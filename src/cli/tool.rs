@@ -1,6 +1,7 @@
 //! `omni tool`: the toolbox without a model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use super::signal::Stop;
 use super::skill::told;
 use super::ui::Screen;
 use crate::app::App;
+use crate::mcp::Status;
 use crate::message::{Arguments, Block, ToolCall};
 use crate::skill::Manifest;
 use crate::tool::{self, Spec, Toolbox, Verdict};
@@ -36,16 +38,44 @@ pub(super) enum Tool {
     },
 }
 
+/// How long servers that were never heard of have to say what they have, for a list.
+const GREETING: Duration = Duration::from_secs(5);
+
 pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
-    let toolbox = app.toolbox().await?;
+    let result = answer(command, app, screen).await;
+    app.finish().await;
+    result
+}
+
+async fn answer(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match command {
-        Tool::List => list(&*app.manifest().await?, &toolbox, screen),
-        Tool::Show { name } => show(app, &toolbox, &name, screen).await,
-        Tool::Call { name, arguments } => {
-            let result = call(app, &toolbox, &name, arguments, screen).await;
-            app.finish().await;
-            result
+        Tool::List => {
+            let servers = app.servers().await;
+            for silent in servers.met(GREETING).await {
+                screen.remark(&format!("the server `{silent}` has not said yet what tools it has"));
+            }
+            list(&*app.manifest().await?, &*app.toolbox().await?, screen)
         }
+        Tool::Show { name } => show(app, &*having(app, &name).await?, &name, screen).await,
+        Tool::Call { name, arguments } => {
+            call(app, &having(app, &name).await?, &name, arguments, screen).await
+        }
+    }
+}
+
+/// The toolbox with this tool in it. That of a server that was never heard of is waited for.
+async fn having(app: &App, name: &str) -> Result<Arc<Toolbox>, Failure> {
+    let toolbox = app.toolbox().await?;
+    let servers = app.servers().await;
+    let Some(server) = servers.of_tool(name).filter(|_| toolbox.find(name).is_none()) else {
+        return Ok(toolbox);
+    };
+    match servers.try_out(server).await {
+        Some(Status::Down { reason, last }) => {
+            let said = last.last().map(|line| format!("; it said: {line}")).unwrap_or_default();
+            Err(Failure::new(code::FAILED, format!("the server `{server}` cannot be used: {reason}{said}")))
+        }
+        _ => Ok(toolbox.renewed()),
     }
 }
 

@@ -233,7 +233,7 @@ impl Setting {
     /// A project's list adds to what is there: in the place of yours, `deny = []` would grant.
     fn add_to(&mut self, table: &Table) {
         let (section, key) = (self.key[0].as_str(), self.key[1].as_str());
-        if !matches!(section, "policy" | "skills") {
+        if !matches!(section, "policy" | "skills" | "mcp") {
             return;
         }
         if let (Value::Array(own), Value::Array(before)) = (&mut self.value, &table[section][key]) {

@@ -42,6 +42,8 @@ pub struct Config {
     pub skill: BTreeMap<String, BTreeMap<String, Private>>,
     /// Where skills are.
     pub skills: Skills,
+    /// Servers of others.
+    pub mcp: Mcp,
     /// Where conversations are kept.
     pub store: Store,
     /// What is written to the log.
@@ -139,6 +141,14 @@ pub struct Skills {
     /// Folders of skills beside the built-in, the user's and the project's; later ones win.
     pub folders: Vec<PathBuf>,
     /// Skills that are left out, by name.
+    pub disabled: Vec<String>,
+}
+
+/// Servers of others, whose tools are used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mcp {
+    /// Servers that are left out, by name.
     pub disabled: Vec<String>,
 }
 

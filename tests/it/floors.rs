@@ -15,6 +15,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("hub", 4, &["agent", "session", "store"]),
     ("agent", 3, &["memory", "tool", "llm", "session", "skill"]),
     ("kernel", 2, &["tool", "skill"]),
+    ("mcp", 2, &["tool", "store"]),
     ("tool", 1, &[]),
     ("llm", 1, &[]),
     ("session", 1, &["store"]),
@@ -30,7 +31,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("pyo3", &["kernel/", "python.rs", "main.rs"]),
     ("sqlx", &["store/", "session/log.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
-    ("reqwest", &["llm/"]),
+    ("reqwest", &["llm/", "mcp/client.rs"]),
+    ("rmcp", &["mcp/"]),
+    ("axum", &["mcp/http.rs"]),
     ("bm25", &["llm/offline"]),
     ("clap", &["cli/"]),
     ("anstream", &["cli/"]),
@@ -51,7 +54,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("mimalloc", &["main.rs"]),
     ("landlock", &["kernel/worker/confine.rs"]),
     ("seccompiler", &["kernel/worker/confine.rs"]),
-    ("rustix", &["kernel/worker/"]),
+    ("rustix", &["kernel/worker/", "mcp/stdio.rs"]),
 ];
 
 struct Source {

@@ -19,6 +19,8 @@ mod floors;
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
+/// The Model Context Protocol, by raw lines and by clients that others wrote.
+mod mcp;
 /// What a tool asks for while it runs: other tools, the person, the model.
 mod nested;
 /// What skills offer besides tools: documents and prompts.
@@ -27,6 +29,8 @@ mod offers;
 mod offline;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.
 mod reload;
+/// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
+mod servers;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.

@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod kill;
+pub mod mcp;
 pub mod omni;
 pub mod postgres;
 pub mod vendor;

@@ -106,9 +106,15 @@ impl World {
 
     /// The same, started by another program.
     pub fn under<A: AsRef<OsStr>>(&self, by: &[&str], arguments: impl IntoIterator<Item = A>) -> Run {
-        let mut words = by.iter().copied().chain([OMNI]);
-        let mut command = Command::new(words.next().expect("at least the program"));
-        command.args(words).args(arguments).current_dir(self.work()).env_clear();
+        let mut run = self.program(&[by, &[OMNI]].concat());
+        run.command.args(arguments);
+        run
+    }
+
+    /// Another program, in the same world.
+    pub fn program(&self, words: &[&str]) -> Run {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.work()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("OMNI_HOME", self.home());
         command.env("OMNI_MODEL__NAME", "offline").env("TZ", "UTC").env("LANG", "C.UTF-8");

@@ -1,0 +1,368 @@
+//! `omni mcp`: the toolbox for other programs, and the servers of others for us.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::error::{Failure, code};
+use super::signal::Stop;
+use super::ui::{Screen, lasted};
+use crate::app::App;
+use crate::config::Secret;
+use crate::mcp::config::{Chosen, Entry, Left, Trust, user_file};
+use crate::mcp::{Listener, Pipes, Server, Status};
+
+/// Be an MCP server, or use those of others
+///
+/// Without a command it is a server on standard input and output, for editors and assistants that
+/// start it themselves: `claude mcp add omni -- omni mcp`, or an entry with `"command": "omni",
+/// "args": ["mcp"]` in their file of servers. Tools that ask first are refused there, unless
+/// `policy.allow` names them or `--yes` leaves the asking to the other side.
+///
+/// The commands are for servers of others, whose tools omni uses. They are described in
+/// `~/.config/omni/mcp.json`, and in `.mcp.json` of a project, which you have to agree to.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Mcp {
+    /// Serve over HTTP at this address instead, and print the URL; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    /// What callers have to know: `env:NAME`, or `file:PATH`
+    #[arg(long, value_name = "TOKEN", requires = "http")]
+    token: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the servers there are, and why some are not used
+    List,
+    /// Start a server and show what it has; without a name, all of them
+    Test {
+        /// The server
+        name: Option<String>,
+    },
+    /// Describe a server in your own file: its command, or its address
+    ///
+    /// As in `omni mcp add time -- uvx mcp-server-time`, or
+    /// `omni mcp add docs --url https://example.org/mcp --header 'Authorization: Bearer ${DOCS_TOKEN}'`.
+    /// `${NAME}` is the environment variable NAME whenever the server is used.
+    Add {
+        /// How it will be called: letters, digits, `_` and `-`
+        name: String,
+        /// The program, and its arguments
+        #[arg(last = true, required_unless_present = "url")]
+        command: Vec<String>,
+        /// The address of one that runs already
+        #[arg(long, conflicts_with = "command")]
+        url: Option<String>,
+        /// Send this with each request
+        #[arg(long, value_name = "NAME: VALUE", requires = "url")]
+        header: Vec<String>,
+        /// Give the program this variable
+        #[arg(long, value_name = "NAME=VALUE", conflicts_with = "url")]
+        env: Vec<String>,
+    },
+    /// Take a server out of your own file
+    Remove {
+        /// The server
+        name: String,
+    },
+    /// Agree to a server of the project as it is now
+    Trust {
+        /// The server
+        name: String,
+    },
+    /// Take that back
+    Distrust {
+        /// The server
+        name: String,
+    },
+}
+
+pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    match mcp.command {
+        None => serve(mcp.http, mcp.token, app, screen).await,
+        Some(Command::List) => list(app, screen).await,
+        Some(Command::Test { name }) => {
+            let result = test(name.as_deref(), app, screen).await;
+            app.finish().await;
+            result
+        }
+        Some(Command::Add { name, command, url, header, env }) => {
+            let fields = match url {
+                Some(url) => json!({"url": url, "headers": pairs(&header, ": ")?}),
+                None => json!({"command": command[0], "args": command[1..], "env": pairs(&env, "=")?}),
+            };
+            add(&name, fields, app, screen)
+        }
+        Some(Command::Remove { name }) => edit(app, |servers| match servers.shift_remove(&name) {
+            Some(_) => Ok(()),
+            None => Err(unknown(&name)),
+        }),
+        Some(Command::Trust { name }) => trust(&name, true, app, screen),
+        Some(Command::Distrust { name }) => trust(&name, false, app, screen),
+    }
+}
+
+async fn serve(
+    http: Option<SocketAddr>,
+    token: Option<String>,
+    app: &App,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let mut stop = Stop::listen()?;
+    let (shelf, tools) = watch::channel(None);
+    let scope = app.scope();
+    let cancel = scope.cancel.clone();
+    let server = Server::new(tools, scope, app.servers().await);
+    let serving: BoxFuture<'_, Result<(), String>> = match http {
+        Some(address) => {
+            let listener = Listener::bind(address, revealed(token)?).await.map_err(unserved)?;
+            screen.line(&listener.url().map_err(unserved)?)?;
+            server.http(listener).boxed()
+        }
+        None => {
+            if std::io::stdin().is_terminal() {
+                screen.remark(
+                    "this speaks MCP, line by line; Ctrl-D ends it, `omni mcp --help` says who it is for",
+                );
+            }
+            server.stdio(Pipes::take()?).boxed()
+        }
+    };
+    let mut served = std::pin::pin!(serving);
+    let mut shelving = std::pin::pin!(async {
+        app.shelve(&shelf).await?;
+        std::future::pending().await
+    });
+    let mut told = code::OK;
+    let result: Result<(), Failure> = loop {
+        tokio::select! {
+            served = &mut served => break served.map_err(unserved),
+            failed = &mut shelving => break failed,
+            code = stop.told() => {
+                // Calls stop, and then so does the server.
+                told = code;
+                cancel.cancel();
+            }
+        }
+    };
+    app.finish().await;
+    result.map(|()| told)
+}
+
+fn unserved(reason: String) -> Failure {
+    Failure::new(code::FAILED, reason)
+}
+
+/// The token itself. Written on the command line, everybody on the machine could read it.
+fn revealed(token: Option<String>) -> Result<Option<String>, Failure> {
+    let Some(token) = token else { return Ok(None) };
+    if !["env:", "file:"].iter().any(|kind| token.starts_with(kind)) {
+        return Err(Failure::new(
+            code::USAGE,
+            "the token is not written on the command line, where others see it",
+        )
+        .hint("write `env:NAME` or `file:PATH`"));
+    }
+    let token = Secret::new(token).reveal().map_err(|error| Failure::new(code::SETUP, error.to_string()))?;
+    match token.is_empty() {
+        true => Err(Failure::new(code::SETUP, "the token is empty")),
+        false => Ok(Some(token)),
+    }
+}
+
+async fn list(app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let (described, problems) = app.described_servers();
+    let servers = app.servers().await;
+    let known =
+        |name: &str| servers.status().into_iter().find(|(known, ..)| *known == name).map(|(_, _, n)| n);
+    let width = described.iter().map(|chosen| chosen.entry.name.len()).max().unwrap_or(0);
+    for Chosen { entry, server } in &described {
+        let (mark, about) = match server {
+            Ok(_) => match known(&entry.name) {
+                Some(1) => ("1 tool".to_owned(), None),
+                Some(tools) if tools > 0 => (format!("{tools} tools"), None),
+                _ => ("not met".to_owned(), None),
+            },
+            Err(Left::Disabled) => ("disabled".to_owned(), None),
+            Err(Left::Unknown) => ("untrusted".to_owned(), Some(agree(entry))),
+            Err(Left::Changed) => ("changed".to_owned(), Some(agree(entry))),
+            Err(Left::Wrong(reason)) => ("error".to_owned(), Some(reason.clone())),
+        };
+        if screen.json {
+            screen.value(&json!({
+                "name": entry.name, "file": entry.file, "state": mark, "told": entry.told(), "problem": about,
+            }))?;
+            continue;
+        }
+        screen.line(&format!("{:width$}  {mark:9}  {}", entry.name, entry.told()))?;
+        if let Some(about) = about {
+            screen.line(&format!("{:width$}  → {about}", ""))?;
+        }
+    }
+    if described.is_empty() {
+        screen.remark("there are none; `omni mcp add --help` says how to add one");
+    }
+    for problem in &problems {
+        screen.remark(&format!("error: {problem}"));
+    }
+    Ok(if problems.is_empty() { code::OK } else { code::FAILED })
+}
+
+fn agree(entry: &Entry) -> String {
+    format!("it is described in `{}`; `omni mcp trust {}` agrees to it", entry.file.display(), entry.name)
+}
+
+async fn test(name: Option<&str>, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let (described, _) = app.described_servers();
+    let servers = app.servers().await;
+    let wanted: Vec<_> = match name {
+        Some(name) => {
+            vec![
+                described
+                    .into_iter()
+                    .find(|chosen| chosen.entry.name == name)
+                    .ok_or_else(|| unknown(name))?,
+            ]
+        }
+        None => described.into_iter().filter(|chosen| chosen.server != Err(Left::Disabled)).collect(),
+    };
+    if name.is_none() {
+        servers.start();
+    }
+    let mut failed = 0;
+    for Chosen { entry, server } in wanted {
+        let began = Instant::now();
+        let status = match server {
+            Ok(_) => servers.try_out(&entry.name).await.unwrap_or(Status::Resting),
+            Err(left) => {
+                let reason = match left {
+                    Left::Wrong(reason) => reason,
+                    Left::Disabled => "it is disabled".to_owned(),
+                    Left::Unknown | Left::Changed => agree(&entry),
+                };
+                Status::Down { reason, last: Vec::new() }
+            }
+        };
+        let took = lasted(began.elapsed().as_secs_f64() * 1000.0);
+        let tools: Vec<String> = servers.tools(&entry.name);
+        if let Status::Down { reason, last } = &status {
+            failed += 1;
+            report(screen, &entry, &[], Some((reason, last)), &took)?;
+        } else {
+            report(screen, &entry, &tools, None, &took)?;
+        }
+    }
+    Ok(if failed == 0 { code::OK } else { code::FAILED })
+}
+
+fn report(
+    screen: &Screen,
+    entry: &Entry,
+    tools: &[String],
+    problem: Option<(&String, &Vec<String>)>,
+    took: &str,
+) -> Result<(), Failure> {
+    if screen.json {
+        let (reason, last) = problem.unzip();
+        screen.value(&json!({"name": entry.name, "tools": tools, "problem": reason, "last": last}))?;
+        return Ok(());
+    }
+    let Some((reason, last)) = problem else {
+        screen.line(&format!("\x1b[32m✓\x1b[0m {}: {} tools · {took}", entry.name, tools.len()))?;
+        if !tools.is_empty() {
+            screen.line(&format!("  {}", tools.join(" ")))?;
+        }
+        return Ok(());
+    };
+    screen.line(&format!("\x1b[31m✗\x1b[0m {}: {reason}", entry.name))?;
+    for line in last.iter().rev().take(5).rev() {
+        screen.line(&format!("  │ {line}"))?;
+    }
+    Ok(())
+}
+
+fn trust(name: &str, trusted: bool, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let (described, _) = app.described_servers();
+    let Chosen { entry, .. } =
+        described.into_iter().find(|chosen| chosen.entry.name == name).ok_or_else(|| unknown(name))?;
+    if !entry.project {
+        screen.remark(&format!("`{name}` is in your own file, so it is yours already"));
+        return Ok(code::OK);
+    }
+    Trust::set(&app.paths.data, &entry, trusted)?;
+    if trusted {
+        screen.remark(&format!("`{name}` may be used as it is now: {}", entry.told()));
+    }
+    Ok(code::OK)
+}
+
+/// Adds a server to the user's file.
+fn add(name: &str, mut fields: Value, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+        return Err(Failure::new(code::USAGE, format!("{name:?} is no name for a server"))
+            .hint("use letters, digits, `_` and `-`"));
+    }
+    if let Some(fields) = fields.as_object_mut() {
+        fields.retain(|_, value| !value.as_object().is_some_and(Map::is_empty));
+    }
+    let done = edit(app, |servers| match servers.contains_key(name) {
+        true => Err(Failure::new(code::USAGE, format!("there is a server `{name}` already"))
+            .hint(format!("`omni mcp remove {name}` takes it out"))),
+        false => {
+            servers.insert(name.to_owned(), fields);
+            Ok(())
+        }
+    })?;
+    screen.remark(&format!("try it: omni mcp test {name}"));
+    Ok(done)
+}
+
+/// Changes the user's file.
+fn edit(
+    app: &App,
+    change: impl FnOnce(&mut Map<String, Value>) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
+    let file = user_file(&app.paths);
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "{}".to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    let by_hand = |reason: String| {
+        Failure::new(code::FAILED, format!("`{}` is not changed: {reason}", file.display()))
+            .hint("edit it by hand")
+    };
+    // Comments would be lost.
+    let mut root: Value = serde_json::from_str(&text).map_err(|error| by_hand(error.to_string()))?;
+    let servers = root.as_object_mut().map(|root| root.entry("mcpServers").or_insert_with(|| json!({})));
+    let servers = servers.and_then(Value::as_object_mut);
+    change(servers.ok_or_else(|| by_hand("it has no object `mcpServers`".to_owned()))?)?;
+    let folder = file.parent().expect("a file in a folder");
+    std::fs::create_dir_all(folder)?;
+    let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    serde_json::to_writer_pretty(&mut new, &root).map_err(std::io::Error::from)?;
+    new.persist(&file).map_err(|error| error.error)?;
+    Ok(code::OK)
+}
+
+fn pairs(texts: &[String], between: &str) -> Result<Map<String, Value>, Failure> {
+    let pair = |text: &String| match text.split_once(between.trim_end()) {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().into())),
+        _ => Err(Failure::new(code::USAGE, format!("write `NAME{between}VALUE`, not {text:?}"))),
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(code::USAGE, format!("there is no server `{name}`"))
+        .hint("`omni mcp list` shows which there are")
+}
