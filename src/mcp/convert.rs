@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rmcp::model::{
-    CallToolResult, ContentBlock, JsonObject, Resource, ResourceContents, Tool, ToolAnnotations,
+    CallToolResult, ContentBlock, ErrorData, JsonObject, Prompt, PromptArgument, PromptMessage, Resource,
+    ResourceContents, ResourceTemplate, Role, Tool, ToolAnnotations,
 };
 use serde_json::{Value, json};
 
 use super::config::Server;
 use crate::message::Block;
-use crate::tool::{Annotations, Error, Output, Spec};
+use crate::tool::{Annotations, Error, Kind, Output, Spec, uri};
 
 /// A tool as clients see it, under the name they call it by. Its schemas are as they were written.
 pub(super) fn to_tool(wire: &str, spec: &Spec) -> Tool {
@@ -25,6 +26,86 @@ pub(super) fn to_tool(wire: &str, spec: &Spec) -> Tool {
         Some(spec.annotations.open_world),
     ));
     tool
+}
+
+/// A prompt as clients see it.
+pub(super) fn to_prompt(spec: &Spec) -> Prompt {
+    let required: Vec<&str> =
+        spec.input["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let argument = |(name, schema): (&String, &Value)| {
+        let mut argument = PromptArgument::new(name).with_required(required.contains(&name.as_str()));
+        argument.description = schema["description"].as_str().map(str::to_owned);
+        argument
+    };
+    let arguments: Vec<_> =
+        spec.input["properties"].as_object().into_iter().flatten().map(argument).collect();
+    let arguments = (!arguments.is_empty()).then_some(arguments);
+    let mut prompt = Prompt::new(spec.name.clone(), Some(spec.description.clone()), arguments);
+    prompt.title = spec.title.clone();
+    prompt
+}
+
+/// What a prompt says: messages, if it gives some, or all of it as the user.
+pub(super) fn to_messages(output: Output) -> Vec<PromptMessage> {
+    let said = output.structured.as_ref().and_then(|value| value["result"].as_array());
+    let message = |said: &Value| {
+        let role = match said["role"].as_str()? {
+            "assistant" => Role::Assistant,
+            _ => Role::User,
+        };
+        Some(PromptMessage::new_text(role, said["text"].as_str()?))
+    };
+    match said.and_then(|said| said.iter().map(message).collect::<Option<Vec<_>>>()) {
+        Some(messages) => messages,
+        None => {
+            let blocks = output.content.into_iter();
+            blocks.map(|block| PromptMessage::new(Role::User, to_content(block))).collect()
+        }
+    }
+}
+
+/// A document as clients see it: one, or a template for many.
+pub(super) fn to_resource(spec: &Spec) -> Option<Resource> {
+    let Kind::Resource { uri, mime } = &spec.kind else { return None };
+    let mut resource = Resource::new(uri, &spec.name).with_description(&spec.description);
+    (resource.title, resource.mime_type) = (spec.title.clone(), mime.clone());
+    (!uri::is_template(uri)).then_some(resource)
+}
+
+/// The other one.
+pub(super) fn to_template(spec: &Spec) -> Option<ResourceTemplate> {
+    let Kind::Resource { uri, mime } = &spec.kind else { return None };
+    let mut template = ResourceTemplate::new(uri, &spec.name).with_description(&spec.description);
+    (template.title, template.mime_type) = (spec.title.clone(), mime.clone());
+    uri::is_template(uri).then_some(template)
+}
+
+/// What a document has, read under this URI.
+pub(super) fn to_contents(uri: &str, mime: Option<&str>, output: Output) -> Vec<ResourceContents> {
+    let contents = output.content.into_iter().filter_map(|block| {
+        let (contents, own) = match block {
+            Block::Text { text } => (ResourceContents::text(text, uri), None),
+            Block::Image { mime, data } | Block::Audio { mime, data } => {
+                (ResourceContents::blob(data, uri), Some(mime))
+            }
+            Block::Resource { mime, text: Some(text), .. } => (ResourceContents::text(text, uri), mime),
+            Block::Resource { mime, blob: Some(blob), .. } => (ResourceContents::blob(blob, uri), mime),
+            Block::Resource { .. } | Block::ResourceLink { .. } => return None,
+        };
+        Some(match own.as_deref().or(mime) {
+            Some(mime) => contents.with_mime_type(mime),
+            None => contents,
+        })
+    });
+    contents.collect()
+}
+
+/// Why there is no document or prompt. Here an error is no result: no model reads it.
+pub(super) fn to_error(error: &Error) -> ErrorData {
+    match error {
+        Error::Retry(reason) => ErrorData::invalid_params(reason.clone(), None),
+        other => ErrorData::internal_error(other.to_string(), None),
+    }
 }
 
 /// A schema of type `object`, as MCP wants it to say of itself.

@@ -3,6 +3,7 @@
 //! [`server`] is the toolbox for others: editors, assistants, programs. [`Servers`] are the tools
 //! of others for us: programs that we start, or addresses.
 
+mod ask;
 mod client;
 pub mod config;
 mod convert;

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, ErrorData, Implementation, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig,
-    SubscriptionFilter, Tool,
+    CacheScope, CallToolRequestParams, CallToolResponse, ErrorData, GetPromptRequestParams,
+    GetPromptResponse, GetPromptResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
+    ServerConfig, SubscriptionFilter, Tool,
 };
 use rmcp::service::{
     NotificationContext, Peer, RequestContext, RoleServer, ServerInitializeError, SubscriptionContext,
@@ -20,13 +22,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Servers;
-use super::convert;
 use super::lines::Lines;
 use super::stdio::Pipes;
+use super::{ask, convert};
 use crate::message::event::EventKind;
 use crate::message::{Arguments, ToolCall};
-use crate::tool::{Scope, Spec, Toolbox, Verdict};
+use crate::tool::{Kind, Scope, Spec, Toolbox, Verdict};
 
+/// The first version of the newer era.
+const MODERN: ProtocolVersion = ProtocolVersion::V_2026_07_28;
 /// Tools of one page. Many clients read the first page only.
 const PAGE: usize = 1000;
 /// Milliseconds for which a client may take the list of tools for current without asking.
@@ -88,22 +92,41 @@ impl Server {
         &self.0.scope.cancel
     }
 
-    /// Tells clients of every change to the list of tools, for ever.
+    /// Tells clients of every change to what is listed; ends when there is nobody who changes it.
     pub(super) async fn announce(&self) {
         let mut tools = self.0.tools.clone();
-        let _ = tools.wait_for(Option::is_some).await;
+        let mut known = tools.wait_for(Option::is_some).await.ok().and_then(|toolbox| toolbox.clone());
         while tools.changed().await.is_ok() {
+            let now = tools.borrow_and_update().clone();
+            let lists = Lists::of(now.as_deref()).differ(&Lists::of(known.as_deref()));
+            known = now;
             let peers = {
                 let mut peers = self.0.peers.lock().expect("no panic while held");
                 peers.retain(|peer| !peer.is_transport_closed());
                 peers.clone()
             };
             for peer in peers {
-                let _ = peer.notify_tool_list_changed().await;
+                if lists.tools {
+                    let _ = peer.notify_tool_list_changed().await;
+                }
+                if lists.prompts {
+                    let _ = peer.notify_prompt_list_changed().await;
+                }
+                if lists.resources {
+                    let _ = peer.notify_resource_list_changed().await;
+                }
             }
             let sinks = self.0.sinks.lock().expect("no panic while held").clone();
             for sink in sinks {
-                let _ = sink.notify_tool_list_changed().await;
+                if lists.tools {
+                    let _ = sink.notify_tool_list_changed().await;
+                }
+                if lists.prompts {
+                    let _ = sink.notify_prompt_list_changed().await;
+                }
+                if lists.resources {
+                    let _ = sink.notify_resource_list_changed().await;
+                }
             }
         }
         std::future::pending().await
@@ -118,10 +141,18 @@ impl Server {
         }
     }
 
+    /// The scope of a call that no model reads the result of.
+    fn quiet(&self, context: &RequestContext<RoleServer>) -> Arc<Scope> {
+        let mut scope = Scope { cancel: context.ct.clone(), whole: true, ..self.0.scope.clone() };
+        ask::connect(&mut scope, context);
+        Arc::new(scope)
+    }
+
     /// The scope of one call.
     fn scope(&self, spec: &Spec, context: &RequestContext<RoleServer>) -> (Scope, mpsc::Receiver<Report>) {
         let mut scope = self.0.scope.clone();
-        scope.cancel = context.ct.clone();
+        scope.cancel = context.ct.child_token();
+        ask::connect(&mut scope, context);
         // What has a schema must fit it; a preview would not.
         scope.whole = spec.output.is_some();
         let (sender, reports) = mpsc::channel(REPORTS);
@@ -133,6 +164,41 @@ impl Server {
             }));
         }
         (scope, reports)
+    }
+}
+
+/// What is listed at one moment.
+struct Lists {
+    tools: Vec<Arc<Spec>>,
+    prompts: Vec<Arc<Spec>>,
+    resources: Vec<Arc<Spec>>,
+}
+
+/// Which lists are other ones.
+struct Differ {
+    tools: bool,
+    prompts: bool,
+    resources: bool,
+}
+
+impl Lists {
+    fn of(toolbox: Option<&Toolbox>) -> Self {
+        let Some(toolbox) = toolbox else {
+            return Self { tools: Vec::new(), prompts: Vec::new(), resources: Vec::new() };
+        };
+        Self {
+            tools: offered(toolbox).map(|(_, spec)| spec.clone()).collect(),
+            prompts: toolbox.prompts().cloned().collect(),
+            resources: toolbox.resources().cloned().collect(),
+        }
+    }
+
+    fn differ(&self, other: &Self) -> Differ {
+        Differ {
+            tools: self.tools != other.tools,
+            prompts: self.prompts != other.prompts,
+            resources: self.resources != other.resources,
+        }
     }
 }
 
@@ -182,30 +248,44 @@ fn described(servers: &Servers, wire: &str, spec: &Spec) -> Tool {
     }
 }
 
-/// The page that begins after the tool a cursor names.
-fn page(toolbox: &Toolbox, servers: &Servers, cursor: Option<&str>) -> Result<ListToolsResult, ErrorData> {
-    let mut tools: Vec<_> = offered(toolbox).collect();
-    tools.sort_by_key(|(wire, _)| *wire);
+/// The page that begins after the name in a cursor, and the cursor of the next one.
+fn page<T>(
+    mut all: Vec<(&str, T)>,
+    request: Option<PaginatedRequestParams>,
+) -> Result<(Vec<(&str, T)>, Option<String>), ErrorData> {
+    all.sort_by_key(|(name, _)| *name);
     // A name, so that it means the same when the list has changed in between.
-    let after = match cursor.map(|cursor| cursor.strip_prefix("after:")) {
+    let cursor = request.and_then(|request| request.cursor);
+    let start = match cursor.as_deref().map(|cursor| cursor.strip_prefix("after:")) {
         Some(None) => return Err(ErrorData::invalid_params("the cursor is none of this server's", None)),
-        Some(after) => after,
-        None => None,
+        Some(Some(after)) => all.partition_point(|(name, _)| *name <= after),
+        None => 0,
     };
-    let start = after.map_or(0, |after| tools.partition_point(|(wire, _)| *wire <= after));
-    let shown = &tools[start..tools.len().min(start + PAGE)];
-    let mut result = ListToolsResult::with_all_items(
-        shown.iter().map(|(wire, spec)| described(servers, wire, spec)).collect(),
-    );
-    if start + shown.len() < tools.len() {
-        result.next_cursor = shown.last().map(|(wire, _)| format!("after:{wire}"));
-    }
-    Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    let rest = all.split_off(start);
+    let is_last = rest.len() <= PAGE;
+    let shown: Vec<_> = rest.into_iter().take(PAGE).collect();
+    let next = shown.last().filter(|_| !is_last).map(|(name, _)| format!("after:{name}"));
+    Ok((shown, next))
+}
+
+/// What is there beside tools, under its names.
+fn named<'a, T>(
+    specs: impl Iterator<Item = &'a Arc<Spec>>,
+    form: impl Fn(&Spec) -> Option<T>,
+) -> Vec<(&'a str, T)> {
+    specs.filter_map(|spec| Some((spec.name.as_str(), form(spec)?))).collect()
 }
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_prompts()
+            .enable_prompts_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .build();
         let own = Implementation::new("omni", env!("CARGO_PKG_VERSION")).with_title("omni");
         ServerConfig::new(capabilities)
             .with_server_info(own.with_description(env!("CARGO_PKG_DESCRIPTION")))
@@ -223,8 +303,92 @@ impl ServerHandler for Server {
         request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let cursor = request.and_then(|request| request.cursor);
-        page(&*self.toolbox().await?, &self.0.servers, cursor.as_deref())
+        let toolbox = self.toolbox().await?;
+        let (tools, next) = page(offered(&toolbox).collect(), request)?;
+        let tools = tools.into_iter().map(|(wire, spec)| described(&self.0.servers, wire, spec)).collect();
+        let mut result = ListToolsResult::with_all_items(tools);
+        result.next_cursor = next;
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_prompts(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let prompts = named(toolbox.prompts(), |spec| Some(convert::to_prompt(spec)));
+        let (prompts, next) = page(prompts, request)?;
+        let prompts = prompts.into_iter().map(|(_, prompt)| prompt).collect();
+        let mut result = ListPromptsResult::with_all_items(prompts);
+        result.next_cursor = next;
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let arguments = request.arguments.unwrap_or_default();
+        let said = toolbox.prompt(&request.name, arguments, &self.quiet(&context)).await;
+        let messages = convert::to_messages(said.map_err(|error| convert::to_error(&error))?);
+        Ok(GetPromptResult::new(messages).into())
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let (resources, next) = page(named(toolbox.resources(), convert::to_resource), request)?;
+        let resources = resources.into_iter().map(|(_, resource)| resource).collect();
+        let mut result = ListResourcesResult::with_all_items(resources);
+        result.next_cursor = next;
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let (templates, next) = page(named(toolbox.resources(), convert::to_template), request)?;
+        let templates = templates.into_iter().map(|(_, template)| template).collect();
+        let mut result = ListResourceTemplatesResult::with_all_items(templates);
+        result.next_cursor = next;
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let (toolbox, uri) = (self.toolbox().await?, request.uri);
+        let Some(spec) = toolbox.resource(&uri) else {
+            let reason = format!("there is no resource `{}`", uri.chars().take(200).collect::<String>());
+            // The newer era has given up the code that the older ones have for it.
+            let is_older = context.protocol_version().is_some_and(|version| version < MODERN);
+            let told = match is_older {
+                true => ErrorData::resource_not_found(reason, None),
+                false => ErrorData::invalid_params(reason, None),
+            };
+            return Err(told);
+        };
+        let mime = match &spec.kind {
+            Kind::Resource { mime, .. } => mime.clone(),
+            Kind::Tool | Kind::Prompt => None,
+        };
+        let read = toolbox.read(&uri, &self.quiet(&context)).await;
+        let read = read.map_err(|error| convert::to_error(&error))?;
+        let contents = convert::to_contents(&uri, mime.as_deref(), read);
+        // What it says may be different the next time.
+        let result = ReadResourceResult::new(contents).with_ttl_ms(0);
+        Ok(result.with_cache_scope(CacheScope::Private).into())
     }
 
     async fn call_tool(
@@ -239,6 +403,8 @@ impl ServerHandler for Server {
         };
         let (scope, mut reports) = self.scope(spec, &context);
         let scope = Arc::new(scope);
+        // What a tool has asked the client for ends with it.
+        let _over = scope.cancel.clone().drop_guard();
         let mut reporter =
             Reporter { token: context.meta.get_progress_token(), peer: context.peer, last: 0.0 };
         let call = ToolCall {

@@ -331,14 +331,23 @@ impl Toolbox {
         self.run(ready, scope).await
     }
 
+    /// The document of this URI.
+    pub fn resource(&self, uri: &str) -> Option<&Arc<Spec>> {
+        self.document(uri).map(|(spec, _)| spec)
+    }
+
+    /// The same, with the values of its template's variables.
+    fn document(&self, uri: &str) -> Option<(&Arc<Spec>, Map<String, Value>)> {
+        self.resources().find_map(|spec| match &spec.kind {
+            Kind::Resource { uri: template, .. } => Some((spec, uri::read(template, uri)?)),
+            Kind::Tool | Kind::Prompt => None,
+        })
+    }
+
     /// Reads the document of this URI, as a call that is subject to all that calls are.
     pub async fn read(self: &Arc<Self>, uri: &str, scope: &Arc<Scope>) -> Result<Output, Error> {
-        let found = self.resources().find_map(|spec| match &spec.kind {
-            Kind::Resource { uri: template, .. } => Some((spec, uri::read(template, uri)?)),
-            _ => None,
-        });
         let unknown = || Error::Retry(format!("there is no resource `{}`", excerpt(&uri, 200)));
-        let (spec, mut arguments) = found.ok_or_else(unknown)?;
+        let (spec, mut arguments) = self.document(uri).ok_or_else(unknown)?;
         for (name, value) in &mut arguments {
             let kind = spec.input["properties"][name]["type"].as_str();
             let text = value.as_str().filter(|_| matches!(kind, Some("integer" | "number" | "boolean")));

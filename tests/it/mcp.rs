@@ -15,7 +15,8 @@ import asyncio, ctypes, os, subprocess, sys, time
 from pathlib import Path
 
 import omni
-from omni import Context, Image, Resource, ResourceLink, tool
+from omni import Context, Failed, Image, Message, Resource, ResourceLink, prompt, resource, tool
+from pydantic import BaseModel
 
 
 @tool(read_only=True)
@@ -105,6 +106,60 @@ def broken() -> str:
 def destroys() -> str:
     """Destroy something."""
     return "gone"
+
+
+class Order(BaseModel):
+    name: str
+    count: int = 1
+
+
+@tool(read_only=True)
+def orders(ctx: Context) -> str:
+    """Ask the person what to order."""
+    try:
+        order = ctx.elicit("What shall it be?", Order)
+    except Failed as error:
+        return f"failed: {error}"
+    return "nothing" if order is None else f"{order.count} {order.name}"
+
+
+@tool(read_only=True)
+async def thinks(about: str, ctx: Context) -> str:
+    """Ask the model."""
+    try:
+        return await ctx.asample(about, system="Be brief.")
+    except Failed as error:
+        return f"failed: {error}"
+
+
+@resource("inside://today")
+def today() -> str:
+    """What is on today."""
+    return "soup"
+
+
+@resource("inside://{day}/menu", mime="text/markdown")
+def menu(day: str) -> str:
+    """What is on some day."""
+    return f"menu of {day}"
+
+
+@resource("inside://picture", mime="image/png")
+def picture() -> Resource:
+    """A picture."""
+    return Resource("inside://picture", b"\x89PNG", "image/png")
+
+
+@prompt(title="Greet")
+def greet(name: str, language: str = "English") -> str:
+    """Greet somebody."""
+    return f"Greet {name} in {language}."
+
+
+@prompt
+def dialogue() -> list[Message]:
+    """Begin in the middle."""
+    return [Message("user", "Knock, knock."), Message("assistant", "Who is there?")]
 "#;
 
 /// A world with the skill above, vouched for.
@@ -386,6 +441,22 @@ fn a_reader_that_is_gone_ends_the_server() {
 // Changes.
 
 const WORD: &str = "from omni import tool\n@tool(read_only=True)\ndef word() -> str:\n    return 'one'\n";
+
+#[test]
+fn clients_hear_of_other_prompts_and_documents_and_of_nothing_else() {
+    let world = World::new();
+    let offers = "from omni import prompt, resource\n@resource('live://a')\ndef a() -> str:\n    return ''\n";
+    let folder = world.skill("live", offers);
+    let mut client = Client::greeted(&world, &[]);
+    client.ask("resources/list", json!({}));
+    write(&folder.join("scripts/tools.py"), &format!("{offers}@prompt\ndef b() -> str:\n    return ''\n"));
+    client.hears("notifications/prompts/list_changed");
+    write(&folder.join("scripts/tools.py"), &offers.replace("live://a", "live://c"));
+    client.hears("notifications/resources/list_changed");
+    let listed = client.ask("resources/list", json!({}))["result"]["resources"].to_string();
+    assert!(listed.contains("live://c") && !listed.contains("live://a"), "{listed}");
+    assert_eq!(client.ask("prompts/list", json!({}))["result"]["prompts"].as_array().unwrap().len(), 1);
+}
 
 #[test]
 fn clients_of_both_eras_hear_of_other_tools() {
