@@ -252,7 +252,7 @@ fn described(servers: &Servers, wire: &str, spec: &Spec) -> Tool {
 fn page<T>(
     mut all: Vec<(&str, T)>,
     request: Option<PaginatedRequestParams>,
-) -> Result<(Vec<(&str, T)>, Option<String>), ErrorData> {
+) -> Result<(Vec<T>, Option<String>), ErrorData> {
     all.sort_by_key(|(name, _)| *name);
     // A name, so that it means the same when the list has changed in between.
     let cursor = request.and_then(|request| request.cursor);
@@ -265,7 +265,7 @@ fn page<T>(
     let is_last = rest.len() <= PAGE;
     let shown: Vec<_> = rest.into_iter().take(PAGE).collect();
     let next = shown.last().filter(|_| !is_last).map(|(name, _)| format!("after:{name}"));
-    Ok((shown, next))
+    Ok((shown.into_iter().map(|(_, item)| item).collect(), next))
 }
 
 /// What is there beside tools, under its names.
@@ -304,7 +304,8 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let (tools, next) = page(offered(&toolbox).collect(), request)?;
+        let tools = offered(&toolbox).map(|(wire, spec)| (wire, (wire, spec))).collect();
+        let (tools, next) = page(tools, request)?;
         let tools = tools.into_iter().map(|(wire, spec)| described(&self.0.servers, wire, spec)).collect();
         let mut result = ListToolsResult::with_all_items(tools);
         result.next_cursor = next;
@@ -319,7 +320,6 @@ impl ServerHandler for Server {
         let toolbox = self.toolbox().await?;
         let prompts = named(toolbox.prompts(), |spec| Some(convert::to_prompt(spec)));
         let (prompts, next) = page(prompts, request)?;
-        let prompts = prompts.into_iter().map(|(_, prompt)| prompt).collect();
         let mut result = ListPromptsResult::with_all_items(prompts);
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
@@ -344,7 +344,6 @@ impl ServerHandler for Server {
     ) -> Result<ListResourcesResult, ErrorData> {
         let toolbox = self.toolbox().await?;
         let (resources, next) = page(named(toolbox.resources(), convert::to_resource), request)?;
-        let resources = resources.into_iter().map(|(_, resource)| resource).collect();
         let mut result = ListResourcesResult::with_all_items(resources);
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
@@ -357,7 +356,6 @@ impl ServerHandler for Server {
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let toolbox = self.toolbox().await?;
         let (templates, next) = page(named(toolbox.resources(), convert::to_template), request)?;
-        let templates = templates.into_iter().map(|(_, template)| template).collect();
         let mut result = ListResourceTemplatesResult::with_all_items(templates);
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
