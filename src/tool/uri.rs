@@ -40,6 +40,8 @@ fn decoded(text: &str) -> Option<String> {
             continue;
         }
         let (digits, after) = rest.split_at_checked(2)?;
+        // The parser would take a sign as well.
+        digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
         bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
         rest = after;
     }
