@@ -213,6 +213,8 @@ impl Pending {
             answer = &mut handle.rx => answer,
             () = cancel.cancelled() => return Err(Fault::Told(Error::Cancelled)),
         };
+        // Each report that came before it has a task of its own, which is queued before us from here on.
+        tokio::task::yield_now().await;
         let handle = self.handle.take().expect("taken by dropping only");
         self.calls.lock().await.remove(&handle.progress_token);
         match answer {
