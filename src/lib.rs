@@ -1,5 +1,6 @@
 #![doc = include_str!("../docs/architecture.md")]
 
+pub mod child;
 pub mod config;
 pub mod message;
 pub mod shutdown;

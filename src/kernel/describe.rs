@@ -16,10 +16,11 @@ use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{Interpreter, bridge, interpreter};
+use crate::child::Group;
 use crate::skill::index::{Description, Request};
 use crate::skill::manifest::{Problem, Spec, ToolEntry};
 use crate::skill::{Engines, Where};
@@ -105,7 +106,7 @@ impl From<Told> for Description {
 
 /// A child that waits for requests. Dropping it kills its process group.
 struct Worker {
-    child: Child,
+    child: Group,
     input: ChildStdin,
     output: FramedRead<ChildStdout, LinesCodec>,
     /// Where the packages are that it imports.
@@ -124,11 +125,8 @@ impl Worker {
         }
         let mut command = Command::from(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.process_group(0).kill_on_drop(true);
-        // SAFETY: one async-signal-safe system call between fork and exec.
-        unsafe { command.pre_exec(die_with_parent) };
-        let mut child =
-            command.spawn().map_err(|error| format!("cannot start a worker to import skills: {error}"))?;
+        let mut child = Group::start(&mut command)
+            .map_err(|error| format!("cannot start a worker to import skills: {error}"))?;
         let input = child.stdin.take().expect("piped");
         let output = child.stdout.take().expect("piped");
         let output = FramedRead::new(output, LinesCodec::new_with_max_length(ANSWER));
@@ -164,21 +162,6 @@ impl Worker {
             Err(_) => "its import closed the connection to the process that asked".to_owned(),
         }
     }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if let Some(id) = self.child.id() {
-            // SAFETY: plain system call. The child has not been waited for, so the id is its own.
-            unsafe { libc::kill(-libc::pid_t::try_from(id).expect("a process id"), libc::SIGKILL) };
-        }
-    }
-}
-
-fn die_with_parent() -> std::io::Result<()> {
-    // SAFETY: plain system call.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    Ok(())
 }
 
 /// The child's side: answers requests from standard input until it ends.

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::interpreter;
+use crate::child::Group;
 use crate::skill::environment::OWN;
 use crate::skill::{Environments, Packages};
 
@@ -152,9 +153,9 @@ impl Uv {
             command.arg("--only-binary=:all:");
         }
         command.current_dir(folder).env_clear().envs(std::env::vars_os().filter(|(name, _)| is_given(name)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|error| refused(format!("`uv` does not start: {error}")))?;
-        let group = Group(child.id().and_then(|id| libc::pid_t::try_from(id).ok()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child =
+            Group::start(&mut command).map_err(|error| refused(format!("`uv` does not start: {error}")))?;
         let errors = child.stderr.take().expect("piped");
         let ended = async {
             let mut said = Vec::new();
@@ -162,25 +163,12 @@ impl Uv {
             Ok::<_, io::Error>((child.wait().await?, String::from_utf8_lossy(&said).trim().to_owned()))
         };
         let ended = tokio::time::timeout(PATIENCE, ended).await;
-        drop(group);
         match ended {
             Err(_) => Err(Error::Elapsed { doing }),
             Ok(Err(error)) => Err(refused(error.to_string())),
             Ok(Ok((status, _))) if status.success() => Ok(()),
             Ok(Ok((status, said))) if said.is_empty() => Err(refused(format!("`uv` ended with {status}"))),
             Ok(Ok((_, said))) => Err(refused(said)),
-        }
-    }
-}
-
-/// A process group, ended when this is dropped.
-struct Group(Option<libc::pid_t>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // SAFETY: plain system call. Dropped before the leader was waited for, or right after.
-            unsafe { libc::kill(-leader, libc::SIGKILL) };
         }
     }
 }

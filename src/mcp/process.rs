@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use super::config::Program;
+use crate::child::Group;
 use crate::store::lease::Owner;
 
 /// How long a server has to end by itself when its input has, and then after a SIGTERM.
@@ -56,8 +57,7 @@ const COMMON: [&str; 26] = [
 
 /// A running server. Dropping it kills it.
 pub(super) struct Process {
-    child: Child,
-    group: libc::pid_t,
+    group: Group,
     /// What it has said on standard error.
     pub(super) last: Tail,
 }
@@ -73,11 +73,8 @@ impl Process {
         command.args(&program.arguments).envs(&program.environment).current_dir(&program.folder);
         command.env(OWNER, Owner::new().as_str());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).kill_on_drop(true);
-        // SAFETY: a plain system call. The thread that starts it is one of the runtime's, which
-        // lives as long as the program.
-        unsafe { command.pre_exec(die_with_parent) };
-        let mut child = command.spawn().map_err(|error| match error.kind() {
+        // The thread is one of the runtime's.
+        let mut group = Group::start(&mut command).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !program.folder.is_dir() => {
                 format!("there is no folder `{}` to run it in", program.folder.display())
             }
@@ -86,49 +83,29 @@ impl Process {
             }
             _ => format!("`{}` cannot be started: {error}", program.command),
         })?;
-        let group = child.id().and_then(|id| libc::pid_t::try_from(id).ok()).expect("it was just started");
-        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (input, output) = (group.stdin.take().expect("piped"), group.stdout.take().expect("piped"));
         let last = Tail::default();
-        tokio::spawn(last.clone().follow(child.stderr.take().expect("piped")));
-        Ok((Self { child, group, last }, input, output))
+        tokio::spawn(last.clone().follow(group.stderr.take().expect("piped")));
+        Ok((Self { group, last }, input, output))
     }
 
     /// Waits for its end.
     pub(super) async fn wait(&mut self) {
-        let _ = self.child.wait().await;
+        let _ = self.group.wait().await;
     }
 
     /// How it has ended, if it has or is about to.
     pub(super) async fn ended(&mut self) -> Option<ExitStatus> {
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.ok()?.ok()
+        tokio::time::timeout(PATIENCE, self.group.wait()).await.ok()?.ok()
     }
 
     /// Ends it, and all that it has started. Its input has been closed.
     pub(super) async fn end(mut self) {
-        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
-            self.signal(libc::SIGTERM);
-            let _ = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        if tokio::time::timeout(PATIENCE, self.group.wait()).await.is_err() {
+            self.group.signal(libc::SIGTERM);
+            let _ = tokio::time::timeout(PATIENCE, self.group.wait()).await;
         }
-        // Even when it has ended itself: what it has started is still in its group. Dropping kills.
     }
-
-    fn signal(&self, signal: libc::c_int) {
-        // SAFETY: plain system call. The group is the one of our child; as long as it has members
-        // its id belongs to nobody else.
-        unsafe { libc::killpg(self.group, signal) };
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(libc::SIGKILL);
-    }
-}
-
-fn die_with_parent() -> io::Result<()> {
-    // SAFETY: plain system call.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    Ok(())
 }
 
 /// Kills what servers of an omni that was killed have left running. Returns how many processes.

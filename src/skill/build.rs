@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::extension::{Extension, Runtime};
 use super::manifest::Skill;
+use crate::child::Group;
 
 /// Time a build has.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -207,13 +208,12 @@ impl Plan {
         // For `abi3`: nothing is asked of a Python, and nothing is linked to one.
         command.env("PYO3_NO_PYTHON", "1").env("PYO3_BUILD_EXTENSION_MODULE", "1");
         command.env("CARGO_TARGET_DIR", target).env("CARGO_TERM_COLOR", "never");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let child = command.spawn().map_err(|reason| match reason.kind() {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group = Group::start(&mut command).map_err(|reason| match reason.kind() {
             io::ErrorKind::NotFound if self.folder.is_dir() => self.missing(program),
             _ => self.file(reason),
         })?;
-        let mut group = Group(child);
-        let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
+        let (stdout, stderr) = (group.stdout.take(), group.stderr.take());
         let said = tokio::spawn(async move {
             let (mut out, mut err) = tokio::join!(tail(stdout), tail(stderr));
             // Compilers speak on the second; what little is on the first comes before.
@@ -223,7 +223,7 @@ impl Plan {
             let readable = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
             text.trim_end().chars().filter(readable).collect::<String>()
         });
-        let ended = tokio::time::timeout(limit, group.0.wait()).await;
+        let ended = tokio::time::timeout(limit, group.wait()).await;
         drop(group);
         let said = tokio::time::timeout(END, said).await.ok().and_then(Result::ok).unwrap_or_default();
         match ended {
@@ -314,18 +314,6 @@ fn prune(place: &Path) {
     let surplus = (builds.len() + 1).saturating_sub(KEPT);
     for (_, path) in builds.into_iter().take(surplus) {
         let _ = std::fs::remove_dir_all(path);
-    }
-}
-
-/// A child and whatever it starts; dropping this kills all of it.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(id) = self.0.id() {
-            // SAFETY: plain system call. The child has not been waited for, so the id is its own.
-            unsafe { libc::kill(-libc::pid_t::try_from(id).expect("a process id"), libc::SIGKILL) };
-        }
     }
 }
 

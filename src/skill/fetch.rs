@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::files::visible;
 use super::trust::of_note;
 use super::{Error, at, manifest};
+use crate::child::Group;
 
 /// Files and folders it may have.
 const ENTRIES: usize = 4096;
@@ -312,12 +313,12 @@ async fn clone(address: &str, into: &Path) -> Result<(), String> {
         "core.fsmonitor=false",
     ]);
     command.args(["clone", "--quiet", "--depth=1", "--no-tags", "--", address]).arg(into);
-    command.env("GIT_TERMINAL_PROMPT", "0").kill_on_drop(true);
+    command.env("GIT_TERMINAL_PROMPT", "0");
     if std::env::var_os("GIT_SSH_COMMAND").is_none() {
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("`git` does not start: {error}"))?;
+    let mut child = Group::start(&mut command).map_err(|error| format!("`git` does not start: {error}"))?;
     let errors = child.stderr.take().expect("piped");
     let ended = async {
         let mut said = Vec::new();

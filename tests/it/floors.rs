@@ -21,6 +21,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("session", 1, &["store"]),
     ("skill", 1, &[]),
     ("store", 1, &[]),
+    ("child", 0, &[]),
     ("message", 0, &[]),
     ("config", 0, &[]),
     ("shutdown", 0, &[]),
