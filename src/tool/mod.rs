@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod cache;
+mod clock;
 pub mod nested;
 pub mod policy;
 pub mod schema;

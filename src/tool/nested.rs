@@ -5,13 +5,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::sync::Notify;
 
+use super::clock::Clock;
 use super::schema::Checker;
 use super::toolbox::{Scope, Toolbox};
 use super::{Context, Error, Spec};
@@ -108,7 +107,6 @@ pub struct Nested {
     scope: Arc<Scope>,
     spec: Arc<Spec>,
     clock: Arc<Clock>,
-    asked: Arc<AtomicU32>,
 }
 
 /// A call that others are nested in.
@@ -123,7 +121,7 @@ pub struct Outer {
 
 impl Nested {
     pub(super) fn new(toolbox: Arc<Toolbox>, scope: Arc<Scope>, spec: Arc<Spec>, clock: Arc<Clock>) -> Self {
-        Self { toolbox, scope, spec, clock, asked: Arc::default() }
+        Self { toolbox, scope, spec, clock }
     }
 
     /// How many calls this one is nested in.
@@ -154,7 +152,7 @@ impl Nested {
             let reason = format!("`{name}` is not called: calls are nested {DEPTH} deep already");
             return Err(Error::Failed(reason));
         }
-        let number = self.asked.fetch_add(1, SeqCst) + 1;
+        let number = self.clock.call();
         let id = format!("{}.{number}", context.id);
         let mut scope = Scope { cancel: context.cancel.clone(), whole: true, ..self.scope.as_ref().clone() };
         scope.within.push(Outer {
@@ -208,68 +206,5 @@ impl Nested {
             () = context.cancel.cancelled() => Err(Error::Cancelled),
             text = sampler(sample) => Ok(json!({"text": text?})),
         }
-    }
-}
-
-/// The time of one call: its signs of life, and for how long it stood still because a person was
-/// asked.
-#[derive(Debug, Default)]
-pub(super) struct Clock {
-    signs: Notify,
-    stops: Mutex<Stops>,
-}
-
-#[derive(Debug, Default)]
-struct Stops {
-    open: usize,
-    since: Option<Instant>,
-    total: Duration,
-}
-
-impl Clock {
-    /// Takes note of a sign of life.
-    pub(super) fn sign(&self) {
-        self.signs.notify_one();
-    }
-
-    /// Waits for one.
-    pub(super) async fn signed(&self) {
-        self.signs.notified().await;
-    }
-
-    /// How long it has stood still.
-    pub(super) fn stopped(&self) -> Duration {
-        let stops = self.stops.lock().expect("no panic while held");
-        stops.total + stops.since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    /// Whether it stands still.
-    pub(super) fn stands(&self) -> bool {
-        self.stops.lock().expect("no panic while held").open > 0
-    }
-
-    /// Has it stand still for as long as what is returned is held.
-    pub(super) fn stop(self: &Arc<Self>) -> Stop {
-        let mut stops = self.stops.lock().expect("no panic while held");
-        stops.open += 1;
-        stops.since.get_or_insert_with(Instant::now);
-        Stop(self.clone())
-    }
-}
-
-/// Keeps a clock from going on.
-pub(super) struct Stop(Arc<Clock>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        let mut stops = self.0.stops.lock().expect("no panic while held");
-        stops.open -= 1;
-        if stops.open == 0
-            && let Some(since) = stops.since.take()
-        {
-            stops.total += since.elapsed();
-        }
-        drop(stops);
-        self.0.sign();
     }
 }

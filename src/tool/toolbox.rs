@@ -1,14 +1,12 @@
 //! All tools in one box, and the only way to call one.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -16,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Decision};
 use super::cache::Cache;
-use super::nested::{Asker, Budget, Clock, Nested, Outer, Sampler, Stop};
+use super::clock::{Clock, Limits, Stop, timed};
+use super::nested::{Asker, Budget, Nested, Outer, Sampler};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
@@ -27,12 +26,6 @@ use crate::message::{Arguments, Block, ToolCall, ToolResult};
 
 /// Read-only calls that run side by side.
 const SIDE_BY_SIDE: usize = 8;
-/// How long a tool may take to let go after its time limit.
-const LET_GO: Duration = Duration::from_secs(2);
-/// The same after a cancel, where somebody is waiting.
-const LET_GO_CANCELLED: Duration = Duration::from_millis(200);
-/// How often a call whose clock stands still is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// Characters of a name on the wire; OpenAI and Gemini allow no more.
 const WIRE: usize = 64;
 
@@ -200,14 +193,6 @@ impl Entry {
     }
 }
 
-/// How long a call may take.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    total: Option<Duration>,
-    /// Without a sign of life.
-    idle: Option<Duration>,
-}
-
 /// A call that may run now.
 struct Ready<'a> {
     entry: &'a Entry,
@@ -271,7 +256,7 @@ impl Toolbox {
     /// unusable schema.
     pub fn definitions(&self) -> &[Definition] {
         self.definitions.get_or_init(|| {
-            let offered = |entry: &&Entry| entry.is_offered() && entry.spec.kind == Kind::Tool;
+            let offered = |entry: &&Entry| entry.spec.kind == Kind::Tool && entry.is_offered();
             self.entries.iter().filter(offered).map(definition).collect()
         })
     }
@@ -292,14 +277,18 @@ impl Toolbox {
 
     /// The documents that may be read, by name.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Spec>> {
-        let offered = self.entries.iter().filter(|entry| entry.is_offered()).map(|entry| &entry.spec);
-        offered.filter(|spec| matches!(spec.kind, Kind::Resource { .. }))
+        self.offered(|kind| matches!(kind, Kind::Resource { .. }))
     }
 
     /// The prompts there are, by name.
     pub fn prompts(&self) -> impl Iterator<Item = &Arc<Spec>> {
-        let offered = self.entries.iter().filter(|entry| entry.is_offered()).map(|entry| &entry.spec);
-        offered.filter(|spec| spec.kind == Kind::Prompt)
+        self.offered(|kind| *kind == Kind::Prompt)
+    }
+
+    /// What is of this kind. The schemas of others are not compiled for it.
+    fn offered(&self, is_wanted: impl Fn(&Kind) -> bool) -> impl Iterator<Item = &Arc<Spec>> {
+        let wanted = self.entries.iter().filter(move |entry| is_wanted(&entry.spec.kind));
+        wanted.filter(|entry| entry.is_offered()).map(|entry| &entry.spec)
     }
 
     /// The tool of this name, on the wire or its own.
@@ -780,54 +769,4 @@ fn progress(id: &str, scope: &Scope, clock: Option<&Arc<Clock>>) -> Arc<dyn Fn(P
             message: step.message,
         });
     })
-}
-
-/// Runs a call until it ends, is cancelled, its time is up or it was silent for too long. Then its
-/// token is cancelled and it has a moment to let go, before it is dropped.
-async fn timed(set: &dyn Toolset, call: Call, limits: Limits, clock: &Clock) -> Result<Output, Error> {
-    let cancel = call.context.cancel.clone();
-    let name = Arc::clone(&call.spec);
-    let mut work = pin!(AssertUnwindSafe(async { set.call(call).await }).catch_unwind());
-    let (error, patience) = tokio::select! {
-        biased;
-        ended = &mut work => {
-            return ended.unwrap_or_else(|panic| Err(broken(&name.name, panic.as_ref())));
-        }
-        () = cancel.cancelled() => (Error::Cancelled, LET_GO_CANCELLED),
-        limit = elapsed(limits.total, clock) => (Error::Elapsed(limit), LET_GO),
-        limit = silent(limits.idle, clock) => (Error::Idle(limit), LET_GO),
-    };
-    cancel.cancel();
-    // Whatever it still says comes too late.
-    let _ = tokio::time::timeout(patience, work).await;
-    Err(error)
-}
-
-/// Ends when the call has taken its time, that in which a person was asked left out.
-async fn elapsed(limit: Option<Duration>, clock: &Clock) -> Duration {
-    let Some(limit) = limit else { return std::future::pending().await };
-    let (began, mut left) = (Instant::now(), limit);
-    loop {
-        tokio::time::sleep(left).await;
-        let used = began.elapsed().saturating_sub(clock.stopped());
-        if used >= limit {
-            return limit;
-        }
-        left = (limit - used).max(LOOK);
-    }
-}
-
-/// Ends when the call has given no sign of life for so long.
-async fn silent(limit: Option<Duration>, clock: &Clock) -> Duration {
-    let Some(limit) = limit else { return std::future::pending().await };
-    while tokio::time::timeout(limit, clock.signed()).await.is_ok() || clock.stands() {}
-    limit
-}
-
-fn broken(tool: &str, panic: &(dyn std::any::Any + Send)) -> Error {
-    let id = uuid::Uuid::now_v7().simple().to_string();
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
-    tracing::error!(id, tool, panic = text, "a toolset panicked");
-    Error::Broken { id }
 }
