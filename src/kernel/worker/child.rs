@@ -5,150 +5,31 @@
 //! or 2 goes to the log of the process that started them; their messages have descriptors of
 //! their own.
 
-use std::collections::HashMap;
-use std::io::{self, BufReader, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::Arc;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::caller;
 use super::confine::confine;
-use super::wire::{self, Cage, Command, Home, Order, Report, Told, Word};
+use super::wire::{Cage, Command, Home, Order, Report, Word};
 use crate::kernel::bridge::{self, Fault, NativeContext, Own};
 use crate::kernel::handle::{Handle, Place, Returned};
 use crate::kernel::{Interpreter, interpreter};
-use crate::tool::{Context, Output, Request};
+use crate::tool::{Context, Output};
 
 /// Where the zygote hears its commands.
 pub(super) const CONTROL: RawFd = 3;
 /// Bytes of a command.
 pub(super) const COMMAND: usize = 64 << 10;
-
-/// Questions that may wait for their replies.
-const QUESTIONS: usize = 64;
-
-/// A worker's way to the process that calls it.
-static CALLER: OnceLock<Mutex<UnixStream>> = OnceLock::new();
-/// What it has heard from there.
-static DESK: OnceLock<Desk> = OnceLock::new();
-
-/// Tells the caller, if this process is a worker; `false` if it is none.
-pub(in crate::kernel) fn say(word: impl FnOnce() -> Word) -> bool {
-    let Some(caller) = CALLER.get() else { return false };
-    // A caller that is gone has killed us already, or is about to.
-    let _ = wire::write(&mut *caller.lock().expect("no panic while held"), &word());
-    true
-}
-
-/// Asks the caller for something, if this process is a worker.
-pub(in crate::kernel) fn ask(request: &Request) -> Option<Result<Question, Fault>> {
-    CALLER.get()?;
-    Some(DESK.get()?.open().inspect(|question| {
-        say(|| Word::Ask(question.0, request.clone()));
-    }))
-}
-
-/// A question to the caller, by its number.
-#[derive(Debug, Clone)]
-pub(in crate::kernel) struct Question(u64);
-
-impl Question {
-    /// Waits for the reply. Not to be called while the interpreter is held.
-    pub(in crate::kernel) fn wait(self) -> Result<Value, Fault> {
-        let desk = DESK.get().expect("whoever asks is a worker");
-        desk.wait(
-            |heard| heard.replies.get_mut(&self.0).and_then(Option::take),
-            |heard| {
-                heard.replies.remove(&self.0);
-            },
-        )
-        .unwrap_or(Err(Fault::Cancelled))
-    }
-
-    /// Does without the reply; whoever waits for it hears that it was cancelled.
-    pub(in crate::kernel) fn drop(&self) {
-        say(|| Word::Drop(self.0));
-    }
-}
-
-/// Where a worker's threads wait for what they are told. One of those who wait reads for all.
-struct Desk {
-    heard: Mutex<Heard>,
-    changed: Condvar,
-}
-
-struct Heard {
-    /// `None` while somebody reads, or when there is nothing more to read.
-    stream: Option<BufReader<UnixStream>>,
-    ended: bool,
-    order: Option<Order>,
-    questions: u64,
-    /// Of the questions that are open, by their numbers.
-    replies: HashMap<u64, Option<Result<Value, Fault>>>,
-}
-
-impl Desk {
-    fn new(stream: BufReader<UnixStream>) -> Self {
-        let (stream, replies) = (Some(stream), HashMap::new());
-        let heard = Heard { stream, ended: false, order: None, questions: 0, replies };
-        Self { heard: Mutex::new(heard), changed: Condvar::new() }
-    }
-
-    fn open(&self) -> Result<Question, Fault> {
-        let mut heard = self.heard.lock().expect("no panic while held");
-        if heard.replies.len() >= QUESTIONS {
-            return Err(Fault::Failed(format!("{QUESTIONS} questions wait for their replies already")));
-        }
-        heard.questions += 1;
-        let number = heard.questions;
-        heard.replies.insert(number, None);
-        Ok(Question(number))
-    }
-
-    /// The next call; `None` at the end.
-    fn order(&self) -> Option<Order> {
-        self.wait(|heard| heard.order.take(), |_| ())
-    }
-
-    /// Waits until `take` has something, then tidies up; `None` when nothing more will come.
-    fn wait<T>(&self, take: impl Fn(&mut Heard) -> Option<T>, tidy: impl Fn(&mut Heard)) -> Option<T> {
-        let mut heard = self.heard.lock().expect("no panic while held");
-        loop {
-            let found = take(&mut heard);
-            if found.is_some() || heard.ended {
-                tidy(&mut heard);
-                return found;
-            }
-            let Some(mut stream) = heard.stream.take() else {
-                heard = self.changed.wait(heard).expect("no panic while held");
-                continue;
-            };
-            drop(heard);
-            let told = wire::read::<Told>(&mut stream);
-            heard = self.heard.lock().expect("no panic while held");
-            match told {
-                Ok(Some(Told::Call(order))) => heard.order = Some(order),
-                Ok(Some(Told::Reply(number, reply))) => {
-                    if let Some(place) = heard.replies.get_mut(&number) {
-                        *place = Some(reply);
-                    }
-                }
-                // The caller is gone, and has killed us or is about to.
-                Ok(None) | Err(_) => heard.ended = true,
-            }
-            heard.stream = Some(stream);
-            self.changed.notify_all();
-        }
-    }
-}
 
 /// Runs the zygote until nobody holds the other end of descriptor 3.
 ///
@@ -423,33 +304,20 @@ fn become_worker(
         environ.set_item(name, value).map_err(told)?;
     }
     confine(cage)?;
-    let orders = stream.try_clone()?;
-    CALLER.set(Mutex::new(stream)).expect("the zygote is no worker");
-    let mut orders = BufReader::new(orders);
-    let Some(home) = wire::read::<Home>(&mut orders)? else { return Ok(()) };
+    let Some(home) = caller::connect(stream)? else { return Ok(()) };
     let mut house = House::new(home);
-    let desk = DESK.get_or_init(|| Desk::new(orders));
     // The interpreter stays ours: threads that a call has left behind stand still until the next.
-    while let Some(order) = desk.order() {
+    while let Some(order) = caller::order() {
         let result = house.play(py, order).map_err(|error| Fault::of(py, &error));
-        if let Err(error) = answer(&result) {
+        if let Err(error) = caller::answer(&result) {
             if error.kind() != io::ErrorKind::FileTooLarge {
                 return Err(error);
             }
-            answer(&Err(Fault::Failed(format!("the result is too large: {error}"))))?;
+            caller::answer(&Err(Fault::Failed(format!("the result is too large: {error}"))))?;
         }
     }
     // Whoever calls has no more orders: extensions are torn down. It waits for a while.
     py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs")).map(drop).map_err(told)
-}
-
-fn answer(result: &Result<Output, Fault>) -> io::Result<()> {
-    #[derive(serde::Serialize)]
-    enum Word<'a> {
-        Done(&'a Result<Output, Fault>),
-    }
-    let caller = CALLER.get().expect("set by whoever became a worker");
-    wire::write(&mut *caller.lock().expect("no panic while held"), &Word::Done(result))
 }
 
 /// What a worker knows of the skill it is for.
@@ -477,7 +345,7 @@ impl House {
             // Who calls it off ends this process.
             cancel: CancellationToken::new(),
             progress: Arc::new(|step| {
-                say(|| Word::Progress(step));
+                caller::say(|| Word::Progress(step));
             }),
             // What it asks for is for the caller.
             nested: None,

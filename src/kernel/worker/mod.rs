@@ -6,6 +6,7 @@
 //! progress, log. Cancelling a call, or its time limit, kills the worker with everything it has
 //! started; the next call gets another one.
 
+mod caller;
 pub mod child;
 pub mod confine;
 pub(super) mod wire;
@@ -37,7 +38,7 @@ use super::{interpreter, native};
 use crate::skill::Isolation;
 use crate::tool::{Call, Context, Error, Nested, Output, Request, nested};
 
-pub(super) use child::{Question, ask, say};
+pub(super) use caller::{Question, ask, say};
 use wire::{Cage, Home, Order, Told, Word};
 use zygote::Zygote;
 use zygotes::Zygotes;
