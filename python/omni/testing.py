@@ -36,6 +36,7 @@ class Call:
     settings: dict[str, Any] = field(default_factory=dict)
     reports: list[tuple[float, float | None, str | None]] = field(default_factory=list)
     is_cancelled: bool = False
+    logged: int = 0
     answers: Callable[[nested.Request], Any] | None = None
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
@@ -45,7 +46,8 @@ class Call:
         return self.is_cancelled
 
     def may_log(self, size: int) -> bool:
-        return size >= 0
+        self.logged += size
+        return True
 
     def ask(self, request: nested.Request) -> Any:
         return (self.answers or _answers(None, None, None))(request)

@@ -11,10 +11,11 @@ use omni::kernel::{Interpreter, Kernel};
 use omni::message::{Arguments, ToolCall};
 use omni::skill::Manifest;
 use omni::skill::environment::OWN;
-use omni::tool::{Error, Policy, Scope, Settings, Toolbox};
+use omni::tool::{Error, Scope, Toolbox};
 use serde_json::{Value, json};
 
 use crate::support::omni::{OMNI, Output, Run, World, card, write};
+use crate::support::tools;
 
 const NUMBERS: &str = r#"# /// script
 # dependencies = ["numpy>=2"]
@@ -121,15 +122,7 @@ fn installed(world: &World, name: &str) -> PathBuf {
 fn toolbox(world: &World, manifest: &Manifest) -> Arc<Toolbox> {
     let kernel = Kernel::new(Interpreter::Embedded, manifest, world.home().join("data"));
     let kernel = kernel.started_by(|| Ok(Command::new(OMNI)));
-    let settings = Settings {
-        policy: Policy::default(),
-        timeout: Duration::from_secs(60),
-        idle_timeout: Duration::ZERO,
-        result_bytes: 4000,
-        results: None,
-        audit: None,
-    };
-    Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings))
+    tools::toolbox(Arc::new(kernel))
 }
 
 async fn call(world: &World, toolbox: &Arc<Toolbox>, tool: &str, arguments: Value) -> Result<Value, Error> {

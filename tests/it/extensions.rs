@@ -9,12 +9,11 @@ use omni::kernel::{Interpreter, Kernel};
 use omni::message::{Arguments, ToolCall};
 use omni::skill::build::{Error, Plan};
 use omni::skill::{Engine, Manifest};
-use omni::tool::{Policy, Scope, Settings, Toolbox};
+use omni::tool::{Scope, Toolbox};
 use serde_json::{Map, Value, json};
 
 use super::support::omni::{Output, Run, World, copy, write};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::support::tools::{self, PATIENCE};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/skills/extended")
@@ -240,15 +239,7 @@ fn toolbox(world: &World, manifest: &Manifest) -> (Arc<Kernel>, Arc<Toolbox>, Ar
     let program = || Ok(std::process::Command::new(env!("CARGO_BIN_EXE_omni")));
     let kernel = Kernel::new(Interpreter::Embedded, manifest, world.home().join("data")).started_by(program);
     let kernel = Arc::new(kernel);
-    let settings = Settings {
-        policy: Policy::default(),
-        timeout: PATIENCE,
-        idle_timeout: Duration::ZERO,
-        result_bytes: 4000,
-        results: None,
-        audit: None,
-    };
-    let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
+    let toolbox = tools::toolbox(kernel.clone());
     (kernel, toolbox, Arc::new(Scope::new(world.work())))
 }
 

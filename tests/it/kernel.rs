@@ -12,17 +12,15 @@ use omni::message::{Arguments, Block, ToolCall};
 use omni::skill::Engines;
 use omni::skill::index::Request;
 use omni::skill::manifest::Manifest;
-use omni::tool::{Error, Output, Policy, Scope, Settings, Toolbox};
+use omni::tool::{Error, Output, Scope, Settings, Toolbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::support::kill;
+use super::support::tools::{self, PATIENCE};
 
 // Making a world.
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn fixture(skill: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/skills").join(skill)
@@ -71,14 +69,7 @@ impl World {
         let folder = TempDir::new().unwrap();
         let kernel = Kernel::new(Interpreter::Embedded, manifest, folder.path().join("data"));
         let kernel = kernel.started_by(|| Ok(Command::new(env!("CARGO_BIN_EXE_omni"))));
-        let settings = Settings {
-            policy: Policy::default(),
-            timeout: PATIENCE,
-            idle_timeout: Duration::ZERO,
-            result_bytes: 4000,
-            results: Some(folder.path().join("results")),
-            audit: None,
-        };
+        let settings = Settings { results: Some(folder.path().join("results")), ..tools::settings() };
         let toolbox = Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings));
         let workspace = folder.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();

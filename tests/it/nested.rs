@@ -12,14 +12,15 @@ use omni::message::ToolCall;
 use omni::message::event::{Approval, Consent, Elicitation, EventKind};
 use omni::skill::manifest::Manifest;
 use omni::tool::nested::Sample;
-use omni::tool::{Error, Policy, Scope, Settings, Toolbox, result};
+use omni::tool::{Error, Scope, Toolbox, result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::support::tools::{self, PATIENCE};
+
 // Making a world.
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The same skill in this process and in workers.
 const BOTH: [&str; 2] = ["inside", "outside"];
 
@@ -66,15 +67,7 @@ impl World {
         let folder = TempDir::new().unwrap();
         let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"));
         let kernel = kernel.started_by(|| Ok(Command::new(env!("CARGO_BIN_EXE_omni"))));
-        let settings = Settings {
-            policy: Policy::default(),
-            timeout: PATIENCE,
-            idle_timeout: Duration::ZERO,
-            result_bytes: 4000,
-            results: None,
-            audit: None,
-        };
-        let toolbox = Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings));
+        let toolbox = tools::toolbox(Arc::new(kernel));
         let workspace = folder.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));

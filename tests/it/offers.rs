@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use omni::config;
 use omni::kernel::guide::Guide;
@@ -14,6 +13,8 @@ use omni::skill::manifest::Manifest;
 use omni::tool::{Error, Output, Policy, Scope, Settings, Spec, Toolbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::support::tools;
 
 // Making a world.
 
@@ -45,14 +46,7 @@ impl World {
         assert_eq!(manifest.problems().count(), 0, "{:?}", manifest.problems().collect::<Vec<_>>());
         let kernel = Kernel::new(Interpreter::Embedded, &manifest, folder.path().join("data"));
         let kernel = kernel.started_by(|| Ok(Command::new(env!("CARGO_BIN_EXE_omni"))));
-        let settings = Settings {
-            policy: Policy::new(&policy, false).unwrap(),
-            timeout: Duration::from_secs(60),
-            idle_timeout: Duration::ZERO,
-            result_bytes: 4000,
-            results: None,
-            audit: None,
-        };
+        let settings = Settings { policy: Policy::new(&policy, false).unwrap(), ..tools::settings() };
         let sets: Vec<Arc<dyn omni::tool::Toolset>> = vec![Arc::new(kernel), Arc::new(Guide::new(&manifest))];
         let toolbox = Arc::new(Toolbox::new(sets, settings));
         let workspace = folder.path().join("workspace");

@@ -11,14 +11,12 @@ use omni::kernel::{Changes, Interpreter, Kernel, describe};
 use omni::message::{Arguments, ToolCall};
 use omni::skill::watch::Watcher;
 use omni::skill::{Catalog, Description, Index, Manifest, Problem, Request, Source};
-use omni::tool::{Error, Policy, Scope, Settings, Toolbox};
+use omni::tool::{Error, Scope, Toolbox};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::omni::{World, card, write};
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::support::tools::{self, PATIENCE};
 
 /// A skill that says which version it is, from three files, one of which it imports late.
 const MAIN: &str = "
@@ -179,15 +177,7 @@ impl Bench {
 }
 
 fn toolbox(kernel: Arc<Kernel>) -> Arc<Toolbox> {
-    let settings = Settings {
-        policy: Policy::default(),
-        timeout: PATIENCE,
-        idle_timeout: Duration::ZERO,
-        result_bytes: 4000,
-        results: None,
-        audit: None,
-    };
-    Arc::new(Toolbox::new(vec![kernel], settings))
+    tools::toolbox(kernel)
 }
 
 async fn call(toolbox: &Arc<Toolbox>, skill: &str, tool: &str, arguments: Value) -> Result<Value, Error> {

@@ -522,7 +522,7 @@ fn meant(text: &str) -> Result<Server, String> {
         "HOME" => Some("/home/ada".to_owned()),
         _ => None,
     };
-    entry.server(&Variables { environment: &environment, workspace: Path::new("/work") })
+    entry.server(&Variables { environment: &environment, workspace: Path::new("/site") })
 }
 
 #[test]
@@ -546,20 +546,20 @@ fn every_dialect_is_understood() {
     };
     // Claude Desktop, Claude Code.
     let claude = r#"{"mcpServers": {"a": {"type": "stdio", "command": "npx", "args": ["-y", "x"], "env": {"K": "${TOKEN}"}}}}"#;
-    assert_eq!(program(claude), "npx -y x K=t in /work");
+    assert_eq!(program(claude), "npx -y x K=t in /site");
     let claude = r#"{"mcpServers": {"a": {"type": "http", "url": "https://x/${NONE:-mcp}", "headers": {"A": "Bearer ${TOKEN}"}}}}"#;
     assert_eq!(address(claude), "https://x/mcp A: Bearer t");
     // Cursor.
     let cursor = r#"{"mcpServers": {"a": {"command": "${workspaceFolder}/x", "args": ["${userHome}${/}y", "${env:TOKEN}"]}}}"#;
-    assert_eq!(program(cursor), "/work/x /home/ada/y t in /work");
+    assert_eq!(program(cursor), "/site/x /home/ada/y t in /site");
     // VS Code, with comments and commas.
     let code = "{\"inputs\": [{\"id\": \"key\"}], // asked for\n \"servers\": {\"a\": {\"command\": \"x\", \"env\": {\"K\": \"${input:key}\"}, \"cwd\": \"~/y\",},},}";
     assert_eq!(program(code), "x K=t in /home/ada/y");
     // Zed, now and before.
-    assert_eq!(program(r#"{"context_servers": {"a": {"command": "x", "args": ["y"]}}}"#), "x y in /work");
+    assert_eq!(program(r#"{"context_servers": {"a": {"command": "x", "args": ["y"]}}}"#), "x y in /site");
     assert_eq!(
         program(r#"{"context_servers": {"a": {"command": {"path": "x", "args": ["y"]}}}}"#),
-        "x y in /work"
+        "x y in /site"
     );
     // Windsurf, Gemini CLI, Cline, Copilot, OpenCode, Codex as JSON, FastMCP.
     assert_eq!(address(r#"{"mcpServers": {"a": {"serverUrl": "https://x"}}}"#), "https://x");
@@ -573,13 +573,13 @@ fn every_dialect_is_understood() {
     );
     assert_eq!(
         program(r#"{"mcpServers": {"a": {"type": "local", "command": "x", "tools": ["*"]}}}"#),
-        "x in /work"
+        "x in /site"
     );
     assert_eq!(
         program(
             r#"{"mcp": {"a": {"type": "local", "command": ["x", "y"], "environment": {"K": "{env:TOKEN}"}}}}"#
         ),
-        "x y K=t in /work"
+        "x y K=t in /site"
     );
     assert_eq!(
         address(r#"{"mcp_servers": {"a": {"url": "https://x", "bearer_token_env_var": "TOKEN"}}}"#),
@@ -590,11 +590,11 @@ fn every_dialect_is_understood() {
         "https://x (events)"
     );
     // Without a key around them.
-    assert_eq!(program(r#"{"a": {"command": "x"}}"#), "x in /work");
+    assert_eq!(program(r#"{"a": {"command": "x"}}"#), "x in /site");
     // What is no variable stays.
     assert_eq!(
         program(r#"{"a": {"command": "x", "args": ["$TOKEN", "{\"a\": 1}", "$${TOKEN}"]}}"#),
-        "x $TOKEN {\"a\": 1} ${TOKEN} in /work"
+        "x $TOKEN {\"a\": 1} ${TOKEN} in /site"
     );
 }
 

@@ -12,13 +12,13 @@ use omni::kernel::{Interpreter, Kernel};
 use omni::message::event::EventKind;
 use omni::message::{Arguments, ToolCall};
 use omni::skill::manifest::Manifest;
-use omni::tool::{Error, Output, Policy, Scope, Settings, Toolbox, result};
+use omni::tool::{Error, Output, Scope, Toolbox, result};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-// Making a world.
+use super::support::tools::{self, PATIENCE};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+// Making a world.
 
 /// The skill of these tests under another name, with more in its front matter.
 fn variant(folder: &Path, name: &str, metadata: &str) -> PathBuf {
@@ -78,15 +78,7 @@ impl World {
         let set = Map::from_iter([("unit".to_owned(), json!("F"))]);
         let set = ["caged", "once"].map(|skill| (skill.to_owned(), set.clone()));
         let kernel = kernel.started_by(program).with_settings(HashMap::from(set));
-        let settings = Settings {
-            policy: Policy::default(),
-            timeout: PATIENCE,
-            idle_timeout: Duration::ZERO,
-            result_bytes: 4000,
-            results: None,
-            audit: None,
-        };
-        let toolbox = Arc::new(Toolbox::new(vec![Arc::new(kernel)], settings));
+        let toolbox = tools::toolbox(Arc::new(kernel));
         let workspace = folder.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -356,15 +348,7 @@ async fn stress(calls: u64) -> [(u64, u64); 2] {
     let program = || Ok(Command::new(env!("CARGO_BIN_EXE_omni")));
     let kernel = Kernel::new(Interpreter::Embedded, manifest(), folder.path().join("data"));
     let kernel = Arc::new(kernel.started_by(program));
-    let settings = Settings {
-        policy: Policy::default(),
-        timeout: PATIENCE,
-        idle_timeout: Duration::ZERO,
-        result_bytes: 4000,
-        results: None,
-        audit: None,
-    };
-    let toolbox = Arc::new(Toolbox::new(vec![kernel.clone()], settings));
+    let toolbox = tools::toolbox(kernel.clone());
     let whoami = ToolCall { id: "c".into(), name: "caged.whoami".into(), arguments: json!({}).into() };
     let worker = toolbox.call(whoami.clone(), &Arc::new(Scope::new(folder.path()))).await;
     let zygote = parent(&result(&whoami, worker).text());

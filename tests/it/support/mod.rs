@@ -5,4 +5,5 @@ pub mod kill;
 pub mod mcp;
 pub mod omni;
 pub mod postgres;
+pub mod tools;
 pub mod vendor;
