@@ -4,6 +4,7 @@ pub mod child;
 pub mod config;
 pub mod message;
 pub mod shutdown;
+pub mod words;
 
 pub mod llm;
 pub mod session;

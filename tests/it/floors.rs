@@ -25,6 +25,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("message", 0, &[]),
     ("config", 0, &[]),
     ("shutdown", 0, &[]),
+    ("words", 0, &[]),
 ];
 
 /// Dependency, and the paths below `src` that may name it.
@@ -35,7 +36,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("reqwest", &["llm/", "mcp/client.rs"]),
     ("rmcp", &["mcp/"]),
     ("axum", &["mcp/http.rs"]),
-    ("bm25", &["llm/offline"]),
+    ("bm25", &["words.rs"]),
     ("clap", &["cli/"]),
     ("anstream", &["cli/"]),
     ("indicatif", &["cli/"]),

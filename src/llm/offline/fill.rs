@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::rank;
 use crate::llm::ToolDefinition;
+use crate::words::{is_filler, stems};
 
 /// A sentence taken apart: its values, and what is left of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,8 +68,8 @@ impl Sentence {
     }
 
     fn has_word(&self, word: &str) -> bool {
-        let wanted = rank::words(word);
-        let said = rank::words(&self.plain);
+        let wanted = stems(word);
+        let said = stems(&self.plain);
         !wanted.is_empty() && wanted.iter().all(|word| said.contains(word))
     }
 
@@ -77,9 +77,9 @@ impl Sentence {
     // "search my notes for milk", "milk".
     fn rest(&self, vocabulary: &HashSet<String>) -> Option<String> {
         let is_known = |word: &str| {
-            let stems = rank::words(word);
-            rank::is_filler(word.trim_matches(|c: char| !c.is_alphanumeric()))
-                || stems.iter().all(|stem| vocabulary.contains(stem))
+            let found = stems(word);
+            is_filler(word.trim_matches(|c: char| !c.is_alphanumeric()))
+                || found.iter().all(|stem| vocabulary.contains(stem))
         };
         let mut rest = self.text.trim_end_matches(['?', '!']);
         while let Some(word) = rest.split_whitespace().next().filter(|word| is_known(word)) {
@@ -231,8 +231,7 @@ impl<'a> Form<'a> {
         let [.., preposition, last] = words.as_slice() else { return None };
         let last = last.trim_end_matches(['?', '!', '.', ',']);
         let vocabulary = self.vocabulary();
-        let is_new =
-            !rank::is_filler(last) && rank::words(last).iter().any(|word| !vocabulary.contains(word));
+        let is_new = !is_filler(last) && stems(last).iter().any(|word| !vocabulary.contains(word));
         (matches!(*preposition, "in" | "under" | "inside" | "within") && is_new).then(|| last.to_owned())
     }
 
@@ -290,10 +289,10 @@ impl<'a> Form<'a> {
     // The words that name the tool, its parameters and what it does. Of what people say to it
     // only the first word: the others may be values.
     fn vocabulary(&self) -> HashSet<String> {
-        let mut words: HashSet<String> = rank::words(&self.tool.title).into_iter().collect();
-        words.extend(rank::words(&self.tool.description));
-        words.extend(self.names.iter().flat_map(|name| rank::words(name)));
-        words.extend(self.tool.examples.iter().filter_map(|example| rank::words(example).into_iter().next()));
+        let mut words: HashSet<String> = stems(&self.tool.title).into_iter().collect();
+        words.extend(stems(&self.tool.description));
+        words.extend(self.names.iter().flat_map(|name| stems(name)));
+        words.extend(self.tool.examples.iter().filter_map(|example| stems(example).into_iter().next()));
         words.extend(OPENERS.iter().map(|word| (*word).to_owned()));
         words
     }
@@ -307,7 +306,7 @@ impl<'a> Form<'a> {
     }
 }
 
-// Words that begin a request and are no part of its value, as `rank::words` has them.
+// Words that begin a request and are no part of its value, as `stems` has them.
 const OPENERS: &[&str] =
     &["file", "folder", "directory", "directori", "page", "new", "called", "call", "nam", "titl"];
 

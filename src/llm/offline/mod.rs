@@ -37,7 +37,8 @@ impl Model for Offline {
     }
 
     fn window(&self) -> usize {
-        128_000
+        // As if there were no end: it reads what it is asked, and all tools at once.
+        1 << 30
     }
 
     async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error> {

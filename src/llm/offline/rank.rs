@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bm25::{Embedder, EmbedderBuilder, Scorer, Tokenizer};
 use serde_json::Value;
 
 use super::fill::Sentence;
 use crate::llm::ToolDefinition;
+use crate::words::{Index, split, stem, stems};
 
 /// How much of what a sentence says has to be known to a tool: the share of its words,
 /// rare ones counting more.
@@ -29,24 +29,16 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
         return None;
     }
     let is_order = is_order(sentence);
-    let query = Words.tokenize(plain);
+    let query = stems(plain);
     if query.is_empty() {
         return None;
     }
     let books: Vec<String> = tools.iter().map(document).collect();
-    let lines: Vec<&str> = books.iter().map(String::as_str).collect();
-    let embedder: Embedder<u32, Words> =
-        EmbedderBuilder::with_tokenizer_and_fit_to_corpus(Words, &lines).build();
-    let mut scorer = Scorer::<usize, u32>::new();
-    for (place, line) in lines.iter().enumerate() {
-        scorer.upsert(&place, embedder.embed(line));
-    }
-    let asked = embedder.embed(&query.join(" "));
-    let vocabulary = Vocabulary::of(&lines);
+    let scores = Index::new(&books).scores(&query);
+    let vocabulary = Vocabulary::of(&books);
     let mut best: Option<(f32, &ToolDefinition)> = None;
     for (place, tool) in tools.iter().enumerate() {
-        let Some(score) = scorer.score(&place, &asked) else { continue };
-        let score = score * (1.0 + likeness(tool, &query)) * if tool.fits { FITS } else { 1.0 };
+        let score = scores[place] * (1.0 + likeness(tool, &query)) * if tool.fits { FITS } else { 1.0 };
         let allowed = tool.read_only || (is_order && says_action(tool, &query));
         // Strictly better, so the order of the tools settles a draw.
         if allowed && vocabulary.share(place, &query) >= KNOWN && best.is_none_or(|(most, _)| score > most) {
@@ -54,17 +46,6 @@ pub fn find<'a>(tools: &'a [ToolDefinition], sentence: &str, plain: &str) -> Opt
         }
     }
     best.filter(|(score, _)| *score > 0.0).map(|(_, tool)| tool)
-}
-
-/// The words of a text as they are compared: lower case, without endings; the ones that
-/// carry no meaning left out.
-pub fn words(text: &str) -> Vec<String> {
-    Words.tokenize(text)
-}
-
-/// Whether a word says nothing about what is wanted.
-pub fn is_filler(word: &str) -> bool {
-    FILLERS.contains(&word.to_lowercase().as_str())
 }
 
 /// The tool whose own name is said: `git.status` or `git__status` anywhere, `git status` and
@@ -113,7 +94,7 @@ fn is_order(sentence: &str) -> bool {
 fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
     let action = tool.title.rsplit('.').next().unwrap_or(&tool.title);
     let action = split(action).map(|word| stem(&word)).collect::<Vec<_>>();
-    let begins_so = |example: &String| Words.tokenize(example).first() == query.first();
+    let begins_so = |example: &String| stems(example).first() == query.first();
     action.iter().all(|word| query.contains(word)) || tool.examples.iter().any(begins_so)
 }
 
@@ -121,7 +102,7 @@ fn says_action(tool: &ToolDefinition, query: &[String]) -> bool {
 fn likeness(tool: &ToolDefinition, query: &[String]) -> f32 {
     let query: HashSet<&String> = query.iter().collect();
     let shares = tool.examples.iter().map(|example| {
-        let example = Words.tokenize(&Sentence::read(example).plain);
+        let example = stems(&Sentence::read(example).plain);
         let example: HashSet<&String> = example.iter().collect();
         let all = example.union(&query).count().max(1);
         example.intersection(&query).count() as f32 / all as f32
@@ -148,9 +129,9 @@ struct Vocabulary {
 }
 
 impl Vocabulary {
-    fn of(lines: &[&str]) -> Self {
+    fn of(lines: &[String]) -> Self {
         let documents: Vec<HashSet<String>> =
-            lines.iter().map(|line| Words.tokenize(line).into_iter().collect()).collect();
+            lines.iter().map(|line| stems(line).into_iter().collect()).collect();
         let mut counts: HashMap<String, f32> = HashMap::new();
         for word in documents.iter().flatten() {
             *counts.entry(word.clone()).or_default() += 1.0;
@@ -169,85 +150,3 @@ impl Vocabulary {
         known / query.iter().map(weight).sum::<f32>().max(f32::EPSILON)
     }
 }
-
-#[derive(Debug, Clone, Copy)]
-struct Words;
-
-impl Tokenizer for Words {
-    fn tokenize(&self, text: &str) -> Vec<String> {
-        let mut tokens = Vec::new();
-        for word in split(text) {
-            if word.chars().any(is_cjk) {
-                tokens.extend(pairs(&word));
-            } else if !FILLERS.contains(&word.as_str()) {
-                tokens.push(stem(&word));
-            }
-        }
-        tokens
-    }
-}
-
-fn split(text: &str) -> impl Iterator<Item = String> {
-    let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'').map(str::to_lowercase);
-    words.map(|word| word.split('\'').next().unwrap_or_default().to_owned()).filter(|word| !word.is_empty())
-}
-
-// Chinese and Japanese are written without spaces: pairs of characters do instead of words.
-fn pairs(word: &str) -> Vec<String> {
-    let letters: Vec<char> = word.chars().collect();
-    match letters.len() {
-        0 | 1 => vec![word.to_owned()],
-        _ => letters.windows(2).map(|pair| pair.iter().collect()).collect(),
-    }
-}
-
-fn is_cjk(letter: char) -> bool {
-    matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}')
-}
-
-// Crude, and the same on both sides: `changes`, `changed`, `changing` become `chang`.
-fn stem(word: &str) -> String {
-    if !word.is_ascii() || word.len() < 4 {
-        return word.to_owned();
-    }
-    let mut cut = ending(word);
-    if cut.len() > 3 && cut.ends_with('e') {
-        cut.pop();
-    }
-    let mut last = cut.bytes().rev();
-    let doubled = match (last.next(), last.next()) {
-        (Some(one), Some(other)) => one == other && !b"aeiouls".contains(&one),
-        _ => false,
-    };
-    if cut.len() > 3 && doubled {
-        cut.pop();
-    }
-    cut
-}
-
-fn ending(word: &str) -> String {
-    let without = |end: &str, least: usize| word.strip_suffix(end).filter(|rest| rest.len() >= least);
-    if let Some(rest) = without("ies", 2) {
-        return format!("{rest}y");
-    }
-    if let Some(rest) = without("ing", 3).or_else(|| without("ed", 3)) {
-        return rest.to_owned();
-    }
-    if let Some(rest) = without("ly", 4) {
-        return rest.to_owned();
-    }
-    let hisses = |rest: &&str| ["ch", "sh", "x", "ss", "z"].iter().any(|end| rest.ends_with(end));
-    if let Some(rest) = without("es", 3).filter(hisses) {
-        return rest.to_owned();
-    }
-    without("s", 3).filter(|rest| !rest.ends_with(['s', 'u', 'i'])).unwrap_or(word).to_owned()
-}
-
-const FILLERS: &[&str] = &[
-    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "by", "can", "could",
-    "did", "do", "does", "for", "from", "give", "go", "got", "has", "have", "hey", "hi", "how", "i", "if",
-    "in", "into", "is", "it", "its", "just", "let", "like", "me", "my", "of", "on", "or", "our", "out",
-    "please", "see", "should", "show", "so", "some", "tell", "than", "that", "the", "their", "them", "then",
-    "there", "these", "they", "this", "those", "to", "us", "want", "was", "we", "were", "what", "when",
-    "where", "which", "who", "will", "with", "would", "you", "your",
-];
