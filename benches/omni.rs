@@ -5,6 +5,7 @@
 //! figures are medians over the rounds, ratios are medians of the rounds' own ratios.
 
 mod calls;
+mod find;
 mod index;
 mod measure;
 mod packages;
@@ -25,12 +26,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Section = fn(&World) -> Result<Report>;
 
-const SECTIONS: [(&str, Section); 5] = [
+const SECTIONS: [(&str, Section); 6] = [
     ("calls", calls::run),
     ("index", index::run),
     ("start", start::run),
     ("packages", packages::run),
     ("search", search::run),
+    ("find", find::run),
 ];
 
 fn main() -> Result<()> {

@@ -4,6 +4,7 @@
 //! model, calls the tools, and stores each step before it takes the next one.
 
 pub mod guard;
+mod offer;
 pub mod prompt;
 pub mod turn;
 
@@ -15,7 +16,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
-use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
+use crate::llm::{Delta, Model, Reply, Request};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
 use crate::session::{self, Ended, Entry, Session, Sessions, window};
@@ -23,6 +24,7 @@ use crate::tool::nested::{Asker, Budget, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
 
 pub use crate::tool::Consents;
+use offer::Offer;
 use turn::{Ask, Ending, Step, Turn};
 
 /// An answer may need this part of a model's window: one fourth.
@@ -39,20 +41,6 @@ pub struct Agent {
 
 /// Says which skills one may read up on at the moment: name and description.
 pub type Skills = Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>;
-
-/// The tools of one turn.
-#[derive(Clone)]
-struct Offer {
-    toolbox: Arc<Toolbox>,
-    tools: Arc<[ToolDefinition]>,
-}
-
-impl Offer {
-    fn new(toolbox: Arc<Toolbox>) -> Self {
-        let tools = toolbox.definitions().iter().map(definition).collect();
-        Self { toolbox, tools }
-    }
-}
 
 /// What a turn is played with.
 pub struct Play {
@@ -173,7 +161,8 @@ impl<'a> Stage<'a> {
             consents: play.consents.clone(),
             whole: false,
         });
-        let (offer, system) = (agent.offer(), agent.system(&session));
+        let offer = agent.offer().for_turn(agent.model.window(), &session.messages);
+        let system = agent.system(&session);
         let began = Instant::now();
         Self { agent, offer, system, sessions, session, play, scope, began, stored: 0, factor: 1.0 }
     }
@@ -182,7 +171,7 @@ impl<'a> Stage<'a> {
     fn request(&self, ask: &Ask) -> (Request, usize) {
         let system = self.system.clone();
         let tools = if ask.with_tools { self.offer.tools.clone() } else { Arc::default() };
-        let fixed = window::tokens(&system) + tools.iter().map(weight).sum::<usize>();
+        let fixed = window::tokens(&system) + offer::weight(&tools);
         let window = self.agent.model.window();
         let room = ((window - window / ANSWER) as f64 / self.factor) as usize;
         let mut messages = self.session.messages.clone();
@@ -294,23 +283,4 @@ fn sampler(model: Arc<dyn Model>, events: tool::Events, budget: Arc<Budget>) -> 
             Ok(reply.message.text())
         })
     })
-}
-
-fn definition(tool: &tool::Definition) -> ToolDefinition {
-    ToolDefinition {
-        name: tool.wire.clone(),
-        title: tool.name.clone(),
-        description: tool.description.clone(),
-        parameters: tool.parameters.clone(),
-        examples: tool.examples.clone(),
-        read_only: tool.read_only,
-        fits: tool.fits,
-    }
-}
-
-/// Tokens of a tool's definition, estimated.
-fn weight(tool: &ToolDefinition) -> usize {
-    window::tokens(&tool.name)
-        + window::tokens(&tool.description)
-        + window::tokens(&tool.parameters.to_string())
 }

@@ -7,6 +7,7 @@
 pub mod audit;
 mod cache;
 mod clock;
+pub mod find;
 pub mod nested;
 pub mod policy;
 pub mod schema;

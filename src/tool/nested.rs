@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::clock::Clock;
 use super::schema::Checker;
-use super::toolbox::{Scope, Toolbox};
+use super::toolbox::{Definition, Scope, Toolbox};
 use super::{Context, Error, Spec};
 use crate::message::event::{Answer, Elicitation};
 use crate::message::{Arguments, ToolCall, Usage};
@@ -127,6 +127,12 @@ impl Nested {
     /// How many calls this one is nested in.
     pub fn depth(&self) -> usize {
         self.scope.within.len()
+    }
+
+    /// The tools that `query` may be about, the likeliest first.
+    pub(super) fn find(&self, query: &str) -> impl Iterator<Item = &Definition> {
+        let found = self.toolbox.rank(query).into_iter();
+        found.filter_map(|place| self.toolbox.definitions().get(place))
     }
 
     /// Does what is asked in this call. Asking, and being answered, is a sign of life.

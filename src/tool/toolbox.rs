@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::{Audit, Decision};
 use super::cache::Cache;
 use super::clock::{Clock, Limits, Stop, timed};
+use super::find::{self, Finder};
 use super::nested::{Asker, Budget, Nested, Outer, Sampler};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
@@ -168,6 +169,7 @@ pub struct Toolbox {
     names: HashMap<String, usize>,
     clashes: Vec<String>,
     definitions: OnceLock<Vec<Definition>>,
+    finder: OnceLock<Finder>,
 }
 
 struct Entry {
@@ -184,6 +186,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether it is a tool of its own, and not a way to others.
+    fn is_listed(&self) -> bool {
+        self.spec.kind == Kind::Tool && ![find::FIND, find::CALL].contains(&self.spec.name.as_str())
+    }
+
     fn is_offered(&self) -> bool {
         !matches!(self.verdict, Verdict::Deny(_)) && self.checker().is_ok()
     }
@@ -227,8 +234,9 @@ impl Toolbox {
         let (mut entries, mut clashes) = (Vec::new(), Vec::new());
         let mut names = HashSet::new();
         // Our own tool comes first, so that nobody else answers in its name.
-        let own = spill.iter().map(|spill| Arc::clone(spill) as Arc<dyn Toolset>);
-        for set in own.chain(sets.iter().map(Arc::clone)) {
+        let own: [Option<Arc<dyn Toolset>>; 2] =
+            [spill.clone().map(|spill| spill as _), Some(Arc::new(find::Desk))];
+        for set in own.into_iter().flatten().chain(sets.iter().map(Arc::clone)) {
             for spec in set.specs() {
                 let name = spec.name.as_str();
                 if name.trim().is_empty() {
@@ -248,17 +256,29 @@ impl Toolbox {
             wires.insert(entry.wire.clone(), index);
             names.insert(entry.spec.name.clone(), index);
         }
-        let definitions = OnceLock::new();
-        Self { sets, settings, spill, seen, entries, wires, names, clashes, definitions }
+        let (definitions, finder) = (OnceLock::new(), OnceLock::new());
+        Self { sets, settings, spill, seen, entries, wires, names, clashes, definitions, finder }
     }
 
     /// What a model is offered, by name. Left out is what the policy denies and what has an
     /// unusable schema.
     pub fn definitions(&self) -> &[Definition] {
         self.definitions.get_or_init(|| {
-            let offered = |entry: &&Entry| entry.spec.kind == Kind::Tool && entry.is_offered();
+            let offered = |entry: &&Entry| entry.is_listed() && entry.is_offered();
             self.entries.iter().filter(offered).map(definition).collect()
         })
+    }
+
+    /// What a model is offered beside some of these where it is not offered all: a tool that finds
+    /// the others, and one that calls them.
+    pub fn finders(&self) -> Vec<Definition> {
+        [find::FIND, find::CALL].iter().filter_map(|name| self.entry(name)).map(definition).collect()
+    }
+
+    /// The places in [`Toolbox::definitions`] of the tools that `sentence` may be about, the
+    /// likeliest first.
+    pub fn rank(&self, sentence: &str) -> Vec<usize> {
+        self.finder.get_or_init(|| Finder::new(self.definitions())).find(sentence)
     }
 
     /// What is wrong with tools that were left out, a sentence each. Compiles every schema.
@@ -272,7 +292,7 @@ impl Toolbox {
 
     /// The tools there are, by name.
     pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
-        self.entries.iter().map(|entry| &entry.spec).filter(|spec| spec.kind == Kind::Tool)
+        self.entries.iter().filter(|entry| entry.is_listed()).map(|entry| &entry.spec)
     }
 
     /// The documents that may be read, by name.
@@ -379,7 +399,8 @@ impl Toolbox {
         let quiet =
             |call: &ToolCall| self.entry(&call.name).is_none_or(|entry| entry.spec.annotations.read_only);
         let mut results = Vec::with_capacity(calls.len());
-        let mut calls = calls.into_iter().peekable();
+        let names: Vec<String> = calls.iter().map(|call| call.name.clone()).collect();
+        let mut calls = calls.into_iter().map(find::meant).peekable();
         while let Some(call) = calls.next() {
             let mut group = vec![call];
             while quiet(&group[0])
@@ -389,6 +410,8 @@ impl Toolbox {
             }
             self.call_group(group, scope, &mut results).await;
         }
+        // Providers know a result by the name that was called.
+        results.iter_mut().zip(names).for_each(|(result, name)| result.name = name);
         results
     }
 

@@ -13,6 +13,8 @@ mod docs;
 mod environment;
 /// Extensions of skills: what serves, building them, what they do in workers.
 mod extensions;
+/// Tools that are found by what they are for, where there are too many to show them all.
+mod find;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
