@@ -1,6 +1,5 @@
 """Calling a tool's function once more after what passes by itself."""
 
-import asyncio
 import functools
 import inspect
 import time
@@ -33,6 +32,8 @@ def persistent(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     async def call_soon(*arguments: Any, **named: Any) -> Any:
+        import asyncio
+
         for pause in _pauses(options):
             try:
                 return await function(*arguments, **named)

@@ -1,23 +1,19 @@
 """What a tool knows of the call it serves."""
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
 from omni import _native, nested
 from omni.errors import Failed
-from omni.nested import ToolResult
+from omni.nested import Model, ToolResult
 
 if TYPE_CHECKING:
     from omni.store import Store
 
 T = TypeVar("T")
-Model = TypeVar("Model", bound=BaseModel)
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -107,6 +103,8 @@ class Context:
 
         Raises `Failed` when they do not fit, naming each key that is wrong.
         """
+        from pydantic import ValidationError
+
         try:
             return model.model_validate(self._native.settings)
         except ValidationError as error:
@@ -216,6 +214,8 @@ async def run_with_heartbeat(
     Only for `max` seconds: a timer says nothing of what is awaited, and one that beat for ever
     would keep a hung call alive. After that the tool's `idle_timeout` decides.
     """
+    import asyncio
+
     task = asyncio.ensure_future(coroutine)
     here = current.get()
     context = here if here is None or isinstance(here, Context) else Context(here)

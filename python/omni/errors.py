@@ -11,6 +11,8 @@ BaseException
 ```
 """
 
+import sys
+
 
 class Retry(Exception):
     """The model can correct itself: the message says what to change."""
@@ -30,3 +32,13 @@ class ToolCancelled(BaseException):
     It is no `Exception`, so that `except Exception` in a tool does not swallow it. It may
     surface at any line of a tool that runs in a thread.
     """
+
+
+def cancels(error: BaseException) -> bool:
+    """Whether it says that the call was called off, in our words or in those of Python's own libraries."""
+    if isinstance(error, ToolCancelled):
+        return True
+    # What was never imported was never raised.
+    modules = [sys.modules.get(name) for name in ("asyncio.exceptions", "concurrent.futures._base")]
+    classes = [getattr(module, "CancelledError", None) for module in modules]
+    return any(kind is not None and isinstance(error, kind) for kind in classes)

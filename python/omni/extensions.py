@@ -16,7 +16,6 @@ import importlib.util
 import os
 import sys
 import threading
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.abc import Loader, MetaPathFinder
@@ -28,7 +27,6 @@ from typing import Any
 from omni import skill
 from omni._native import log
 from omni.errors import Unavailable
-from omni.program import Program
 
 ROOT = "omni_ext"
 FILE = "extension.toml"
@@ -182,6 +180,8 @@ def _spec(package: skill.Package, fullname: str, said: str) -> ModuleSpec | None
     if runtime == "executable":
         if manifest.get("build") and place.built is None:
             raise Unavailable(f"{told} is not built; `omni skill build {package.skill}` does that")
+        from omni.program import Program
+
         program = Program(fullname, (place.built or place.folder) / entry, manifest.get("provides", []), told)
         return ModuleSpec(fullname, _Made(package, place, fullname, program))
     if runtime != "rust":
@@ -212,6 +212,8 @@ def _manifest(package: skill.Package, place: Place) -> dict[str, Any]:
     if not package.disk.is_file(str(file)):
         there = ", ".join(sorted(package.engines)) or "none"
         raise Unavailable(f"the skill `{place.skill}` has no extension `{place.name}`; there are: {there}")
+    import tomllib
+
     try:
         return tomllib.loads(package.disk.read(str(file)).decode())
     except (OSError, ValueError) as error:

@@ -1,20 +1,18 @@
-"""What Rust calls. Plain values cross here, and one `Handle` per tool."""
+"""What Rust calls. Plain values cross here, and one `Handle` per tool.
 
-import asyncio
-import contextlib
+Every process that calls a tool waits for what is imported here, so pydantic and asyncio are imported where
+they are first needed.
+"""
+
 import inspect
 import os
-import sys
-import threading
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-from pydantic import ValidationError
-
-from omni import attempts, extensions, lines, offers, schema, skill
-from omni.context import Context, Native, current
+from omni import attempts, extensions, lines, offers, simple, skill
+from omni.context import Context, Native
 from omni.errors import Unavailable
 from omni.result import Plain, plain
 from omni.tool import ATTRIBUTE, Options
@@ -23,8 +21,6 @@ Description: TypeAlias = dict[str, Any]
 
 _LONGEST_TRACEBACK = 16 * 1024
 _OWN_FILES = {__file__, skill.__file__}
-_GRACE = 5.0
-"""Seconds that tools get to finish after they were cancelled because everything stops."""
 
 
 class Handle:
@@ -40,24 +36,36 @@ class Handle:
     its result has a schema and whether that puts the result under `result`.
     """
 
-    __slots__ = ("_call", "direct", "is_async", "name", "wants_context")
+    __slots__ = ("_call", "_function", "direct", "is_async", "name", "wants_context")
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        signature = schema.read(function)
+        facts = simple.read(function) or _facts(function)
         function = attempts.persistent(function)
         self.name = name
         self.is_async = inspect.iscoroutinefunction(function)
-        self.wants_context = signature.context is not None
-        self.direct = (function, signature.context, signature.kinds, signature.output is not None, signature.wrapped)
-        self._call = (_asynchronous if self.is_async else _synchronous)(name, function, signature)
+        self.wants_context = facts.context is not None
+        self.direct = (function, facts.context, facts.kinds, facts.has_output, facts.wrapped)
+        self._function = function
+        self._call: Callable[[dict[str, Any], Context | Native | None], Any] | None = None
 
     def __call__(self, arguments: dict[str, Any], context: Context | Native | None = None) -> Any:
+        if self._call is None:
+            from omni import calls
+
+            self._call = calls.bind(self.name, self._function)
         return self._call(arguments, context)
 
     def plain(self, value: Any) -> Plain:
         """Bring what the function returned into plain form."""
         _, _, _, has_output, wrapped = self.direct
         return plain(value, self.name, has_output=has_output, wrapped=wrapped)
+
+
+def _facts(function: Callable[..., Any]) -> simple.Facts:
+    from omni import schema
+
+    signature = schema.read(function)
+    return simple.Facts(signature.context, signature.kinds, signature.output is not None, signature.wrapped)
 
 
 def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | None = None) -> Description:
@@ -179,218 +187,6 @@ def warm() -> None:
     Handle("sample", sample)({"number": 1, "words": []})
 
 
-class Ticket(Protocol):
-    """Rust's end of one asynchronous call."""
-
-    @property
-    def id(self) -> int: ...
-    def done(self, result: Plain) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
-
-
-class Jobs(Protocol):
-    """Rust's queue of asynchronous calls."""
-
-    def fileno(self) -> int:
-        """The eventfd that is readable when there is something to do."""
-
-    def cancelled(self) -> list[int]:
-        """Take the ids of the calls that were cancelled. Asked first: what comes later wakes the loop again."""
-
-    def drain(self) -> list[tuple[Ticket, Handle, dict[str, Any], Context | Native | None]]:
-        """Take all that wait."""
-
-    def stopping(self) -> bool:
-        """Whether to end, after cancelling what is left."""
-
-
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
-
-
-def holding(thread: int) -> str | None:
-    """Name the tool that the event loop of `thread` is at; asked from another one, because that one is held."""
-    loop = _loops.get(thread)
-    task = None if loop is None else asyncio.current_task(loop)
-    return None if task is None else task.get_name()
-
-
-def serve(native: Jobs) -> None:
-    """Run asynchronous tools on this thread until `native` says stop.
-
-    Every ticket that was drained is answered exactly once, the last ones with
-    `asyncio.CancelledError`.
-    """
-    loop = asyncio.new_event_loop()
-    if sys.version_info >= (3, 12):
-        loop.set_task_factory(asyncio.eager_task_factory)
-    asyncio.set_event_loop(loop)
-    server = _Server(native, loop)
-    loop.add_reader(native.fileno(), server.ready)
-    _loops[threading.get_ident()] = loop
-    try:
-        server.ready()
-        _run(loop, server.stopped)
-        server.cancel()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            _run(loop, asyncio.ensure_future(asyncio.wait(left, timeout=_GRACE), loop=loop))
-        server.abandon()
-        _run(loop, asyncio.ensure_future(loop.shutdown_asyncgens(), loop=loop))
-    finally:
-        del _loops[threading.get_ident()]
-        loop.remove_reader(native.fileno())
-        asyncio.set_event_loop(None)
-        loop.close()
-
-
-_own: asyncio.AbstractEventLoop | None = None
-
-
-def run(coroutine: Coroutine[Any, Any, Plain]) -> Plain:
-    """Run one asynchronous call to its end, on a loop that is kept for the next one.
-
-    For a process that runs one call at a time. Tasks that the call leaves behind are cancelled.
-    """
-    global _own
-    if _own is None:
-        _own = asyncio.new_event_loop()
-        asyncio.set_event_loop(_own)
-    try:
-        return _own.run_until_complete(coroutine)
-    finally:
-        left = asyncio.all_tasks(_own)
-        for task in left:
-            task.cancel()
-        if left:
-            _own.run_until_complete(asyncio.wait(left, timeout=_GRACE))
-
-
-class _Server:
-    """The calls that run on one loop."""
-
-    def __init__(self, native: Jobs, loop: asyncio.AbstractEventLoop) -> None:
-        self.stopped: asyncio.Future[None] = loop.create_future()
-        self._native = native
-        self._loop = loop
-        self._running: dict[int, tuple[asyncio.Task[None], Ticket]] = {}
-
-    def ready(self) -> None:
-        """Take what waits."""
-        # Cancellations come first: whatever happens after they were taken wakes us again, and one whose
-        # call is still in the queue is met below.
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._native.fileno(), 8)
-        cancelled = self._native.cancelled()
-        stopping = self._native.stopping()
-        early = set()
-        for number in cancelled:
-            if number in self._running:
-                self._running[number][0].cancel()
-            else:
-                early.add(number)
-        for ticket, handle, arguments, context in self._native.drain():
-            if stopping or ticket.id in early:
-                ticket.failed(asyncio.CancelledError())
-            else:
-                self._start(ticket, handle, arguments, context)
-        if stopping and not self.stopped.done():
-            self.stopped.set_result(None)
-
-    def cancel(self) -> None:
-        for task, _ in list(self._running.values()):
-            task.cancel()
-
-    def abandon(self) -> None:
-        """Answer for the calls that did not end when they were told to."""
-        for _, ticket in self._running.values():
-            ticket.failed(asyncio.CancelledError())
-        self._running.clear()
-
-    def _start(
-        self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | Native | None
-    ) -> None:
-        task = self._loop.create_task(self._play(ticket, handle, arguments, context), name=handle.name)
-        if not task.done():
-            self._running[ticket.id] = (task, ticket)
-
-    async def _play(
-        self, ticket: Ticket, handle: Handle, arguments: dict[str, Any], context: Context | Native | None
-    ) -> None:
-        # It answers from inside the task: a done-callback would cost another turn of the loop. Nothing
-        # may escape, because SystemExit from a task ends the loop.
-        try:
-            result = await handle(arguments, context)
-        except BaseException as error:
-            if self._running.pop(ticket.id, None) is not None or not self.stopped.done():
-                ticket.failed(error)
-        else:
-            if self._running.pop(ticket.id, None) is not None or not self.stopped.done():
-                ticket.done(result)
-
-
-def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
-    """Run the loop until `future` is done, whatever a stray task or signal throws through it."""
-    while True:
-        try:
-            loop.run_until_complete(future)
-            return
-        except Exception:
-            raise
-        except BaseException:
-            if future.done():
-                return
-
-
-def _synchronous(
-    name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | Native | None], Plain]:
-    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
-    has_output = signature.output is not None
-
-    def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
-        token = current.set(context)
-        try:
-            try:
-                values = validate(arguments)
-            except ValidationError as error:
-                raise schema.explain(error, signature.input) from None
-            if parameter is not None:
-                values[parameter] = context
-            return plain(function(**values), name, has_output=has_output, wrapped=wrapped)
-        finally:
-            if lines.partial:
-                lines.finish(context)
-            current.reset(token)
-
-    return call
-
-
-def _asynchronous(
-    name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | Native | None], Any]:
-    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
-    has_output = signature.output is not None
-
-    async def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
-        token = current.set(context)
-        try:
-            try:
-                values = validate(arguments)
-            except ValidationError as error:
-                raise schema.explain(error, signature.input) from None
-            if parameter is not None:
-                values[parameter] = context
-            return plain(await function(**values), name, has_output=has_output, wrapped=wrapped)
-        finally:
-            if lines.partial:
-                lines.finish(context)
-            current.reset(token)
-
-    return call
-
-
 def _functions(module: ModuleType) -> dict[str, tuple[FunctionType, Options]]:
     """The tools that are written in this very file, by the name of the function there."""
     found: dict[str, tuple[FunctionType, Options]] = {}
@@ -408,6 +204,8 @@ def _name(skill_name: str, function: FunctionType, options: Options) -> str:
 
 
 def _describe(skill_name: str, file: str, function: FunctionType, options: Options) -> Description:
+    from omni import schema
+
     signature = schema.read(function)
     return {
         "name": _name(skill_name, function, options),

@@ -4,15 +4,18 @@ Each is asked twice over: a method that waits, for plain functions, and one with
 to be awaited, for `async def` tools.
 """
 
-import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from pydantic import BaseModel
+if TYPE_CHECKING:
+    import asyncio
 
-Model = TypeVar("Model", bound=BaseModel)
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 Request: TypeAlias = dict[str, Any]
 
 _PLAIN = {"string", "integer", "number", "boolean"}
@@ -53,7 +56,7 @@ def called(reply: Any) -> ToolResult:
     return ToolResult(text, reply["structured"], content)
 
 
-def elicit(message: str, answer: type[BaseModel]) -> Request:
+def elicit(message: str, answer: type[Model]) -> Request:
     """Raises `TypeError` when the model has anything but plain values, which is all that may be asked for."""
     schema = answer.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -80,15 +83,17 @@ def sampled(reply: Any) -> str:
 
 def wait(native: Native, request: Request, instead: str) -> Any:
     """Ask and wait. Raises `RuntimeError` on a running event loop, which would stand still."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    # Where asyncio was never imported no loop runs.
+    running = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    if running is None or running() is None:
         return native.ask(request)
     raise RuntimeError(f"this would hold up the event loop: write `await ctx.{instead}(...)`")
 
 
 async def ask(native: Native, request: Request) -> Any:
     """Ask, and let others run meanwhile."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -103,7 +108,7 @@ async def ask(native: Native, request: Request) -> Any:
         raise
 
 
-def _settle(future: asyncio.Future[Any], reply: Any, error: BaseException | None) -> None:
+def _settle(future: "asyncio.Future[Any]", reply: Any, error: BaseException | None) -> None:
     if future.done():
         return
     if error is None:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
-
 Plain: TypeAlias = "tuple[str | list[dict[str, Any]], Any]"
 """Content, a text or a list of blocks, and the same as one JSON value where there is one."""
 
@@ -138,6 +136,8 @@ def _json(value: Any, name: str) -> tuple[str, Any]:
         return ("true" if value else "false") if kind is bool else str(value), value
     if isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"tool `{name}` returned `{kind.__name__}`; return an Image, Audio or Resource, or text")
+    from pydantic_core import PydanticSerializationError, from_json
+
     try:
         try:
             text = _text(value)
@@ -153,6 +153,8 @@ def _json(value: Any, name: str) -> tuple[str, Any]:
 
 
 def _text(value: Any) -> bytes:
+    from pydantic_core import to_json
+
     return to_json(value, bytes_mode="base64", inf_nan_mode="null")
 
 
@@ -165,4 +167,6 @@ def _cleaned(value: Any) -> Any:
         return [_cleaned(item) for item in value]
     if value is None or isinstance(value, int | float):
         return value
+    from pydantic_core import to_jsonable_python
+
     return _cleaned(to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null"))

@@ -39,7 +39,8 @@ class Signature:
     validate: Callable[[Any], dict[str, Any]]
     """Checks and converts arguments. Raises pydantic's `ValidationError`."""
     kinds: dict[str, set[str]]
-    """The JSON types in which pydantic hands an argument on as it is, by parameter; empty where it converts."""
+    """The JSON types in which pydantic hands an argument on as it is, by parameter, `[int]` for a list of some; empty
+    where it converts more than a whole number to a float."""
 
 
 class SchemaError(TypeError):
@@ -175,7 +176,8 @@ def _adapter(name: str, fields: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
         raise SchemaError(f"the parameters of tool `{name}` have no schema: {_first_line(error)}") from error
 
 
-_CHECKED = {"type", "ge", "gt", "le", "lt", "min_length", "max_length", "metadata"}
+_PLAIN = {"str", "int", "float", "bool"}
+_CHECKED = {"type", "items_schema", "ge", "gt", "le", "lt", "min_length", "max_length", "metadata"}
 """Parts of pydantic's own schema that say no more than the JSON Schema does."""
 
 
@@ -191,7 +193,9 @@ def _kind(core: Any) -> set[str]:
         return inner | {"null"} if inner else set()
     if kind == "literal" and all(isinstance(value, str) for value in core["expected"]):
         return {"str"}
-    plain = kind in ("str", "int", "float", "bool") and core.keys() <= _CHECKED
+    if kind == "list" and core.keys() <= _CHECKED:
+        return {f"[{item}]" for item in _kind(core["items_schema"]) if item in _PLAIN}
+    plain = kind in _PLAIN and core.keys() <= _CHECKED
     return {kind} if plain else set()
 
 

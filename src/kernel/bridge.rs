@@ -1,7 +1,7 @@
 //! Where Rust and Python meet: JSON values both ways, contexts and errors.
 //!
-//! Rust calls `omni.kernel`: `install`, `describe`, `resolve`, `serve` and the handles that
-//! `resolve` returns, which are in `handle`. What Python calls is in [`native`].
+//! Rust calls `omni.kernel`: `install`, `describe`, `resolve` and the handles that `resolve` returns,
+//! which are in `handle`; and `omni.loop` for asynchronous ones. What Python calls is in [`native`].
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -127,7 +127,8 @@ pub(super) struct Omni {
     context: Py<PyAny>,
     retry: Py<PyAny>,
     failed: Py<PyAny>,
-    cancelled: Py<PyTuple>,
+    tool_cancelled: Py<PyAny>,
+    cancels: Py<PyAny>,
     format_broken: Py<PyAny>,
     /// `current.set` and `current.reset`, the context of the call that a thread is at.
     pub(super) enter: Py<PyAny>,
@@ -142,18 +143,14 @@ impl Omni {
         static OMNI: pyo3::sync::PyOnceLock<Omni> = pyo3::sync::PyOnceLock::new();
         OMNI.get_or_try_init(py, || {
             let errors = py.import("omni.errors")?;
-            let cancelled = [
-                errors.getattr("ToolCancelled")?,
-                py.import("concurrent.futures")?.getattr("CancelledError")?,
-                py.import("asyncio")?.getattr("CancelledError")?,
-            ];
             let (context, lines) = (py.import("omni.context")?, py.import("omni.lines")?);
             let current = context.getattr("current")?;
             Ok(Self {
                 context: context.getattr("Context")?.unbind(),
                 retry: errors.getattr("Retry")?.unbind(),
                 failed: errors.getattr("Failed")?.unbind(),
-                cancelled: PyTuple::new(py, cancelled)?.unbind(),
+                tool_cancelled: errors.getattr("ToolCancelled")?.unbind(),
+                cancels: errors.getattr("cancels")?.unbind(),
                 format_broken: py.import("omni.kernel")?.getattr("format_broken")?.unbind(),
                 enter: current.getattr("set")?.unbind(),
                 leave: current.getattr("reset")?.unbind(),
@@ -164,8 +161,8 @@ impl Omni {
     }
 
     /// `omni.errors.ToolCancelled`, to be raised in another thread.
-    pub(super) fn tool_cancelled<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.cancelled.bind(py).get_item(0)
+    pub(super) fn tool_cancelled<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.tool_cancelled.bind(py)
     }
 
     /// The `ctx` of a call.
@@ -183,7 +180,8 @@ impl Omni {
         if is(self.failed.bind(py)) {
             return Fault::Failed(sentence());
         }
-        if is(self.cancelled.bind(py).as_any()) {
+        let cancels = self.cancels.bind(py).call1((error.value(py),));
+        if cancels.is_ok_and(|cancels| cancels.is_truthy().unwrap_or(false)) {
             return Fault::Cancelled;
         }
         // Only an exception that went through a frame of Python's knows its traceback.
@@ -219,7 +217,7 @@ impl Fault {
             Err(missing) => return missing,
         };
         let exception = match self {
-            Self::Cancelled => omni.tool_cancelled(py).and_then(|class| class.call0()),
+            Self::Cancelled => omni.tool_cancelled(py).call0(),
             Self::Retry(words) | Self::Failed(words) | Self::Broken(words) => {
                 omni.failed.bind(py).call1((words,))
             }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PySet, PyString};
-use serde_json::{Map, Value};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
+use serde_json::{Map, Number, Value};
 
 use super::bridge::{self, NativeContext, Omni};
 use crate::message::Block;
@@ -52,6 +52,13 @@ struct Direct {
 /// Types of JSON.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kinds {
+    one: Plain,
+    /// Of what is in a list.
+    each: Option<Plain>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Plain {
     null: bool,
     bool: bool,
     int: bool,
@@ -144,9 +151,11 @@ impl Direct {
 
     /// Whether pydantic would hand these arguments on as they are. They satisfy the schema.
     fn takes(&self, arguments: &Map<String, Value>) -> bool {
-        let kinds =
-            |name: &str| self.parameters.iter().find(|(known, _)| known == name).map(|(_, kinds)| kinds);
-        arguments.iter().all(|(name, value)| kinds(name).is_some_and(|kinds| kinds.admit(value)))
+        arguments.iter().all(|(name, value)| self.kinds(name).is_some_and(|kinds| kinds.admit(value)))
+    }
+
+    fn kinds(&self, name: &str) -> Option<Kinds> {
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, kinds)| *kinds)
     }
 
     fn invoke<'py>(
@@ -155,13 +164,16 @@ impl Direct {
         arguments: &Map<String, Value>,
         context: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = bridge::dict(py, arguments)?;
+        let named = PyDict::new(py);
+        for (name, value) in arguments {
+            named.set_item(name, self.kinds(name).unwrap_or_default().to_python(py, value)?)?;
+        }
         if let Some(parameter) = &self.context {
-            arguments.set_item(parameter, context)?;
+            named.set_item(parameter, context)?;
         }
         let omni = Omni::get(py)?;
         let token = omni.enter.bind(py).call1((context,))?;
-        let result = self.function.bind(py).call((), Some(&arguments));
+        let result = self.function.bind(py).call((), Some(&named));
         if !omni.partial.bind(py).is_empty() {
             omni.finish.bind(py).call1((context,))?;
         }
@@ -180,32 +192,79 @@ impl Direct {
 
 impl Kinds {
     fn read(names: &Bound<'_, PySet>) -> PyResult<Self> {
-        let has = |name| names.contains(name);
-        Ok(Self {
-            null: has("null")?,
-            bool: has("bool")?,
-            int: has("int")?,
-            float: has("float")?,
-            str: has("str")?,
-        })
+        let (mut one, mut each) = (Plain::default(), None);
+        for name in names {
+            let name = name.extract::<String>()?;
+            match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+                Some(name) => each.get_or_insert_with(Plain::default).add(name),
+                None => one.add(&name),
+            }
+        }
+        Ok(Self { one, each })
+    }
+
+    fn admit(self, value: &Value) -> bool {
+        match (value, self.each) {
+            (Value::Array(items), Some(each)) => items.iter().all(|item| each.admit(item)),
+            _ => self.one.admit(value),
+        }
+    }
+
+    /// What is admitted, as Python is given it.
+    fn to_python<'py>(self, py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+        match (value, self.each) {
+            (Value::Array(items), Some(each)) => {
+                let list = PyList::empty(py);
+                for item in items {
+                    list.append(each.to_python(py, item)?)?;
+                }
+                Ok(list.into_any())
+            }
+            _ => self.one.to_python(py, value),
+        }
+    }
+}
+
+impl Plain {
+    fn add(&mut self, name: &str) {
+        match name {
+            "null" => self.null = true,
+            "bool" => self.bool = true,
+            "int" => self.int = true,
+            "float" => self.float = true,
+            "str" => self.str = true,
+            _ => {}
+        }
     }
 
     fn admit(self, value: &Value) -> bool {
         match value {
             Value::Null => self.null,
             Value::Bool(_) => self.bool,
-            // A whole number for a float becomes one; `1.0` for an integer becomes `1`.
-            Value::Number(number) => {
-                if number.is_f64() {
-                    self.float
-                } else {
-                    self.int
-                }
-            }
+            // `1.0` for an integer becomes `1`, the long way.
+            Value::Number(number) if number.is_f64() => self.float,
+            Value::Number(number) => self.int || (self.float && whole(number).is_some()),
             Value::String(_) => self.str,
             Value::Array(_) | Value::Object(_) => false,
         }
     }
+
+    fn to_python<'py>(self, py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+        // A whole number for a float becomes one.
+        if let (Value::Number(number), false) = (value, self.int)
+            && let Some(float) = whole(number)
+        {
+            return Ok(PyFloat::new(py, float).into_any());
+        }
+        bridge::to_python(py, value)
+    }
+}
+
+/// A whole number as the float that is the same.
+fn whole(number: &Number) -> Option<f64> {
+    const EXACT: u64 = 1 << 53;
+    let whole = number.as_i64().filter(|whole| whole.unsigned_abs() <= EXACT)?;
+    Some(whole as f64)
 }
 
 impl Returned {

@@ -1,7 +1,7 @@
 //! One asyncio event loop, on a thread of its own, for `async def` tools.
 //!
 //! Callers push into a queue and ring an eventfd; the loop drains the queue in one go. No
-//! other thread takes the interpreter for it. The Python half is `omni.kernel.serve`.
+//! other thread takes the interpreter for it. The Python half is `omni.loop.serve`.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -62,7 +62,7 @@ impl Looper {
             // SAFETY: no preconditions.
             jobs.0.thread.store(unsafe { ffi::PyThread_get_thread_ident() }, SeqCst);
             let desk = jobs.0.clone();
-            let served = py.import("omni.kernel").and_then(|kernel| kernel.call_method1("serve", (jobs,)));
+            let served = py.import("omni.loop").and_then(|looping| looping.call_method1("serve", (jobs,)));
             desk.thread.store(0, SeqCst);
             served.map(drop)
         };
@@ -177,9 +177,9 @@ impl Desk {
     /// Raises `ToolCancelled` in the loop's thread, if it has still not taken note of the call.
     /// Returns the name of the tool that it is at.
     fn interrupt(&self, py: Python<'_>, id: u64) -> Option<String> {
-        let class = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)).ok()?;
+        let class = Omni::get(py).ok()?.tool_cancelled(py);
         let thread = self.thread.load(SeqCst);
-        let tool = py.import("omni.kernel").and_then(|kernel| kernel.call_method1("holding", (thread,)));
+        let tool = py.import("omni.loop").and_then(|looping| looping.call_method1("holding", (thread,)));
         let tool = tool.and_then(|tool| tool.extract::<Option<String>>()).ok().flatten();
         let held = self.cancelled.lock().expect("no panic while held").first() == Some(&id);
         if !held || thread == 0 {

@@ -427,7 +427,7 @@ impl Seat {
     fn interrupt(&self, py: Python<'_>, job: u64) {
         // Looked up before the lock is taken: it may run Python, which may pass the
         // interpreter on to the very thread that then waits for the lock.
-        let Ok(class) = Omni::get(py).and_then(|omni| omni.tool_cancelled(py)) else { return };
+        let Ok(class) = Omni::get(py).map(|omni| omni.tool_cancelled(py)) else { return };
         let mut at = self.at.lock().expect("no panic while held");
         if at.job == job {
             at.fired = true;

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from omni import Retry, kernel
+from omni import Retry, kernel, loop
 from omni.errors import ToolCancelled
 
 WAIT = 20.0
@@ -90,7 +90,7 @@ class Jobs:
 @pytest.fixture
 def jobs() -> Iterator[Jobs]:
     jobs = Jobs()
-    thread = threading.Thread(target=kernel.serve, args=(jobs,))
+    thread = threading.Thread(target=loop.serve, args=(jobs,))
     thread.start()
     yield jobs
     jobs.stop()
@@ -209,7 +209,7 @@ def test_each_call_has_variables_of_its_own(jobs: Jobs) -> None:
 
 
 def test_at_the_end_everything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_GRACE", 0.2)
+    monkeypatch.setattr(loop, "_GRACE", 0.2)
     jobs = Jobs()
 
     async def never_ends() -> None:
@@ -220,7 +220,7 @@ def test_at_the_end_everything_is_answered(monkeypatch: pytest.MonkeyPatch) -> N
                 continue
 
     waiting = [jobs.submit(forever), jobs.submit(never_ends), jobs.submit(double, x="no")]
-    thread = threading.Thread(target=kernel.serve, args=(jobs,))
+    thread = threading.Thread(target=loop.serve, args=(jobs,))
     thread.start()
     waiting[-1].answer()
     last = jobs.submit(forever, wake=False)

@@ -43,8 +43,8 @@ pub fn zygote(
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL) };
     let told = |error: io::Error| format!("the zygote cannot go on: {error}");
     let signals = signals().map_err(told)?;
-    let warm = || Python::attach(|py| warm(py, modules)).map_err(|error| error.to_string());
-    let started = interpreter.start_in(environment).and_then(|()| warm());
+    let ready = || Python::attach(|py| ready(py, modules)).map_err(|error| error.to_string());
+    let started = interpreter.start_in(environment).and_then(|()| ready());
     if !modules.is_empty() && !is_single() {
         // A thread of theirs does not live on in a fork, and may hold a lock that then stays held.
         return Err(again(interpreter, environment));
@@ -55,7 +55,7 @@ pub fn zygote(
     }
     .map_err(told)?;
     started?;
-    Python::attach(|py| Zygote { control, signals, children: Vec::new() }.serve(py)).map_err(told)
+    Python::attach(|py| Zygote { control, signals, children: Vec::new(), is_warm: false }.serve(py)).map_err(told)
 }
 
 /// Becomes a zygote that imports nothing beforehand. Returns only if that cannot be done.
@@ -74,23 +74,33 @@ fn is_single() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
-/// Imports what tools need, so that a fork has it.
-fn warm(py: Python<'_>, modules: &[String]) -> PyResult<()> {
+/// Imports what every tool needs, and these modules.
+fn ready(py: Python<'_>, modules: &[String]) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("disable")?;
     bridge::Omni::get(py)?;
-    for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
-        py.import(module)?;
-    }
-    py.import("omni.kernel")?.call_method0("warm")?;
     for module in modules {
         // What fails here fails again where it is used, and is told there.
         py.import(module.as_str()).ok();
     }
-    // What is here already is never looked at again, so its pages stay shared.
+    freeze(&gc)
+}
+
+/// Imports what many tools need, so that every fork from now on has it.
+fn warm(py: Python<'_>) -> PyResult<()> {
+    let gc = py.import("gc")?;
+    gc.call_method0("disable")?;
+    for module in ["asyncio", "json", "pathlib", "subprocess", "random", "datetime"] {
+        py.import(module)?;
+    }
+    py.import("omni.kernel")?.call_method0("warm")?;
+    freeze(&gc)
+}
+
+/// What is here already is never looked at again, so its pages stay shared.
+fn freeze(gc: &Bound<'_, PyModule>) -> PyResult<()> {
     gc.call_method0("freeze")?;
-    gc.call_method0("enable")?;
-    Ok(())
+    gc.call_method0("enable").map(drop)
 }
 
 struct Zygote {
@@ -98,6 +108,8 @@ struct Zygote {
     /// Readable when a child has ended.
     signals: OwnedFd,
     children: Vec<(u64, libc::pid_t)>,
+    /// Whether it has imported what many tools need. Somebody waits for the first fork.
+    is_warm: bool,
 }
 
 impl Zygote {
@@ -109,9 +121,18 @@ impl Zygote {
             let descriptor =
                 |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             let mut ready = [descriptor(&self.control), descriptor(&self.signals)];
+            let waits = self.is_warm || self.children.is_empty();
             // SAFETY: two structures of our own.
-            if unsafe { libc::poll(ready.as_mut_ptr(), 2, -1) } < 0 {
-                continue;
+            match unsafe { libc::poll(ready.as_mut_ptr(), 2, if waits { -1 } else { 0 }) } {
+                0 => {
+                    self.is_warm = true;
+                    if let Err(error) = warm(py) {
+                        let _ = writeln!(io::stderr(), "a zygote stays cold: {error}");
+                    }
+                    continue;
+                }
+                count if count < 0 => continue,
+                _ => {}
             }
             if ready[1].revents != 0 {
                 self.reap()?;
@@ -355,7 +376,7 @@ impl House {
             return handle.invoke(py, &order.arguments, context).map(Returned::output);
         }
         let coroutine = handle.call.bind(py).call1(handle.arguments(py, &order.arguments, context)?)?;
-        bridge::output(&py.import("omni.kernel")?.call_method1("run", (coroutine,))?)
+        bridge::output(&py.import("omni.loop")?.call_method1("run", (coroutine,))?)
     }
 
     fn handle(&mut self, py: Python<'_>, file: String, function: String) -> PyResult<Arc<Handle>> {
