@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -49,8 +49,8 @@ const LOST: Duration = Duration::from_millis(1200);
 const ASIDE: usize = 256;
 
 thread_local! {
-    /// The crew that this thread is of.
-    static CREW: RefCell<Option<Arc<Crew>>> = const { RefCell::new(None) };
+    /// What this thread has to do, if it is one of a crew.
+    static DUTY: RefCell<Option<Arc<Duty>>> = const { RefCell::new(None) };
 }
 
 /// Told when a tool is lost with its thread.
@@ -69,8 +69,9 @@ struct Crew {
     threads: AtomicUsize,
     /// Those that are at work or about to look for some. One that sleeps is never counted, and
     /// one that goes to sleep looks at the queue once more: so work that finds somebody awake is seen.
-    awake: AtomicUsize,
-    asleep: Mutex<Vec<Thread>>,
+    /// Those that are stuck in a long call are not counted either, from when that is known.
+    watch: Watch,
+    asleep: Mutex<Vec<(Thread, Arc<AtomicU32>)>>,
     taken: AtomicU64,
     growing: AtomicBool,
     /// Threads that wait for what their tools have asked for; they count neither as there nor as
@@ -127,7 +128,7 @@ impl Pool {
         let crew = Crew {
             queue,
             threads: AtomicUsize::new(0),
-            awake: AtomicUsize::new(0),
+            watch: Watch::default(),
             asleep: Mutex::default(),
             taken: AtomicU64::new(0),
             growing: AtomicBool::new(false),
@@ -191,7 +192,7 @@ impl Pool {
 
     /// Sees to it that somebody takes the work.
     fn staff(&self) {
-        summon(&self.crew, 0);
+        summon(&self.crew);
         // Whether those who are awake are stuck cannot be known from here.
         if let Some(growing) = Growing::claim(&self.crew) {
             tokio::spawn(grow(growing));
@@ -225,15 +226,71 @@ impl Drop for Growing {
     }
 }
 
+/// How many threads are on watch, and the number of the watch. All who are stuck when it is relieved
+/// have a number that is no more.
+#[derive(Default)]
+struct Watch(AtomicU64);
+
+impl Watch {
+    /// Its number, and who is on it.
+    fn read(&self) -> (u32, u32) {
+        let both = self.0.load(SeqCst);
+        ((both >> 32) as u32, both as u32)
+    }
+
+    fn swap(&self, (number, awake): (u32, u32), next: (u32, u32)) -> bool {
+        let both = |(number, awake): (u32, u32)| u64::from(number) << 32 | u64::from(awake);
+        self.0.compare_exchange(both((number, awake)), both(next), SeqCst, SeqCst).is_ok()
+    }
+
+    /// Counts one more, if `awake` are on it; returns its number.
+    fn join(&self, awake: u32) -> Option<u32> {
+        // Read first: all who submit write here otherwise, and wait for each other.
+        let (number, there) = self.read();
+        (there == awake && self.swap((number, there), (number, there + 1))).then_some(number)
+    }
+
+    /// Counts one more, however many there are.
+    fn come(&self) -> u32 {
+        loop {
+            let (_, awake) = self.read();
+            if let Some(number) = self.join(awake) {
+                return number;
+            }
+        }
+    }
+
+    /// Counts one less, unless that watch is over.
+    fn leave(&self, number: u32) {
+        loop {
+            let (now, awake) = self.read();
+            if now != number || self.swap((now, awake), (now, awake - 1)) {
+                return;
+            }
+        }
+    }
+
+    /// Begins another watch with one on it; returns its number.
+    fn relieve(&self) -> u32 {
+        loop {
+            let (number, awake) = self.read();
+            let next = number.wrapping_add(1);
+            if self.swap((number, awake), (next, 1)) {
+                return next;
+            }
+        }
+    }
+}
+
 /// Puts more threads to work for as long as some waits and nobody takes any.
 async fn grow(mut growing: Growing) {
     let crew = growing.0.clone();
     loop {
         while !crew.queue.is_empty() {
-            let (taken, awake) = (crew.taken.load(SeqCst), crew.awake.load(SeqCst));
+            let taken = crew.taken.load(SeqCst);
             tokio::time::sleep(STUCK).await;
             if !crew.queue.is_empty() && crew.taken.load(SeqCst) == taken {
-                summon(&crew, awake);
+                call(&crew, crew.watch.relieve());
             }
         }
         drop(growing);
@@ -245,32 +302,37 @@ async fn grow(mut growing: Growing) {
     }
 }
 
-/// Puts one more thread to work if `awake` are: one that sleeps, or a new one.
-fn summon(crew: &Arc<Crew>, awake: usize) {
-    // Read first: all who submit write here otherwise, and wait for each other.
-    if crew.awake.load(SeqCst) != awake
-        || crew.awake.compare_exchange(awake, awake + 1, SeqCst, SeqCst).is_err()
-    {
-        return;
+/// Puts a thread to work if none is.
+fn summon(crew: &Arc<Crew>) {
+    if let Some(number) = crew.watch.join(0) {
+        call(crew, number);
     }
-    let sleeper = crew.asleep.lock().expect("no panic while held").pop();
+}
+
+/// Has a thread come on this watch, which counts it already: one that sleeps, or a new one.
+fn call(crew: &Arc<Crew>, number: u32) {
+    let sleeper = {
+        let mut asleep = crew.asleep.lock().expect("no panic while held");
+        // Told before the list is free: it may wake by itself.
+        asleep.pop().inspect(|(_, watch)| watch.store(number, SeqCst))
+    };
     match sleeper {
-        Some(thread) => thread.unpark(),
-        None if hire(crew) => {}
-        None => drop(crew.awake.fetch_sub(1, SeqCst)),
+        Some((thread, _)) => thread.unpark(),
+        None if hire(crew, number) => {}
+        None => crew.watch.leave(number),
     }
 }
 
 /// Starts one more thread, which counts as awake; `false` if there are enough.
-fn hire(crew: &Arc<Crew>) -> bool {
+fn hire(crew: &Arc<Crew>, number: u32) -> bool {
     let more = |threads| (threads < MOST_THREADS).then_some(threads + 1);
     if crew.threads.fetch_update(SeqCst, SeqCst, more).is_err() {
         return false;
     }
-    let member = Member { crew: crew.clone(), awake: true };
+    let duty = Duty { crew: crew.clone(), watch: Mutex::new(Some(number)) };
     let thread = std::thread::Builder::new().name("python".to_owned());
-    // A member that is dropped counts itself out.
-    if let Err(error) = thread.spawn(move || Python::attach(|py| member.serve(py))) {
+    // A duty that is dropped counts its thread out.
+    if let Err(error) = thread.spawn(move || Python::attach(|py| serve(duty, py))) {
         tracing::error!(target: "kernel", "cannot start a Python thread: {error}");
     }
     true
@@ -279,70 +341,96 @@ fn hire(crew: &Arc<Crew>) -> bool {
 /// Waits on this thread for something that others of its crew may have to do: one of them takes
 /// its place meanwhile. `None` if too many wait like this already.
 pub(super) fn aside<T>(wait: impl FnOnce() -> T) -> Option<T> {
-    let Some(crew) = CREW.with_borrow(Clone::clone) else { return Some(wait()) };
-    let _aside = Aside::step(crew)?;
+    let Some(duty) = DUTY.with_borrow(Clone::clone) else { return Some(wait()) };
+    let _aside = Aside::step(duty)?;
     Some(wait())
 }
 
 /// A thread that has stepped aside; it counts again when this is dropped.
-struct Aside(Arc<Crew>);
+struct Aside(Arc<Duty>);
 
 impl Aside {
-    fn step(crew: Arc<Crew>) -> Option<Self> {
+    fn step(duty: Arc<Duty>) -> Option<Self> {
+        let crew = &duty.crew;
         if crew.aside.fetch_add(1, SeqCst) >= ASIDE {
             crew.aside.fetch_sub(1, SeqCst);
             return None;
         }
         crew.threads.fetch_sub(1, SeqCst);
-        crew.awake.fetch_sub(1, SeqCst);
+        duty.rest();
         if !crew.queue.is_empty() {
-            summon(&crew, 0);
+            summon(crew);
         }
-        Some(Self(crew))
+        Some(Self(duty))
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        self.0.awake.fetch_add(1, SeqCst);
-        self.0.threads.fetch_add(1, SeqCst);
-        self.0.aside.fetch_sub(1, SeqCst);
+        let Duty { crew, .. } = self.0.as_ref();
+        *self.0.watch() = Some(crew.watch.come());
+        crew.threads.fetch_add(1, SeqCst);
+        crew.aside.fetch_sub(1, SeqCst);
     }
 }
 
-/// One thread of the crew; counted out when dropped.
-struct Member {
+/// What one thread of the crew has to do; counted out when dropped.
+struct Duty {
     crew: Arc<Crew>,
-    awake: bool,
+    /// The watch that counts it.
+    watch: Mutex<Option<u32>>,
 }
 
-impl Drop for Member {
+impl Drop for Duty {
     fn drop(&mut self) {
-        if self.awake {
-            self.crew.awake.fetch_sub(1, SeqCst);
-        }
+        self.rest();
         self.crew.threads.fetch_sub(1, SeqCst);
     }
 }
 
-impl Member {
-    fn serve(mut self, py: Python<'_>) {
-        CREW.set(Some(self.crew.clone()));
-        // SAFETY: no preconditions.
-        let thread = unsafe { ffi::PyThread_get_thread_ident() };
-        let seat = Arc::new(Seat { thread, at: Mutex::new(At { job: 0, fired: false }) });
-        while let Some(job) = self.next(py) {
-            let taken = self.crew.taken.fetch_add(1, SeqCst) + 1;
-            seat.run(py, job);
+fn serve(duty: Duty, py: Python<'_>) {
+    let duty = Arc::new(duty);
+    DUTY.set(Some(duty.clone()));
+    // SAFETY: no preconditions.
+    let thread = unsafe { ffi::PyThread_get_thread_ident() };
+    let seat = Arc::new(Seat { thread, at: Mutex::new(At { job: 0, fired: false }) });
+    let crew = &duty.crew;
+    while let Some(job) = duty.next(py) {
+        let taken = crew.taken.fetch_add(1, SeqCst) + 1;
+        seat.run(py, job);
+        if !duty.is_wanted(taken) && !py.detach(|| duty.sleep()) {
+            break;
+        }
+    }
+    DUTY.take();
+}
+
+impl Duty {
+    /// Whether it is to take more work, after the call that was the crew's `taken`th.
+    fn is_wanted(&self, taken: u64) -> bool {
+        let (number, awake) = self.crew.watch.read();
+        let mut watch = self.watch();
+        if *watch == Some(number) {
             // Others have worked meanwhile: this one was stuck, and has been replaced.
-            let replaced = self.crew.taken.load(SeqCst) != taken && self.crew.awake.load(SeqCst) > 1;
-            if replaced && !py.detach(|| self.sleep()) {
-                return;
-            }
+            return self.crew.taken.load(SeqCst) == taken || awake <= 1;
+        }
+        // It was relieved. If nobody is on watch any more, it is.
+        *watch = self.crew.watch.join(0);
+        watch.is_some()
+    }
+
+    fn watch(&self) -> std::sync::MutexGuard<'_, Option<u32>> {
+        self.watch.lock().expect("no panic while held")
+    }
+
+    /// Counts this thread no more.
+    fn rest(&self) {
+        if let Some(number) = self.watch().take() {
+            self.crew.watch.leave(number);
         }
     }
 
-    fn next(&mut self, py: Python<'_>) -> Option<Job> {
+    fn next(&self, py: Python<'_>) -> Option<Job> {
         loop {
             if let Ok(job) = self.crew.queue.try_recv() {
                 return Some(job);
@@ -374,22 +462,22 @@ impl Member {
     }
 
     /// Sleeps until it is wanted; `false` if it should leave.
-    fn sleep(&mut self) -> bool {
-        let crew = self.crew.clone();
-        let me = std::thread::current();
+    fn sleep(&self) -> bool {
+        let crew = &self.crew;
+        let (me, watch) = (std::thread::current(), Arc::new(AtomicU32::new(0)));
         let sleepers = || crew.asleep.lock().expect("no panic while held");
-        sleepers().push(me.clone());
-        crew.awake.fetch_sub(1, SeqCst);
-        self.awake = false;
+        sleepers().push((me.clone(), watch.clone()));
+        self.rest();
         if !crew.queue.is_empty() {
-            summon(&crew, 0);
+            summon(crew);
         }
         loop {
             let began = Instant::now();
             std::thread::park_timeout(IDLE);
             let mut sleepers = sleepers();
-            let Some(place) = sleepers.iter().position(|thread| thread.id() == me.id()) else {
-                self.awake = true;
+            let Some(place) = sleepers.iter().position(|(thread, _)| thread.id() == me.id()) else {
+                // Whoever took it from the list has said for which watch.
+                *self.watch() = Some(watch.load(SeqCst));
                 return true;
             };
             if began.elapsed() >= IDLE && crew.threads.load(SeqCst) > THREADS {
@@ -486,4 +574,25 @@ fn canceller() -> Sender<Notice> {
         tracing::error!(target: "kernel", "cannot start the thread that interrupts tools: {error}");
     }
     sender
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_stuck_counts_no_more_once_that_is_known() {
+        let watch = Watch::default();
+        let stuck = watch.join(0).expect("nobody is awake");
+        assert_eq!((watch.join(0), watch.read()), (None, (stuck, 1)));
+        let other = watch.relieve();
+        assert_eq!(watch.read(), (other, 1));
+        // The one that has taken over goes to sleep: the next work finds nobody awake, and wakes it.
+        watch.leave(other);
+        assert_eq!(watch.join(0), Some(other));
+        // What was stuck comes back, and is counted out of a watch that is over.
+        watch.leave(stuck);
+        assert_eq!(watch.read(), (other, 1));
+        assert_eq!((watch.come(), watch.read()), (other, (other, 2)));
+    }
 }

@@ -55,7 +55,8 @@ pub fn zygote(
     }
     .map_err(told)?;
     started?;
-    Python::attach(|py| Zygote { control, signals, children: Vec::new(), is_warm: false }.serve(py)).map_err(told)
+    Python::attach(|py| Zygote { control, signals, children: Vec::new(), is_warm: false }.serve(py))
+        .map_err(told)
 }
 
 /// Becomes a zygote that imports nothing beforehand. Returns only if that cannot be done.
