@@ -39,7 +39,8 @@ impl Interpreter {
             #[cfg(feature = "embed")]
             if self == Self::Embedded {
                 embedded::initialize(environment)?;
-                Python::attach(embedded::release_interrupt).map_err(|error| error.to_string())?;
+                let ready = |py: Python<'_>| embedded::release_interrupt(py).and_then(|()| embedded::share(py));
+                Python::attach(ready).map_err(|error| error.to_string())?;
             }
             Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))
         };
@@ -201,6 +202,12 @@ mod embedded {
             signal.call_method1("signal", (libc::SIGINT, signal.getattr("SIG_DFL")?))?;
         }
         Ok(())
+    }
+
+    /// Has a thread that computes give the interpreter to others after a millisecond, and not after five:
+    /// so long all calls beside a tool that spins wait, several times over.
+    pub(super) fn share(py: Python<'_>) -> PyResult<()> {
+        py.import("sys")?.call_method1("setswitchinterval", (0.001,)).map(drop)
     }
 
     unsafe fn pre_initialize() -> Result<(), String> {
