@@ -9,10 +9,16 @@ use crate::session::window;
 use crate::tool::{Definition, Toolbox, find, spill};
 
 /// Tools may take this part of a model's window: one tenth. Where all take more, the model is shown
-/// those that the turn seems to be about, and finds the others itself.
+/// those that the conversation seems to be about, and finds the others itself.
 const SHARE: usize = 10;
+/// Tokens that tools may take of any window; one that is too small for these is too small for tools.
+const LEAST: usize = 2000;
 /// Words of a message that say what it is about.
 const WORDS: usize = 200;
+/// As many of the tools that a message may be about have to be there; others are there for what comes later.
+const FIRST: usize = 5;
+/// Messages that are looked at, counted from the last one.
+const MESSAGES: usize = 50;
 
 /// The tools of a turn.
 #[derive(Clone)]
@@ -28,35 +34,77 @@ impl Offer {
         Self { toolbox, tools }
     }
 
-    /// Those for a turn of this conversation with a model of this window. They stay the same to the end of
-    /// the turn, in the order of their names: what comes first in a prompt is cached.
+    /// Those for a turn of this conversation with a model of this window, in the order of their names.
     ///
-    /// Tools that the conversation has called come first, the latest before the others, then those that
-    /// the last message of the user may be about.
+    /// They stay the same to the end of the turn, and as far as they can from turn to turn: what comes first in a
+    /// prompt is cached. A message adds what it may be about; only where there is no more room they begin anew
+    /// with it.
     pub(super) fn for_turn(self, window: usize, messages: &[Message]) -> Self {
-        let room = window / SHARE;
+        let room = (window / SHARE).max(LEAST);
         if weight(&self.tools) <= room {
             return self;
         }
         let finders: Vec<ToolDefinition> = self.toolbox.finders().iter().map(definition).collect();
-        let mut left = room.saturating_sub(weight(&finders));
-        let called = messages.iter().rev().flat_map(Message::calls).map(find::about);
-        let used = std::iter::once(spill::READ).chain(called);
-        let used = used
-            .filter_map(|name| self.tools.iter().position(|tool| tool.name == name || tool.title == name));
-        let said = messages.iter().rev().find(|message| message.role == Role::User).map(Message::text);
-        let said: Vec<_> = said.as_deref().unwrap_or_default().split_whitespace().take(WORDS).collect();
-        let relevant = self.toolbox.rank(&said.join(" "));
-        let mut shown = HashSet::new();
-        for place in used.chain(relevant) {
-            let weight = weigh(&self.tools[place]);
-            if weight <= left && shown.insert(place) {
-                left -= weight;
+        let room = room.saturating_sub(weight(&finders));
+        let mut shown = Shown::default();
+        let from = messages.len().saturating_sub(MESSAGES);
+        for message in &messages[from..] {
+            let wanted = self.wanted(message);
+            let first = &wanted[..wanted.len().min(FIRST)];
+            if !shown.add(first, room, &self.tools) {
+                shown = Shown::default();
+                shown.add(first, room, &self.tools);
+            }
+            // Half of the room is left for what comes later.
+            for place in &wanted[first.len()..] {
+                shown.add(&[*place], room / 2, &self.tools);
             }
         }
-        let shown = self.tools.iter().enumerate().filter(|(place, _)| shown.contains(place));
+        let shown = self.tools.iter().enumerate().filter(|(place, _)| shown.places.contains(place));
         let tools = shown.map(|(_, tool)| tool.clone()).chain(finders).collect();
         Self { tools, ..self }
+    }
+
+    /// The places of the tools that a message calls or may be about, the likeliest first.
+    fn wanted(&self, message: &Message) -> Vec<usize> {
+        match message.role {
+            Role::User => {
+                let said = message.text();
+                let said: Vec<_> = said.split_whitespace().take(WORDS).collect();
+                self.toolbox.rank(&said.join(" "))
+            }
+            // What was kept of a result is for another tool.
+            Role::Tool => self.places(std::iter::once(spill::READ)),
+            _ => self.places(message.calls().map(find::about)),
+        }
+    }
+
+    fn places<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<usize> {
+        let place = |name: &str| self.tools.iter().position(|tool| tool.name == name || tool.title == name);
+        names.filter_map(place).collect()
+    }
+}
+
+/// The places of tools that are shown.
+#[derive(Default)]
+struct Shown {
+    places: HashSet<usize>,
+    weight: usize,
+}
+
+impl Shown {
+    /// Adds these where they do not take more than `room` with those that are there; says whether they are there
+    /// now.
+    fn add(&mut self, places: &[usize], room: usize, tools: &[ToolDefinition]) -> bool {
+        let more: HashSet<usize> =
+            places.iter().copied().filter(|place| !self.places.contains(place)).collect();
+        let weight = more.iter().map(|place| weigh(&tools[*place])).sum::<usize>();
+        if self.weight + weight > room {
+            return more.is_empty();
+        }
+        self.places.extend(more);
+        self.weight += weight;
+        true
     }
 }
 

@@ -39,7 +39,8 @@ impl Interpreter {
             #[cfg(feature = "embed")]
             if self == Self::Embedded {
                 embedded::initialize(environment)?;
-                let ready = |py: Python<'_>| embedded::release_interrupt(py).and_then(|()| embedded::share(py));
+                let ready =
+                    |py: Python<'_>| embedded::release_interrupt(py).and_then(|()| embedded::share(py));
                 Python::attach(ready).map_err(|error| error.to_string())?;
             }
             Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))

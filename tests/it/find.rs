@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use omni::tool::{Call, Error, Output, Spec, Toolbox, Toolset};
 use serde_json::{Value, json};
 
-use crate::support::omni::World;
+use crate::support::omni::{Run, World};
 use crate::support::tools::settings;
 use crate::support::vendor::{Answer, Vendor};
 
@@ -77,20 +77,15 @@ fn offered(body: &Value) -> Vec<String> {
 
 #[test]
 fn where_tools_would_fill_the_window_some_are_shown_and_the_others_found() {
-    let (world, vendor) = (World::repository(), Vendor::launch());
+    let (world, vendor) = (many(), Vendor::launch());
     vendor.answer(Answer::call("find_tool", json!({"query": "keep a note"})));
     vendor.answer(Answer::call(
         "call_tool",
         json!({"name": "notes__add", "arguments": {"text": "the milk is in the fridge"}}),
     ));
     vendor.answer(Answer::text("Kept."));
-    let run = world
-        .omni(["--json", "ask", "what has changed in this git repository?"])
-        .model("openai/gpt-4o")
-        .env("OPENAI_BASE_URL", vendor.openai_url())
-        .env("OPENAI_API_KEY", "sk-x")
-        .env("OMNI_MODEL__WINDOW", "8000");
-    let output = run.run().succeeded();
+    let run = world.omni(["--json", "ask", "what has changed in this git repository?"]);
+    let output = asked(run, &vendor).run().succeeded();
     let requests = vendor.requests();
     let shown = offered(&requests[0].body);
     assert!(shown.contains(&"git__status".to_owned()), "{shown:?}");
@@ -98,7 +93,7 @@ fn where_tools_would_fill_the_window_some_are_shown_and_the_others_found() {
     assert!(!shown.contains(&"notes__add".to_owned()), "{shown:?}");
     assert!(requests.iter().all(|request| offered(&request.body) == shown), "they are the same to the end");
     let tokens = requests[0].body["tools"].to_string().len() / 3;
-    assert!(tokens < 1000, "a tenth of the window, and not {tokens} tokens");
+    assert!(tokens < 2500, "as much as tools may take, and not {tokens} tokens");
     let results = requests[2].body["messages"].as_array().expect("messages");
     let found = results.iter().find(|message| message["role"] == "tool").expect("a result");
     assert!(found["content"].to_string().contains("notes__add"), "{found}");
@@ -112,8 +107,57 @@ fn where_tools_would_fill_the_window_some_are_shown_and_the_others_found() {
 }
 
 #[test]
+fn what_is_shown_stays_from_turn_to_turn() {
+    let (world, vendor) = (many(), Vendor::launch());
+    let mut session = String::new();
+    let questions = [
+        "what does the kitchen need?",
+        "and what does the kitchen have?",
+        "which lamps are in the hall?",
+        "thank you",
+    ];
+    for question in questions {
+        vendor.answer(Answer::text("Nothing."));
+        let more = if session.is_empty() { vec![] } else { vec!["--session", &session] };
+        let run = world.omni([&["--json", "ask"], more.as_slice(), &[question]].concat());
+        let output = asked(run, &vendor).run().succeeded();
+        session = output.json()[0]["session"].as_str().expect("a session").to_owned();
+    }
+    let shown: Vec<_> = vendor.requests().iter().map(|request| offered(&request.body)).collect();
+    assert_eq!(shown[0], shown[1], "the same subject");
+    let has = |turn: usize, word: &str| shown[turn].iter().any(|name| name.contains(word));
+    assert!(has(0, "kitchen") && !has(0, "hall") && has(2, "hall"), "{shown:?}");
+    assert!(has(2, "kitchen"), "what was there stays: {shown:?}");
+    assert_eq!(shown[2], shown[3], "no subject at all");
+}
+
+/// A world with more tools than fit.
+fn many() -> World {
+    let world = World::repository();
+    for room in ["kitchen", "hall", "cellar", "attic", "garden", "garage"] {
+        let tool = |number: usize| {
+            let words = format!("Thing {number} that is to be known of the {room}, at length. ").repeat(8);
+            format!(
+                "@tool(read_only=True)\ndef {room}_{number}() -> str:\n    \"{words}\"\n    return ''\n\n\n"
+            )
+        };
+        let tools: String = (0..8).map(tool).collect();
+        world.skill(room, &format!("from omni import tool\n\n\n{tools}"));
+    }
+    world
+}
+
+/// Has a model of a small window answer.
+fn asked(run: Run, vendor: &Vendor) -> Run {
+    run.model("openai/gpt-4o")
+        .env("OPENAI_BASE_URL", vendor.openai_url())
+        .env("OPENAI_API_KEY", "sk-x")
+        .env("OMNI_MODEL__WINDOW", "8000")
+}
+
+#[test]
 fn what_is_called_by_way_of_another_tool_is_subject_to_the_policy() {
-    let (world, vendor) = (World::repository(), Vendor::launch());
+    let (world, vendor) = (many(), Vendor::launch());
     vendor.answer(Answer::call(
         "call_tool",
         json!({"name": "fs__write", "arguments": {"path": "x.txt", "content": "x"}}),
@@ -121,14 +165,8 @@ fn what_is_called_by_way_of_another_tool_is_subject_to_the_policy() {
     vendor.answer(Answer::call("call_tool", json!({"name": "call_tool", "arguments": {}})));
     vendor.answer(Answer::call("call_tool", json!({"arguments": "none"})));
     vendor.answer(Answer::text("No."));
-    let run = world
-        .omni(["--json", "ask", "what has changed in this git repository?"])
-        .model("openai/gpt-4o")
-        .env("OPENAI_BASE_URL", vendor.openai_url())
-        .env("OPENAI_API_KEY", "sk-x")
-        .env("OMNI_POLICY__DENY", r#"["fs.write"]"#)
-        .env("OMNI_MODEL__WINDOW", "8000");
-    run.run().succeeded();
+    let run = world.omni(["--json", "ask", "what has changed in this git repository?"]);
+    asked(run, &vendor).env("OMNI_POLICY__DENY", r#"["fs.write"]"#).run().succeeded();
     let last = &vendor.requests()[3].body;
     let results = last["messages"].as_array().expect("messages").iter();
     let results: Vec<String> = results
