@@ -16,8 +16,8 @@ from omni.context import Context, run_with_heartbeat
 from omni.errors import Failed, Retry
 from omni.extensions import extension
 from omni.nested import ToolResult
-from omni.offers import Message, prompt, resource
-from omni.result import Audio, Image, Resource, ResourceLink, Text
+from omni.offers import prompt, resource
+from omni.result import Audio, Image, Message, Resource, ResourceLink, Text
 from omni.tool import skill_command, tool
 
 __all__ = [

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from omni import _native, nested
+from omni import nested
 from omni.errors import Failed
 from omni.nested import Model, ToolResult
 
@@ -36,6 +36,7 @@ class Native(nested.Native, Protocol):
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
     def cancelled(self) -> bool: ...
     def may_log(self, size: int) -> bool: ...
+    def log(self, level: str, text: str) -> None: ...
 
 
 class Context:
@@ -166,10 +167,47 @@ class Context:
         """Ask the model, for `async def` tools."""
         return nested.sampled(await nested.ask(self._native, nested.sample(prompt, system)))
 
+    def roots(self) -> list[str]:
+        """The folders that the program which called works in, as URIs; the workspace where it names none.
+
+        Raises `RuntimeError` in an `async def` tool, which has `aroots`.
+        """
+        return nested.listed(nested.wait(self._native, nested.roots(), "aroots"))
+
+    async def aroots(self) -> list[str]:
+        """The folders that the program which called works in, for `async def` tools."""
+        return nested.listed(await nested.ask(self._native, nested.roots()))
+
+    def detach(self, *, required: bool = False) -> bool:
+        """Let the program that called not wait: where it knows tasks, the call goes on as one.
+
+        Returns whether it does not wait. With `required` it raises `Failed` where the program is an MCP
+        client that knows no tasks. Raises `RuntimeError` in an `async def` tool, which has `adetach`.
+        """
+        return bool(nested.wait(self._native, nested.detach(required), "adetach"))
+
+    async def adetach(self, *, required: bool = False) -> bool:
+        """Let the program that called not wait, for `async def` tools."""
+        return bool(await nested.ask(self._native, nested.detach(required)))
+
+    def changed(self, what: str) -> None:
+        """Tell MCP clients that something has changed: `tools`, `prompts`, `resources`, or the URI of a document.
+
+        Files of the skill need no telling: an edit of them is noticed. Raises `RuntimeError` in an `async def`
+        tool, which has `achanged`.
+        """
+        nested.wait(self._native, nested.changed(what), "achanged")
+
+    async def achanged(self, what: str) -> None:
+        """Tell MCP clients that something has changed, for `async def` tools."""
+        await nested.ask(self._native, nested.changed(what))
+
     def log(self, level: Level, text: str) -> None:
-        """Write to the program's log, under this call's id; at most 1 MiB a call."""
-        if self._native.may_log(len(text) + 1):
-            _native.log(level, self.call_id, text)
+        """Write to the program's log, under this call's id; at most 1 MiB a call.
+
+        A program that calls through MCP hears it as well, if it has asked to.
+        """
+        self._native.log(level, text)
 
     def may_log(self, size: int) -> bool:
         """Take `size` bytes from what the call may log, and say whether there were so many."""

@@ -211,7 +211,7 @@ def _describe(skill_name: str, file: str, function: FunctionType, options: Optio
         "name": _name(skill_name, function, options),
         "title": options.title,
         "description": options.description or signature.description,
-        "input": signature.input,
+        "input": options.schema or signature.input,
         "output": signature.output,
         "annotations": {
             "read_only": options.read_only,

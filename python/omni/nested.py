@@ -57,16 +57,22 @@ def called(reply: Any) -> ToolResult:
 
 
 def elicit(message: str, answer: type[Model]) -> Request:
-    """Raises `TypeError` when the model has anything but plain values, which is all that may be asked for."""
+    """Raises `TypeError` when the model has anything but plain values and choices: no more may be asked for."""
     schema = answer.model_json_schema()
     definitions = schema.pop("$defs", {})
     for name, field in schema.get("properties", {}).items():
-        if "$ref" in field:
-            definition = definitions[field.pop("$ref").rpartition("/")[2]]
-            field.update({**definition, **field})
-        if field.get("type") not in _PLAIN:
+        for part in (field, field.get("items", {})):
+            if "$ref" in part:
+                definition = definitions[part.pop("$ref").rpartition("/")[2]]
+                part.update({**definition, **part})
+        if field.get("type") not in _PLAIN and not _is_choice(field):
             raise TypeError(f"`{answer.__name__}.{name}` is no text, number, yes or no, or choice of texts")
     return {"elicit": {"message": message, "schema": schema}}
+
+
+def _is_choice(field: dict[str, Any]) -> bool:
+    items = field.get("items", {}) if field.get("type") == "array" else {}
+    return "enum" in items or "anyOf" in items
 
 
 def elicited(answer: type[Model], reply: Any) -> Model | None:
@@ -79,6 +85,22 @@ def sample(prompt: str, system: str | None) -> Request:
 
 def sampled(reply: Any) -> str:
     return str(reply["text"])
+
+
+def roots() -> Request:
+    return {"client": "roots"}
+
+
+def listed(reply: Any) -> list[str]:
+    return [str(uri) for uri in reply]
+
+
+def detach(required: bool) -> Request:
+    return {"client": {"detach": {"required": required}}}
+
+
+def changed(what: str) -> Request:
+    return {"client": {"changed": {"what": what}}}
 
 
 def wait(native: Native, request: Request, instead: str) -> Any:

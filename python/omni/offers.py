@@ -2,22 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, overload
+from dataclasses import replace
+from typing import Any, TypeVar, overload
 
 from omni.tool import ATTRIBUTE, tool
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[^\s{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^\s{}]*)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a prompt."""
-
-    role: Literal["user", "assistant"]
-    text: str
 
 
 def resource(

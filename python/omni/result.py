@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Plain: TypeAlias = "tuple[str | list[dict[str, Any]], Any]"
 """Content, a text or a list of blocks, and the same as one JSON value where there is one."""
@@ -75,6 +75,18 @@ class ResourceLink:
         return block
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a prompt: a text, or one of the blocks above."""
+
+    role: Literal["user", "assistant"]
+    content: "str | Text | Image | Audio | Resource | ResourceLink"
+
+    def plain(self) -> dict[str, Any]:
+        block = Text(self.content) if isinstance(self.content, str) else self.content
+        return {"role": self.role, "content": block.plain()}
+
+
 BLOCKS = (Text, Image, Audio, Resource, ResourceLink)
 
 
@@ -96,6 +108,8 @@ def plain(value: Any, name: str, *, has_output: bool, wrapped: bool) -> Plain:
             return [value.plain()], None
         if isinstance(value, list | tuple) and any(isinstance(item, BLOCKS) for item in value):
             return [_block(item, name) for item in value], None
+        if isinstance(value, list | tuple) and value and all(isinstance(item, Message) for item in value):
+            return [], {"result": [item.plain() for item in value]}
     text, structured = _json(value, name)
     if isinstance(structured, str):
         text = structured

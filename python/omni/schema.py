@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from omni.context import Context
 from omni.errors import Retry
-from omni.result import BLOCKS
+from omni.result import BLOCKS, Message
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -269,7 +269,7 @@ def _is_free(hint: Any) -> bool:
 def _has_block(hint: Any) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(_has_block(arm) for arm in get_args(hint))
-    return hint in BLOCKS
+    return hint in (*BLOCKS, Message)
 
 
 def _is_object(schema: Schema) -> bool:

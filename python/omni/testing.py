@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omni import kernel, nested, skill
+from omni import _native, kernel, nested, skill
 from omni.context import Context
 from omni.errors import Failed
 from omni.extensions import replaced
@@ -49,7 +49,13 @@ class Call:
         self.logged += size
         return True
 
+    def log(self, level: str, text: str) -> None:
+        if self.may_log(len(text) + 1):
+            _native.log(level, self.call_id, text)
+
     def ask(self, request: nested.Request) -> Any:
+        if "client" in request:
+            return [Path(self.workspace).absolute().as_uri()] if request["client"] == "roots" else None
         return (self.answers or _answers(None, None, None))(request)
 
     def begin(self, request: nested.Request, done: Callable[[Any, BaseException | None], None]) -> "Call":

@@ -40,6 +40,7 @@ class Options:
     name: str | None
     title: str | None
     description: str | None
+    schema: dict[str, Any] | None
     read_only: bool
     destructive: bool
     idempotent: bool
@@ -67,6 +68,7 @@ def tool(
     name: str | None = None,
     title: str | None = None,
     description: str | None = None,
+    schema: dict[str, Any] | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
@@ -89,6 +91,7 @@ def tool(
     name: str | None = None,
     title: str | None = None,
     description: str | None = None,
+    schema: dict[str, Any] | None = None,
     read_only: bool = False,
     destructive: bool | None = None,
     idempotent: bool = False,
@@ -120,6 +123,8 @@ def tool(
       read-only tools alone. `concurrency`: calls of it that run at once, the others wait.
     - `retry_on`: exceptions after which the function is called once more, `max_attempts` times in all (3
       unless told), after `backoff` seconds that double each time, at most 30.
+    - `schema`: the JSON Schema of the arguments, for what a signature cannot say. It stands in the place of the
+      one made from the signature; the function is called with what satisfies both.
     - `examples`: sentences a person might say when this tool is wanted. They help to find it
       and are never sent to a model.
     - `isolation`: `"worker"` or `"oneshot"`, for a tool that is to be kept further away than the rest of its
@@ -134,6 +139,8 @@ def tool(
         raise TypeError(f"@tool takes its arguments by keyword, not {function!r}")
     if name is not None:
         check_name(name)
+    if schema is not None and schema.get("type") != "object":
+        raise ValueError("the schema of a tool's arguments has the type `object`")
     if read_only and destructive:
         raise ValueError("a tool cannot be both read-only and destructive")
     for key, limit in (("timeout", timeout), ("idle_timeout", idle_timeout)):
@@ -160,6 +167,7 @@ def tool(
         name=name,
         title=title,
         description=description,
+        schema=schema,
         read_only=read_only,
         destructive=not read_only if destructive is None else destructive,
         idempotent=idempotent,

@@ -155,6 +155,8 @@ impl<'a> Stage<'a> {
                 Arc::new(move |question| events(EventKind::Elicitation(question)))
             }),
             sampler: Some(sampler(agent.model.clone(), events.clone(), budget.clone())),
+            client: None,
+            logger: None,
             events: Some(events),
             budget,
             within: Vec::new(),

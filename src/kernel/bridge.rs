@@ -105,6 +105,17 @@ impl NativeContext {
         fits && fitted
     }
 
+    /// Writes to the log, and says it to whoever called.
+    fn log(&self, py: Python<'_>, level: &str, text: &str) {
+        if !self.may_log(text.len() + 1) || native::say(level, Some(&self.context.id), text, true) {
+            return;
+        }
+        native::log(level, Some(&self.context.id), text);
+        if let Some(logger) = &self.context.logger {
+            py.detach(|| logger(level, text));
+        }
+    }
+
     /// Asks for something and waits for the reply.
     fn ask<'py>(&self, py: Python<'py>, request: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let request = wanted(request)?;

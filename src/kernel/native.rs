@@ -25,10 +25,18 @@ pub mod _omni {
 #[pyfunction]
 #[pyo3(signature = (level, call, text))]
 pub fn log(level: &str, call: Option<&str>, text: &str) {
-    // In a worker it is for the process that called.
-    if worker::say(|| Word::Log { level: level.into(), call: call.map(Into::into), text: text.into() }) {
-        return;
+    if !say(level, call, text, false) {
+        write(level, call, text);
     }
+}
+
+/// In a worker it is for the process that called, and for whoever called that one if `told`.
+pub(super) fn say(level: &str, call: Option<&str>, text: &str, told: bool) -> bool {
+    let call = call.map(str::to_owned);
+    worker::say(|| Word::Log { level: level.into(), call, text: text.into(), told })
+}
+
+fn write(level: &str, call: Option<&str>, text: &str) {
     let call = call.unwrap_or_default();
     match level {
         "error" | "critical" => tracing::error!(target: "python", call, "{text}"),

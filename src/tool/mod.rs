@@ -68,6 +68,8 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// Takes reports of progress, each a sign of life.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// Takes what the tool says to whoever called; `None` where nobody would listen.
+    pub logger: Option<nested::Logger>,
     /// The way to other tools, to the person and to the model; `None` where nobody would listen.
     pub nested: Option<Nested>,
 }

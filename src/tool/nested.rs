@@ -3,6 +3,7 @@
 //! Whatever it asks for is subject to what the tool itself is subject to: the policy, the budget
 //! of the turn, its cancellation.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::clock::Clock;
 use super::schema::Checker;
 use super::toolbox::{Definition, Scope, Toolbox};
-use super::{Context, Error, Spec};
+use super::{Context, Error, Spec, uri};
 use crate::message::event::{Answer, Elicitation};
 use crate::message::{Arguments, ToolCall, Usage};
 
@@ -45,6 +46,37 @@ pub enum Request {
     },
     /// Ask the model. The reply is `{"text": ...}`.
     Sample(Sample),
+    /// Ask the program that called.
+    Client(Wish),
+}
+
+/// What only a program that calls can do. Where none does, there is an answer to each all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// Name the folders it works in. The reply is a list of URIs.
+    Roots,
+    /// Not wait for the call. The reply is whether it does not.
+    Detach {
+        /// Whether the tool will not do with a program that waits.
+        required: bool,
+    },
+    /// Ask anew for something. The reply is `null`.
+    Changed {
+        /// `tools`, `prompts`, `resources`, or the URI of a document.
+        what: String,
+    },
+}
+
+impl Wish {
+    /// The reply where nobody grants it.
+    pub fn alone(&self, workspace: &Path) -> Value {
+        match self {
+            Self::Roots => json!([uri::of_folder(workspace)]),
+            Self::Detach { .. } => false.into(),
+            Self::Changed { .. } => Value::Null,
+        }
+    }
 }
 
 /// A question to the model, outside of the conversation.
@@ -60,6 +92,15 @@ pub struct Sample {
 pub type Sampler = Arc<dyn Fn(Sample) -> BoxFuture<'static, Result<String, Error>> + Send + Sync>;
 /// Takes a question to a person; dropping it says that nobody is there.
 pub type Asker = Arc<dyn Fn(Elicitation) + Send + Sync>;
+/// Asks the program that called.
+pub type Client = Arc<dyn Fn(Wish) -> BoxFuture<'static, Result<Value, Error>> + Send + Sync>;
+/// Takes what a tool says while it runs: how grave it is, and the text.
+pub type Logger = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// What a tool is told where there is no person.
+pub const NOBODY: &str = "nobody can be asked here";
+/// What it is told where there is no model.
+pub const NO_MODEL: &str = "there is no model to be asked here";
 
 /// What the calls of a turn may still ask for among themselves, and what they have.
 #[derive(Debug)]
@@ -143,6 +184,7 @@ impl Nested {
             Request::Call { name, arguments } => self.call(context, name, arguments).await,
             Request::Elicit { message, schema } => self.elicit(context, message, schema).await,
             Request::Sample(sample) => self.sample(context, sample).await,
+            Request::Client(wish) => self.client(context, wish).await,
         };
         self.clock.sign();
         reply
@@ -179,7 +221,7 @@ impl Nested {
     }
 
     async fn elicit(&self, context: &Context, message: String, schema: Value) -> Result<Value, Error> {
-        let nobody = || Error::Failed("nobody can be asked here".to_owned());
+        let nobody = || Error::Failed(NOBODY.to_owned());
         let asker = self.scope.asker.as_ref().ok_or_else(nobody)?;
         if message.len() > QUESTION {
             return Err(Error::Failed(format!(
@@ -205,12 +247,21 @@ impl Nested {
     }
 
     async fn sample(&self, context: &Context, sample: Sample) -> Result<Value, Error> {
-        let nobody = || Error::Failed("there is no model to be asked here".to_owned());
+        let nobody = || Error::Failed(NO_MODEL.to_owned());
         let sampler = self.scope.sampler.as_ref().ok_or_else(nobody)?;
         tokio::select! {
             biased;
             () = context.cancel.cancelled() => Err(Error::Cancelled),
             text = sampler(sample) => Ok(json!({"text": text?})),
+        }
+    }
+
+    async fn client(&self, context: &Context, wish: Wish) -> Result<Value, Error> {
+        let Some(client) = &self.scope.client else { return Ok(wish.alone(&context.workspace)) };
+        tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(Error::Cancelled),
+            reply = client(wish) => reply,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::audit::{Audit, Decision};
 use super::cache::Cache;
 use super::clock::{Clock, Limits, Stop, timed};
 use super::find::{self, Finder};
-use super::nested::{Asker, Budget, Nested, Outer, Sampler};
+use super::nested::{Asker, Budget, Client, Logger, Nested, Outer, Sampler};
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
 use super::spill::{self, Spill};
@@ -106,6 +106,10 @@ pub struct Scope {
     pub asker: Option<Asker>,
     /// Asks the model what a tool wants to know; `None` where there is none.
     pub sampler: Option<Sampler>,
+    /// Asks the program that called; `None` where none did.
+    pub client: Option<Client>,
+    /// Hears what tools say while they run; `None` costs nothing.
+    pub logger: Option<Logger>,
     /// What its calls may ask for among themselves.
     pub budget: Arc<Budget>,
     /// The calls that those of this scope are nested in, the outermost first.
@@ -128,6 +132,8 @@ impl Scope {
             approver: None,
             asker: None,
             sampler: None,
+            client: None,
+            logger: None,
             budget: Arc::default(),
             within: Vec::new(),
             consents: Arc::default(),
@@ -629,6 +635,7 @@ impl Toolbox {
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
             cancel: scope.cancel.child_token(),
+            logger: scope.logger.clone(),
             nested: Some(Nested::new(Arc::clone(self), Arc::clone(scope), spec.clone(), clock.clone())),
         };
         // What it has asked for and not waited for ends with it.

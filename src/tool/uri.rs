@@ -1,5 +1,7 @@
 //! URIs of documents, and templates for many of them (RFC 6570, simple expansion).
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 /// The variables of a template in this URI, decoded; `None` if the template does not make it. A
@@ -23,6 +25,25 @@ pub fn read(template: &str, uri: &str) -> Option<Map<String, Value>> {
         (template, uri) = (after, left);
     }
     (template == uri).then_some(values)
+}
+
+/// The URI of a folder.
+pub fn of_folder(folder: &Path) -> String {
+    format!("file://{}", encoded(folder.as_os_str().as_encoded_bytes()))
+}
+
+/// A path as it may stand in a URI.
+pub fn encoded(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for &byte in path {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(byte.into())
+            }
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 /// Whether a URI stands for many.
@@ -65,5 +86,10 @@ mod tests {
         }
         assert_eq!(value("a://b", "a://bc"), None);
         assert_eq!(value("a://{x", "a://b"), None);
+    }
+
+    #[test]
+    fn paths_are_encoded() {
+        assert_eq!(of_folder(Path::new("/home/me/a b/ü%")), "file:///home/me/a%20b/%C3%BC%25");
     }
 }

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from omni import Audio, Image, Resource, ResourceLink, Text, kernel
+from omni import Audio, Image, Message, Resource, ResourceLink, Text, kernel
+from omni.result import plain
 
 
 class Colour(enum.Enum):
@@ -138,3 +139,11 @@ def circular() -> Any:
 def test_what_has_no_plain_form(hint: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         result(value, hint)
+
+
+def test_messages_have_a_block_each() -> None:
+    said = [Message("user", "look"), Message("assistant", Image(b"x"))]
+    content, structured = plain(said, "t", has_output=False, wrapped=False)
+    assert content == []
+    assert structured["result"][0] == {"role": "user", "content": {"type": "text", "text": "look"}}
+    assert structured["result"][1]["content"] == {"type": "image", "mime": "image/png", "data": "eA=="}

@@ -65,3 +65,10 @@ def test_only_plain_values_are_asked_for() -> None:
         nested.elicit("What?", Deep)
     fields = nested.elicit("What?", Order)["elicit"]["schema"]["properties"]
     assert (fields["size"]["enum"], fields["count"]["default"]) == (["small", "large"], 1)
+
+
+def test_where_no_client_is_the_workspace_is_its_folder(tmp_path: Path) -> None:
+    ctx = testing.context(tmp_path)
+    assert ctx.roots() == [tmp_path.as_uri()]
+    assert not ctx.detach(required=True)
+    ctx.changed("tools")

@@ -85,3 +85,14 @@ def test_limits_of_silence_and_confirmation_are_kept() -> None:
     assert (options.idle_timeout, options.confirm) == (2.0, True)
     with pytest.raises(ValueError, match="idle_timeout is a number of seconds"):
         tool(idle_timeout=-1)
+
+
+def test_a_schema_stands_in_the_place_of_the_signatures() -> None:
+    schema = {"type": "object", "properties": {"n": {"$anchor": "n", "type": "integer"}}, "minProperties": 1}
+
+    @tool(schema=schema)
+    def f(n: int = 1) -> None: ...
+
+    assert getattr(f, ATTRIBUTE).schema == schema
+    with pytest.raises(ValueError, match="has the type `object`"):
+        tool(schema={"type": "array"})

@@ -369,7 +369,8 @@ impl House {
             progress: Arc::new(|step| {
                 caller::say(|| Word::Progress(step));
             }),
-            // What it asks for is for the caller.
+            // What it says and asks for is for the caller.
+            logger: None,
             nested: None,
         };
         let context = NativeContext::new(context, self.own.clone());

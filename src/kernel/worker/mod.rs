@@ -337,7 +337,12 @@ impl Worker {
                 .map_err(|error| format!("its process does not speak our language: {error}"))?;
             match word {
                 Word::Progress(step) => (context.progress)(step),
-                Word::Log { level, call, text } => log(&mut room, &level, call.as_deref(), &text),
+                Word::Log { level, call, text, told } => {
+                    let fits = log(&mut room, &level, call.as_deref(), &text);
+                    if let Some(logger) = context.logger.as_ref().filter(|_| told && fits) {
+                        logger(&level, &text);
+                    }
+                }
                 Word::Ask(number, request) => asked.ask(number, request, context)?,
                 Word::Drop(number) => asked.drop(number),
                 Word::Done(result) => return Ok(result),
@@ -401,12 +406,13 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// Hands a line on for as long as there is room; then says so, once.
-fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) {
+/// Hands a line on for as long as there is room; then says so, once. Returns whether there was room.
+fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) -> bool {
     match room.checked_sub(text.len() + 1) {
         Some(left) => {
             *room = left;
             native::log(level, call, text);
+            return true;
         }
         None if *room > 0 => {
             *room = 0;
@@ -414,6 +420,7 @@ fn log(room: &mut usize, level: &str, call: Option<&str>, text: &str) {
         }
         None => {}
     }
+    false
 }
 
 /// A refusal by the cage is nobody's bug: the message says what the skill may ask for.

@@ -100,6 +100,8 @@ pub(in crate::kernel) enum Word {
         level: String,
         call: Option<String>,
         text: String,
+        /// Whether whoever called is to hear it as well.
+        told: bool,
     },
     /// Its tool asks for something, under a number of its own.
     Ask(u64, Request),
