@@ -5,17 +5,25 @@
 //! something to read only when others have brought skills.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use crate::skill::manifest::{Manifest, Skill, Source};
+use crate::message::Block;
+use crate::skill::manifest::{FILE, Manifest, Skill, Source, front_matter};
+use crate::tool::uri::encoded;
 use crate::tool::{Annotations, Call, Error, Kind, Output, Spec, Toolset};
 
 /// Bytes of a document that are read.
 const LARGEST: u64 = 1 << 20;
+/// Files of one skill that are documents.
+const FILES: usize = 512;
+/// How deep they may lie.
+const DEPTH: usize = 8;
 
 /// Reading changes nothing.
 const READ_ONLY: Annotations =
@@ -62,7 +70,7 @@ impl Shelf {
         let mut specs: Vec<_> = (!folders.is_empty()).then(|| tool(&folders)).into_iter().collect();
         for skill in brought(manifest) {
             specs.push(prompt(skill));
-            specs.extend(skill.references.iter().map(|file| document(skill, file)));
+            specs.extend(files(&skill.folder).iter().map(|file| document(skill, file)));
         }
         let specs = specs.into_iter().map(Arc::new).collect();
         // Those that are about this workspace come first.
@@ -73,7 +81,7 @@ impl Shelf {
         Self { folders, listed: listed.collect(), specs }
     }
 
-    fn read(&self, skill: &str, file: &str) -> Result<String, String> {
+    fn read(&self, skill: &str, file: &str) -> Result<Vec<u8>, String> {
         let folder = self.folders.get(skill).ok_or_else(|| format!("there is no skill `{skill}`"))?;
         let told = |error: std::io::Error| format!("cannot read `{file}` of the skill `{skill}`: {error}");
         let root = folder.canonicalize().map_err(told)?;
@@ -85,8 +93,30 @@ impl Shelf {
         if size > LARGEST {
             return Err(format!("`{file}` of the skill `{skill}` is too large to read ({size} bytes)"));
         }
-        let text = std::fs::read_to_string(&path).map_err(told)?;
-        Ok(if file == "SKILL.md" { body(&text).to_owned() } else { text })
+        std::fs::read(&path).map_err(told)
+    }
+
+    /// What a model reads of a file.
+    fn tell(&self, skill: &str, file: &str) -> Result<Output, String> {
+        let text = String::from_utf8(self.read(skill, file)?);
+        let text = text.map_err(|_| format!("`{file}` of the skill `{skill}` is no text"))?;
+        Ok(Output::text(if file == FILE { body(&text) } else { &text }))
+    }
+
+    /// The file as it is. That of `SKILL.md` has its front matter as a value.
+    fn hand_out(&self, skill: &str, file: &str) -> Result<Output, String> {
+        let bytes = self.read(skill, file)?;
+        Ok(match String::from_utf8(bytes) {
+            Ok(text) => {
+                let structured = (file == FILE).then(|| front_matter(&text)).flatten();
+                Output { content: vec![Block::text(text)], structured }
+            }
+            Err(error) => {
+                let blob = Some(BASE64_STANDARD.encode(error.as_bytes()));
+                let block = Block::Resource { uri: uri(skill, file), mime: None, text: None, blob };
+                Output { content: vec![block], structured: None }
+            }
+        })
     }
 }
 
@@ -127,14 +157,54 @@ fn document(skill: &Skill, file: &str) -> Spec {
     let name = &skill.card.name;
     Spec {
         name: format!("skill/{name}/{file}"),
-        kind: Kind::Resource {
-            uri: format!("skill://{name}/{file}"),
-            mime: Some("text/markdown".to_owned()),
+        kind: Kind::Resource { uri: uri(name, file), mime: mime(file).map(str::to_owned) },
+        description: match file {
+            FILE => skill.card.description.clone(),
+            _ => format!("`{file}` of the skill `{name}`"),
         },
-        description: format!("`{file}` of the skill `{name}`"),
         input: json!({"type": "object", "properties": {}, "additionalProperties": false}),
         annotations: READ_ONLY,
         ..Spec::default()
+    }
+}
+
+fn uri(skill: &str, file: &str) -> String {
+    format!("skill://{skill}/{}", encoded(file.as_bytes()))
+}
+
+fn mime(file: &str) -> Option<&'static str> {
+    match file.rsplit_once('.')?.1 {
+        "md" => Some("text/markdown"),
+        "py" | "toml" | "txt" | "yaml" | "yml" | "rs" | "sh" => Some("text/plain"),
+        "json" => Some("application/json"),
+        _ => None,
+    }
+}
+
+/// The files of a skill that are no one else's business to hide, by their places in its folder: in order,
+/// and only so many.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    descend(folder, "", DEPTH, &mut found);
+    found.sort_unstable();
+    found
+}
+
+fn descend(folder: &Path, place: &str, depth: usize, found: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(kind) = entry.file_type() else { continue };
+        if name.starts_with('.') || name == "__pycache__" || found.len() >= FILES {
+            continue;
+        }
+        let place = if place.is_empty() { name } else { format!("{place}/{name}") };
+        // A link may lead anywhere.
+        if kind.is_file() {
+            found.push(place);
+        } else if kind.is_dir() && depth > 0 {
+            descend(&entry.path(), &place, depth - 1, found);
+        }
     }
 }
 
@@ -158,11 +228,15 @@ impl Toolset for Guide {
 
     async fn call(&self, call: Call) -> Result<Output, Error> {
         if let Some(("skill", place)) = call.spec.name.split_once('/') {
-            let (skill, file) = place.split_once('/').unwrap_or((place, "SKILL.md"));
-            return self.shelf().read(skill, file).map(Output::text).map_err(Error::Failed);
+            let shelf = self.shelf();
+            let read = match place.split_once('/') {
+                Some((skill, file)) => shelf.hand_out(skill, file),
+                None => shelf.tell(place, FILE),
+            };
+            return read.map_err(Error::Failed);
         }
         let text = |key: &str| call.arguments.get(key).and_then(|value| value.as_str());
-        let (skill, file) = (text("skill").unwrap_or_default(), text("file").unwrap_or("SKILL.md"));
-        self.shelf().read(skill, file).map(Output::text).map_err(Error::Failed)
+        let (skill, file) = (text("skill").unwrap_or_default(), text("file").unwrap_or(FILE));
+        self.shelf().tell(skill, file).map_err(Error::Failed)
     }
 }

@@ -343,6 +343,12 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Err(format!("the name `{name}` {reason}"))
 }
 
+/// The whole front matter of a `SKILL.md` as it is written; `None` where there is none that can be read.
+pub fn front_matter(text: &str) -> Option<Value> {
+    let (yaml, _) = split(text.trim_start_matches('\u{feff}')).ok()?;
+    serde_saphyr::from_str(yaml).ok().filter(Value::is_object)
+}
+
 /// The YAML between the two `---` lines, and the line after them.
 fn split(text: &str) -> Result<(&str, u32), Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -86,12 +86,21 @@ fn names<'a>(specs: impl Iterator<Item = &'a Arc<Spec>>) -> Vec<&'a str> {
 #[tokio::test]
 async fn documents_are_listed_and_read() {
     let world = World::new();
-    let listed =
-        ["offers.dish", "offers.picture", "offers.today", "skill/offers/references/forms.md"].as_slice();
+    let listed = [
+        "offers.dish",
+        "offers.picture",
+        "offers.today",
+        "skill/offers/SKILL.md",
+        "skill/offers/references/forms.md",
+        "skill/offers/scripts/offers.py",
+    ];
     assert_eq!(names(world.toolbox.resources()), listed);
     assert_eq!(text(world.read("offers://today").await.unwrap()), "soup");
     assert_eq!(text(world.read("offers://M%C3%A4rz/4.md").await.unwrap()), "März: 5 s1");
     assert_eq!(text(world.read("skill://offers/references/forms.md").await.unwrap()), "# Forms\n");
+    let card = world.read("skill://offers/SKILL.md").await.unwrap();
+    assert_eq!(card.structured.as_ref().unwrap()["name"], "offers");
+    assert!(text(card).starts_with("---\n"), "it is the whole file");
     let picture = serde_json::to_value(world.read("offers://picture").await.unwrap().content).unwrap();
     assert_eq!((&picture[0]["mime"], &picture[0]["blob"]), (&json!("image/png"), &json!("iVBORw==")));
 }
@@ -102,7 +111,7 @@ async fn what_is_no_document_is_told() {
     for (uri, told) in [
         ("offers://nothing", "there is no resource `offers://nothing`"),
         ("offers://may/x.md", "`number`"),
-        ("skill://offers/SKILL.md", "there is no resource"),
+        ("skill://offers/scripts", "there is no resource"),
     ] {
         let error = world.read(uri).await.unwrap_err();
         assert!(matches!(&error, Error::Retry(words) if words.contains(told)), "{uri}: {error}");
@@ -118,7 +127,10 @@ async fn prompts_are_listed_and_said() {
     let greet = world.prompt("offers.greet", json!({"name": "Ada"})).await.unwrap();
     assert_eq!(text(greet), "Greet Ada in English.");
     let dialogue = world.prompt("offers.dialogue", json!({})).await.unwrap().structured.unwrap();
-    assert_eq!(dialogue["result"][1], json!({"role": "assistant", "text": "Who is there?"}));
+    assert_eq!(
+        dialogue["result"][1],
+        json!({"role": "assistant", "content": {"type": "text", "text": "Who is there?"}})
+    );
     assert_eq!(text(world.prompt("skill/offers", json!({})).await.unwrap()), "Read the references first.\n");
     for (name, told) in
         [("offers.greet", "`name`"), ("offers.nothing", "there is no prompt `offers.nothing`")]
