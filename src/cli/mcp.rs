@@ -35,6 +35,9 @@ pub(super) struct Mcp {
     /// What callers have to know: `env:NAME`, or `file:PATH`
     #[arg(long, value_name = "TOKEN", requires = "http")]
     token: Option<String>,
+    /// Serve one skill alone, its tools and prompts under the names they have there
+    #[arg(long, value_name = "SKILL")]
+    skill: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -88,7 +91,7 @@ enum Command {
 
 pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match mcp.command {
-        None => serve(mcp.http, mcp.token, app, screen).await,
+        None => serve(mcp.http, mcp.token, mcp.skill, app, screen).await,
         Some(Command::List) => list(app, screen).await,
         Some(Command::Test { name }) => {
             let result = test(name.as_deref(), app, screen).await;
@@ -114,14 +117,21 @@ pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Fail
 async fn serve(
     http: Option<SocketAddr>,
     token: Option<String>,
+    skill: Option<String>,
     app: &App,
     screen: &Screen,
 ) -> Result<u8, Failure> {
+    if let Some(skill) = &skill
+        && app.manifest().await?.skill(skill).is_none()
+    {
+        return Err(Failure::new(code::USAGE, format!("there is no skill `{skill}`"))
+            .hint("`omni skill list` names those there are"));
+    }
     let mut stop = Stop::listen()?;
     let (shelf, tools) = watch::channel(None);
     let scope = app.scope();
     let cancel = scope.cancel.clone();
-    let server = Server::new(tools, scope, app.servers().await);
+    let server = Server::new(tools, scope, app.servers().await, skill);
     let serving: BoxFuture<'_, Result<(), String>> = match http {
         Some(address) => {
             let listener = Listener::bind(address, revealed(token)?).await.map_err(unserved)?;

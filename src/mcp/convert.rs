@@ -29,7 +29,7 @@ pub(super) fn to_tool(wire: &str, spec: &Spec) -> Tool {
 }
 
 /// A prompt as clients see it.
-pub(super) fn to_prompt(spec: &Spec) -> Prompt {
+pub(super) fn to_prompt(name: &str, spec: &Spec) -> Prompt {
     let required: Vec<&str> =
         spec.input["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let argument = |(name, schema): (&String, &Value)| {
@@ -40,7 +40,7 @@ pub(super) fn to_prompt(spec: &Spec) -> Prompt {
     let arguments: Vec<_> =
         spec.input["properties"].as_object().into_iter().flatten().map(argument).collect();
     let arguments = (!arguments.is_empty()).then_some(arguments);
-    let mut prompt = Prompt::new(spec.name.clone(), Some(spec.description.clone()), arguments);
+    let mut prompt = Prompt::new(name, Some(spec.description.clone()), arguments);
     prompt.title = spec.title.clone();
     prompt
 }
@@ -53,7 +53,8 @@ pub(super) fn to_messages(output: Output) -> Vec<PromptMessage> {
             "assistant" => Role::Assistant,
             _ => Role::User,
         };
-        Some(PromptMessage::new_text(role, said["text"].as_str()?))
+        let block = serde_json::from_value(said["content"].clone()).ok()?;
+        Some(PromptMessage::new(role, to_content(block)))
     };
     match said.and_then(|said| said.iter().map(message).collect::<Option<Vec<_>>>()) {
         Some(messages) => messages,
@@ -65,17 +66,19 @@ pub(super) fn to_messages(output: Output) -> Vec<PromptMessage> {
 }
 
 /// A document as clients see it: one, or a template for many.
-pub(super) fn to_resource(spec: &Spec) -> Option<Resource> {
+pub(super) fn to_resource(name: &str, spec: &Spec) -> Option<Resource> {
     let Kind::Resource { uri, mime } = &spec.kind else { return None };
-    let mut resource = Resource::new(uri, &spec.name).with_description(&spec.description);
+    // What a skill says of itself has the name of the skill.
+    let skill = name.strip_prefix("skill/").and_then(|place| place.strip_suffix("/SKILL.md"));
+    let mut resource = Resource::new(uri, skill.unwrap_or(name)).with_description(&spec.description);
     (resource.title, resource.mime_type) = (spec.title.clone(), mime.clone());
     (!uri::is_template(uri)).then_some(resource)
 }
 
 /// The other one.
-pub(super) fn to_template(spec: &Spec) -> Option<ResourceTemplate> {
+pub(super) fn to_template(name: &str, spec: &Spec) -> Option<ResourceTemplate> {
     let Kind::Resource { uri, mime } = &spec.kind else { return None };
-    let mut template = ResourceTemplate::new(uri, &spec.name).with_description(&spec.description);
+    let mut template = ResourceTemplate::new(uri, name).with_description(&spec.description);
     (template.title, template.mime_type) = (spec.title.clone(), mime.clone());
     uri::is_template(uri).then_some(template)
 }
@@ -106,6 +109,26 @@ pub(super) fn to_error(error: &Error) -> ErrorData {
         Error::Retry(reason) => ErrorData::invalid_params(reason.clone(), None),
         other => ErrorData::internal_error(other.to_string(), None),
     }
+}
+
+/// There is no such document.
+pub(super) fn unknown(uri: &str) -> ErrorData {
+    let reason = format!("there is no resource `{}`", uri.chars().take(200).collect::<String>());
+    ErrorData::invalid_params(reason, Some(json!({ "uri": uri })))
+}
+
+/// There is no such prompt.
+pub(super) fn unknown_prompt(name: &str) -> ErrorData {
+    let reason = format!("there is no prompt `{}`", name.chars().take(80).collect::<String>());
+    ErrorData::invalid_params(reason, None)
+}
+
+/// The texts that a schema names: choices and examples.
+pub(super) fn choices(schema: &Value) -> Vec<String> {
+    let arms = schema["anyOf"].as_array().into_iter().flatten().chain([schema]);
+    let values = arms.flat_map(|arm| [&arm["enum"], &arm["examples"]]);
+    let values = values.filter_map(Value::as_array).flatten();
+    values.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// A schema of type `object`, as MCP wants it to say of itself.

@@ -75,7 +75,7 @@ impl Server {
         let mut sessions = LocalSessionManager::default();
         sessions.session_config.keep_alive = Some(SESSION);
         let server = self.clone();
-        let service = StreamableHttpService::new(move || Ok(server.clone()), Arc::new(sessions), config);
+        let service = StreamableHttpService::new(move || Ok(server.another()), Arc::new(sessions), config);
         let mut app = Router::new().nest_service(PATH, service);
         if let Some(token) = listener.token {
             let expected = Sha256::digest(format!("Bearer {token}"));

@@ -4,15 +4,19 @@
 //! of others for us: programs that we start, or addresses.
 
 mod ask;
+mod audience;
 mod client;
 pub mod config;
 mod convert;
 pub mod http;
 mod lines;
 mod process;
+mod run;
 pub mod server;
+mod skills;
 pub mod stdio;
 mod supervise;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once};

@@ -4,30 +4,42 @@
 //! waits. Calls go through the toolbox like anybody's, so the policy, the limits and the audit are
 //! the same.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use rmcp::ServerHandler;
+#[allow(deprecated, reason = "clients of the older era have it")]
+use rmcp::model::SetLevelRequestParams;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, ErrorData, GetPromptRequestParams,
-    GetPromptResponse, GetPromptResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
-    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, ServerCapabilities,
-    ServerConfig, SubscriptionFilter, Tool,
+    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, CompletionInfo, CreateTaskResult, ErrorData, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskResult, Implementation,
+    InputRequiredResult, InputResponses, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListSkillsResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceDirectoryRequestParams, ReadResourceDirectoryResult, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Reference, ServerCapabilities, ServerConfig,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{
-    NotificationContext, Peer, RequestContext, RoleServer, ServerInitializeError, SubscriptionContext,
-    SubscriptionSink, serve_server_with_ct,
+    NotificationContext, RequestContext, RoleServer, ServerInitializeError, SubscriptionContext,
+    serve_server_with_ct,
 };
-use tokio::sync::{mpsc, watch};
+use rmcp::task_manager::TaskManager;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Servers;
+use super::audience::{Audience, Change, Session};
 use super::lines::Lines;
+use super::run::{Parked, Report, Run, Step, Subject, Waiting};
 use super::stdio::Pipes;
-use super::{ask, convert};
+use super::view::View;
+use super::{ask, convert, skills};
 use crate::message::event::EventKind;
 use crate::message::{Arguments, ToolCall};
-use crate::tool::{Kind, Scope, Spec, Toolbox, Verdict};
+use crate::tool::{Error, Kind, Output, Scope, Spec, Toolbox};
 
 /// The first version of the newer era.
 const MODERN: ProtocolVersion = ProtocolVersion::V_2026_07_28;
@@ -37,6 +49,8 @@ const PAGE: usize = 1000;
 const FRESH: u64 = 10_000;
 /// Reports of progress that wait to be sent; more are dropped.
 const REPORTS: usize = 64;
+/// How often it is looked for calls whose clients did not come back.
+const SWEEP: Duration = Duration::from_secs(30);
 
 const INSTRUCTIONS: &str = "Tools of omni: files, git, processes, the web, notes, and whatever skills \
     its user has. Paths are relative to the folder that omni was started in, and tools do not leave it.";
@@ -44,31 +58,44 @@ const INSTRUCTIONS: &str = "Tools of omni: files, git, processes, the web, notes
 /// The toolbox as it is from time to time; `None` until it is ready.
 pub type Tools = watch::Receiver<Option<Arc<Toolbox>>>;
 
-/// A server. Clones are the same one.
+/// A server, as one client has it. Clones are the same one.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub struct Server {
+    inner: Arc<Inner>,
+    session: Arc<Session>,
+}
 
 struct Inner {
     tools: Tools,
     scope: Scope,
     /// Whose tools are shown as they describe them.
     servers: Arc<Servers>,
-    /// Clients that are told of changes: those of the older era, and subscriptions of the newer.
-    peers: Mutex<Vec<Peer<RoleServer>>>,
-    sinks: Mutex<Vec<SubscriptionSink>>,
+    view: View,
+    audience: Arc<Audience>,
+    parked: Parked,
+    tasks: TaskManager,
 }
 
 impl Server {
-    /// A server of these tools. `scope` is what its calls have in common.
-    pub fn new(tools: Tools, scope: Scope, servers: Arc<Servers>) -> Self {
-        Self(Arc::new(Inner { tools, scope, servers, peers: Mutex::default(), sinks: Mutex::default() }))
+    /// A server of these tools; of those of one skill alone, under the names they have there, if one
+    /// is named. `scope` is what its calls have in common.
+    pub fn new(tools: Tools, scope: Scope, servers: Arc<Servers>, skill: Option<String>) -> Self {
+        let (view, audience) = (View::new(skill), Arc::default());
+        let (parked, tasks) = (Parked::default(), TaskManager::new());
+        let inner = Arc::new(Inner { tools, scope, servers, view, audience, parked, tasks });
+        Self { inner, session: Arc::default() }
+    }
+
+    /// The same server for another client.
+    pub(super) fn another(&self) -> Self {
+        Self { inner: self.inner.clone(), session: Arc::default() }
     }
 
     /// Serves one client over standard input and output until it leaves.
     pub async fn stdio(self, pipes: Pipes) -> Result<(), String> {
         let (input, output) =
             (tokio::fs::File::from_std(pipes.input), tokio::fs::File::from_std(pipes.output));
-        let stop = self.0.scope.cancel.child_token();
+        let stop = self.stop().child_token();
         let serving = async {
             match serve_server_with_ct(self.clone(), Lines::new(input, output), stop.clone()).await {
                 Ok(running) => running.waiting().await.map(drop).map_err(|error| error.to_string()),
@@ -89,162 +116,167 @@ impl Server {
 
     /// What ends it.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.0.scope.cancel
+        &self.inner.scope.cancel
     }
 
-    /// Tells clients of every change to what is listed; ends when there is nobody who changes it.
+    /// Tells clients of every change to what is listed, and looks for calls whose clients are gone.
     pub(super) async fn announce(&self) {
-        let mut tools = self.0.tools.clone();
+        let mut tools = self.inner.tools.clone();
         let mut known = tools.wait_for(Option::is_some).await.ok().and_then(|toolbox| toolbox.clone());
-        while tools.changed().await.is_ok() {
-            let now = tools.borrow_and_update().clone();
-            let lists = Lists::of(now.as_deref()).differ(&Lists::of(known.as_deref()));
-            known = now;
-            let peers = {
-                let mut peers = self.0.peers.lock().expect("no panic while held");
-                peers.retain(|peer| !peer.is_transport_closed());
-                peers.clone()
-            };
-            for peer in peers {
-                if lists.tools {
-                    let _ = peer.notify_tool_list_changed().await;
-                }
-                if lists.prompts {
-                    let _ = peer.notify_prompt_list_changed().await;
-                }
-                if lists.resources {
-                    let _ = peer.notify_resource_list_changed().await;
+        let mut sweep = tokio::time::interval(SWEEP);
+        let mut changes = true;
+        loop {
+            tokio::select! {
+                changed = tools.changed(), if changes => changes = changed.is_ok(),
+                now = sweep.tick() => {
+                    self.inner.parked.sweep(now);
+                    continue;
                 }
             }
-            let sinks = self.0.sinks.lock().expect("no panic while held").clone();
-            for sink in sinks {
-                if lists.tools {
-                    let _ = sink.notify_tool_list_changed().await;
-                }
-                if lists.prompts {
-                    let _ = sink.notify_prompt_list_changed().await;
-                }
-                if lists.resources {
-                    let _ = sink.notify_resource_list_changed().await;
-                }
+            let now = tools.borrow_and_update().clone();
+            let lists = self.lists(now.as_deref()).differ(&self.lists(known.as_deref()));
+            known = now;
+            for change in lists {
+                self.inner.audience.tell(&change).await;
             }
         }
-        std::future::pending().await
     }
 
     /// The tools there are now, once there are any.
     async fn toolbox(&self) -> Result<Arc<Toolbox>, ErrorData> {
-        let mut tools = self.0.tools.clone();
+        let mut tools = self.inner.tools.clone();
         match tools.wait_for(Option::is_some).await {
             Ok(toolbox) => Ok(toolbox.clone().expect("waited for")),
             Err(_) => Err(ErrorData::internal_error("the server is stopping", None)),
         }
     }
 
-    /// The scope of a call that no model reads the result of.
+    /// The scope of what is read by the way.
     fn quiet(&self, context: &RequestContext<RoleServer>) -> Arc<Scope> {
-        let mut scope = Scope { cancel: context.ct.clone(), whole: true, ..self.0.scope.clone() };
-        ask::connect(&mut scope, context);
-        Arc::new(scope)
+        Arc::new(Scope { cancel: context.ct.clone(), whole: true, ..self.inner.scope.clone() })
     }
 
-    /// The scope of one call.
-    fn scope(&self, spec: &Spec, context: &RequestContext<RoleServer>) -> (Scope, mpsc::Receiver<Report>) {
-        let mut scope = self.0.scope.clone();
-        scope.cancel = context.ct.child_token();
-        ask::connect(&mut scope, context);
-        // What has a schema must fit it; a preview would not.
-        scope.whole = spec.output.is_some();
+    /// A call that begins now.
+    fn begin(
+        &self,
+        subject: Subject,
+        context: &RequestContext<RoleServer>,
+        whole: bool,
+        work: impl FnOnce(Arc<Scope>) -> BoxFuture<'static, Result<Output, Error>>,
+    ) -> Run {
+        let mut scope = self.inner.scope.clone();
+        // It may outlive the request.
+        scope.cancel = self.stop().child_token();
+        scope.whole = whole;
+        let can = context.client_capabilities().unwrap_or_default();
+        let words = ask::connect(&mut scope, &can, &self.inner.audience);
         let (sender, reports) = mpsc::channel(REPORTS);
         if context.meta.get_progress_token().is_some() {
+            let sender = sender.clone();
             scope.events = Some(Arc::new(move |event| {
                 if let EventKind::ToolProgress { progress, total, message, .. } = event {
-                    let _ = sender.try_send(Report { progress, total, message });
+                    let _ = sender.try_send(Report::Progress { progress, total, message });
                 }
             }));
         }
-        (scope, reports)
+        scope.logger = Some(Arc::new(move |level, text| {
+            let _ = sender.try_send(Report::Said { level: level.to_owned(), text: text.to_owned() });
+        }));
+        let cancel = scope.cancel.clone();
+        Run::new(subject, work(Arc::new(scope)), reports, words, cancel)
+    }
+
+    /// The call that a client comes back to; `None` if it begins one.
+    fn resumed(&self, state: Option<&str>, subject: &Subject) -> Result<Option<Run>, ErrorData> {
+        state.map(|word| self.inner.parked.resume(word, subject)).transpose()
+    }
+
+    /// Who waits for a call.
+    fn waiting(&self, context: RequestContext<RoleServer>) -> Waiting {
+        let is_older = is_older(&context);
+        let level = match is_older {
+            true => Some(self.session.level()),
+            false => context.meta.log_level(),
+        };
+        let knows_tasks = context.client_capabilities().is_some_and(|can| can.supports_tasks());
+        let token = context.meta.get_progress_token();
+        Waiting { peer: context.peer, is_older, knows_tasks, gone: context.ct, token, level, last: 0.0 }
+    }
+
+    /// What a document or a prompt says, which are no tasks, or what it asks first.
+    async fn read(
+        &self,
+        mut run: Run,
+        responses: Option<InputResponses>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<Result<Output, InputRequiredResult>, ErrorData> {
+        let mut waiting = Waiting { knows_tasks: false, ..self.waiting(context) };
+        run.answer(responses.unwrap_or_default());
+        loop {
+            match run.go(&mut waiting).await {
+                Step::Done(outcome) => {
+                    return outcome
+                        .map(Ok)
+                        .map_err(|error| run.lack(&error).unwrap_or_else(|| convert::to_error(&error)));
+                }
+                Step::Asks => return Ok(Err(self.inner.parked.park(run))),
+                Step::Detaches(reply) => refuse(reply),
+            }
+        }
+    }
+
+    /// What is listed at one moment.
+    fn lists(&self, toolbox: Option<&Toolbox>) -> Lists {
+        let view = &self.inner.view;
+        let Some(toolbox) = toolbox else { return Lists::default() };
+        Lists {
+            tools: view.tools(toolbox).map(|(_, spec)| spec.clone()).collect(),
+            prompts: view.prompts(toolbox).map(|(_, spec)| spec.clone()).collect(),
+            resources: view.resources(toolbox).map(|(_, spec)| spec.clone()).collect(),
+        }
     }
 }
 
 /// What is listed at one moment.
+#[derive(Default)]
 struct Lists {
     tools: Vec<Arc<Spec>>,
     prompts: Vec<Arc<Spec>>,
     resources: Vec<Arc<Spec>>,
 }
 
-/// Which lists are other ones.
-struct Differ {
-    tools: bool,
-    prompts: bool,
-    resources: bool,
-}
-
 impl Lists {
-    fn of(toolbox: Option<&Toolbox>) -> Self {
-        let Some(toolbox) = toolbox else {
-            return Self { tools: Vec::new(), prompts: Vec::new(), resources: Vec::new() };
-        };
-        Self {
-            tools: offered(toolbox).map(|(_, spec)| spec.clone()).collect(),
-            prompts: toolbox.prompts().cloned().collect(),
-            resources: toolbox.resources().cloned().collect(),
-        }
-    }
-
-    fn differ(&self, other: &Self) -> Differ {
-        Differ {
-            tools: self.tools != other.tools,
-            prompts: self.prompts != other.prompts,
-            resources: self.resources != other.resources,
-        }
+    /// Which lists are other ones.
+    fn differ(&self, other: &Self) -> Vec<Change> {
+        let changes = [
+            (self.tools != other.tools, Change::Tools),
+            (self.prompts != other.prompts, Change::Prompts),
+            (self.resources != other.resources, Change::Resources),
+        ];
+        changes.into_iter().filter_map(|(differs, change)| differs.then_some(change)).collect()
     }
 }
 
-/// How far a call is.
-struct Report {
-    progress: f64,
-    total: Option<f64>,
-    message: Option<String>,
+fn is_older(context: &RequestContext<RoleServer>) -> bool {
+    context.protocol_version().is_some_and(|version| version < MODERN)
 }
 
-/// Tells a client how far its call is.
-struct Reporter {
-    peer: Peer<RoleServer>,
-    token: Option<ProgressToken>,
-    /// Progress never goes back; a sign of life repeats it.
-    last: f64,
-}
-
-impl Reporter {
-    async fn report(&mut self, report: Report) {
-        let Some(token) = self.token.clone() else { return };
-        self.last = self.last.max(report.progress);
-        let mut notification = ProgressNotificationParam::new(token, self.last);
-        notification.total = report.total;
-        notification.message = report.message;
-        let _ = self.peer.notify_progress(notification).await;
+/// Tells a tool that its client waits.
+fn refuse(reply: Option<oneshot::Sender<bool>>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(false);
     }
-}
-
-/// What a client may call, by the name it calls it by: all but what the policy denies.
-fn offered(toolbox: &Toolbox) -> impl Iterator<Item = (&str, &Arc<Spec>)> {
-    toolbox.specs().filter_map(|spec| match toolbox.verdict(&spec.name) {
-        Some(Verdict::Deny(_)) | None => None,
-        Some(_) => Some((toolbox.wire(&spec.name)?, spec)),
-    })
 }
 
 /// A tool under the name clients call it by. That of another server is handed on as it came.
-fn described(servers: &Servers, wire: &str, spec: &Spec) -> Tool {
+fn described(servers: &Servers, name: &str, spec: &Spec) -> Tool {
     match servers.original(&spec.name) {
         Some(tool) => {
             let mut tool = Tool::clone(&tool);
-            tool.name = wire.to_owned().into();
+            tool.name = name.to_owned().into();
             tool
         }
-        None => convert::to_tool(wire, spec),
+        None => convert::to_tool(name, spec),
     }
 }
 
@@ -270,21 +302,27 @@ fn page<T>(
 
 /// What is there beside tools, under its names.
 fn named<'a, T>(
-    specs: impl Iterator<Item = &'a Arc<Spec>>,
-    form: impl Fn(&Spec) -> Option<T>,
+    specs: impl Iterator<Item = (&'a str, &'a Arc<Spec>)>,
+    form: impl Fn(&str, &Spec) -> Option<T>,
 ) -> Vec<(&'a str, T)> {
-    specs.filter_map(|spec| Some((spec.name.as_str(), form(spec)?))).collect()
+    specs.filter_map(|(name, spec)| Some((name, form(name, spec)?))).collect()
 }
 
 impl ServerHandler for Server {
+    #[allow(deprecated, reason = "as above")]
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
+            .enable_completions()
+            .enable_logging()
             .enable_prompts()
             .enable_prompts_list_changed()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .enable_tools()
             .enable_tool_list_changed()
+            .enable_tasks()
+            .enable_skills_with_directory_read()
             .build();
         let own = Implementation::new("omni", env!("CARGO_PKG_VERSION")).with_title("omni");
         ServerConfig::new(capabilities)
@@ -293,9 +331,7 @@ impl ServerHandler for Server {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        let mut peers = self.0.peers.lock().expect("no panic while held");
-        peers.retain(|peer| !peer.is_transport_closed());
-        peers.push(context.peer);
+        self.inner.audience.greet(&self.session, context.peer);
     }
 
     async fn list_tools(
@@ -304,10 +340,10 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let tools = offered(&toolbox).map(|(wire, spec)| (wire, (wire, spec))).collect();
+        let tools = self.inner.view.tools(&toolbox).map(|(name, spec)| (name, (name, spec))).collect();
         let (tools, next) = page(tools, request)?;
-        let tools = tools.into_iter().map(|(wire, spec)| described(&self.0.servers, wire, spec)).collect();
-        let mut result = ListToolsResult::with_all_items(tools);
+        let described = |(name, spec): (&str, &Arc<Spec>)| described(&self.inner.servers, name, spec);
+        let mut result = ListToolsResult::with_all_items(tools.into_iter().map(described).collect());
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
     }
@@ -318,7 +354,8 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let prompts = named(toolbox.prompts(), |spec| Some(convert::to_prompt(spec)));
+        let prompts = self.inner.view.prompts(&toolbox);
+        let prompts = prompts.map(|(name, spec)| (name, convert::to_prompt(name, spec))).collect();
         let (prompts, next) = page(prompts, request)?;
         let mut result = ListPromptsResult::with_all_items(prompts);
         result.next_cursor = next;
@@ -332,9 +369,47 @@ impl ServerHandler for Server {
     ) -> Result<GetPromptResponse, ErrorData> {
         let toolbox = self.toolbox().await?;
         let arguments = request.arguments.unwrap_or_default();
-        let said = toolbox.prompt(&request.name, arguments, &self.quiet(&context)).await;
-        let messages = convert::to_messages(said.map_err(|error| convert::to_error(&error))?);
-        Ok(GetPromptResult::new(messages).into())
+        let name = match self.inner.view.prompt(&toolbox, &request.name) {
+            Some(spec) => spec.name.clone(),
+            None => return Err(convert::unknown_prompt(&request.name)),
+        };
+        let subject = ("prompt", request.name, arguments.clone());
+        let run = match self.resumed(request.request_state.as_deref(), &subject)? {
+            Some(run) => run,
+            None => self.begin(subject, &context, true, |scope| {
+                async move { toolbox.prompt(&name, arguments, &scope).await }.boxed()
+            }),
+        };
+        match self.read(run, request.input_responses, context).await? {
+            Ok(said) => Ok(GetPromptResult::new(convert::to_messages(said)).into()),
+            Err(asks) => Ok(asks.into()),
+        }
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let is_of =
+            |template: &str, spec: &Spec| matches!(&spec.kind, Kind::Resource { uri, .. } if uri == template);
+        let spec = match &request.r#ref {
+            Reference::Prompt(prompt) => {
+                let unknown = || convert::unknown_prompt(&prompt.name);
+                self.inner.view.prompt(&toolbox, &prompt.name).ok_or_else(unknown)?
+            }
+            Reference::Resource(template) => {
+                let mut all = self.inner.view.resources(&toolbox).map(|(_, spec)| spec);
+                all.find(|spec| is_of(&template.uri, spec)).ok_or_else(|| convert::unknown(&template.uri))?
+            }
+            _ => return Err(ErrorData::invalid_params("there is no such reference", None)),
+        };
+        let mut values = convert::choices(&spec.input["properties"][&request.argument.name]);
+        values.retain(|value| value.starts_with(&request.argument.value));
+        values.truncate(CompletionInfo::MAX_VALUES);
+        let info = CompletionInfo::with_all_values(values);
+        Ok(CompleteResult::new(info.map_err(|error| ErrorData::internal_error(error, None))?))
     }
 
     async fn list_resources(
@@ -343,7 +418,8 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let (resources, next) = page(named(toolbox.resources(), convert::to_resource), request)?;
+        let resources = named(self.inner.view.resources(&toolbox), convert::to_resource);
+        let (resources, next) = page(resources, request)?;
         let mut result = ListResourcesResult::with_all_items(resources);
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
@@ -355,7 +431,8 @@ impl ServerHandler for Server {
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let (templates, next) = page(named(toolbox.resources(), convert::to_template), request)?;
+        let templates = named(self.inner.view.resources(&toolbox), convert::to_template);
+        let (templates, next) = page(templates, request)?;
         let mut result = ListResourceTemplatesResult::with_all_items(templates);
         result.next_cursor = next;
         Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
@@ -367,22 +444,30 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let (toolbox, uri) = (self.toolbox().await?, request.uri);
-        let Some(spec) = toolbox.resource(&uri) else {
-            let reason = format!("there is no resource `{}`", uri.chars().take(200).collect::<String>());
+        let Some(spec) = self.inner.view.resource(&toolbox, &uri) else {
+            let unknown = convert::unknown(&uri);
             // The newer era has given up the code that the older ones have for it.
-            let is_older = context.protocol_version().is_some_and(|version| version < MODERN);
-            let told = match is_older {
-                true => ErrorData::resource_not_found(reason, None),
-                false => ErrorData::invalid_params(reason, None),
-            };
-            return Err(told);
+            return Err(match is_older(&context) {
+                true => ErrorData::resource_not_found(unknown.message, unknown.data),
+                false => unknown,
+            });
         };
         let mime = match &spec.kind {
             Kind::Resource { mime, .. } => mime.clone(),
             Kind::Tool | Kind::Prompt => None,
         };
-        let read = toolbox.read(&uri, &self.quiet(&context)).await;
-        let read = read.map_err(|error| convert::to_error(&error))?;
+        let subject = ("resource", uri.clone(), Default::default());
+        let run = match self.resumed(request.request_state.as_deref(), &subject)? {
+            Some(run) => run,
+            None => self.begin(subject, &context, true, {
+                let (toolbox, uri) = (toolbox.clone(), uri.clone());
+                |scope| async move { toolbox.read(&uri, &scope).await }.boxed()
+            }),
+        };
+        let read = match self.read(run, request.input_responses, context).await? {
+            Ok(read) => read,
+            Err(asks) => return Ok(asks.into()),
+        };
         let contents = convert::to_contents(&uri, mime.as_deref(), read);
         // What it says may be different the next time.
         let result = ReadResourceResult::new(contents).with_ttl_ms(0);
@@ -395,42 +480,144 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let toolbox = self.toolbox().await?;
-        let Some(spec) = toolbox.find(&request.name) else {
+        let Some(spec) = self.inner.view.tool(&toolbox, &request.name) else {
             let reason = format!("there is no tool `{}`", request.name.chars().take(80).collect::<String>());
             return Err(ErrorData::invalid_params(reason, None));
         };
-        let (scope, mut reports) = self.scope(spec, &context);
-        let scope = Arc::new(scope);
-        // What a tool has asked the client for ends with it.
-        let _over = scope.cancel.clone().drop_guard();
-        let mut reporter =
-            Reporter { token: context.meta.get_progress_token(), peer: context.peer, last: 0.0 };
-        let call = ToolCall {
-            id: context.id.to_string(),
-            name: request.name.into_owned(),
-            arguments: Arguments::Object(request.arguments.unwrap_or_default()),
+        let arguments = request.arguments.unwrap_or_default();
+        let subject = ("tool", request.name.into_owned(), arguments.clone());
+        let mut run = match self.resumed(request.request_state.as_deref(), &subject)? {
+            Some(run) => run,
+            // What has a schema must fit it; a preview would not.
+            None => self.begin(subject, &context, spec.output.is_some(), {
+                let (id, name) = (context.id.to_string(), spec.name.clone());
+                let call = ToolCall { id, name, arguments: Arguments::Object(arguments) };
+                let toolbox = toolbox.clone();
+                |scope| async move { toolbox.call(call, &scope).await }.boxed()
+            }),
         };
-        let outcome = {
-            let mut work = std::pin::pin!(toolbox.call(call, &scope));
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(report) = reports.recv() => reporter.report(report).await,
-                    outcome = &mut work => break outcome,
+        let mut waiting = self.waiting(context);
+        run.answer(request.input_responses.unwrap_or_default());
+        loop {
+            match run.go(&mut waiting).await {
+                Step::Done(outcome) => {
+                    let lack = outcome.as_ref().err().filter(|_| !waiting.is_older);
+                    if let Some(told) = lack.and_then(|error| run.lack(error)) {
+                        return Err(told);
+                    }
+                    return Ok(convert::to_result(outcome).into());
                 }
+                Step::Asks => return Ok(self.inner.parked.park(run).into()),
+                Step::Detaches(reply) => match run.entrust(&self.inner.tasks, reply) {
+                    Ok(task) => return Ok(CreateTaskResult::new(task).into()),
+                    Err((same, reply)) => {
+                        run = *same;
+                        waiting.knows_tasks = false;
+                        refuse(reply);
+                    }
+                },
             }
-        };
-        // What it has reported comes before its result.
-        while let Ok(report) = reports.try_recv() {
-            reporter.report(report).await;
         }
-        Ok(convert::to_result(outcome).into())
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        let tools = self.0.tools.borrow();
-        let toolbox = tools.as_ref()?;
-        Some(described(&self.0.servers, name, toolbox.find(name)?))
+        let tools = self.inner.tools.borrow();
+        let spec = self.inner.view.tool(tools.as_ref()?, name)?;
+        Some(described(&self.inner.servers, name, spec))
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        Ok(GetTaskResult::new(self.inner.tasks.get_task(&request.task_id)?))
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.inner.tasks.update_task(&request.task_id, request.input_responses)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.inner.tasks.cancel_task(&request.task_id)
+    }
+
+    async fn list_skills(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListSkillsResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let all = skills::all(&toolbox, &self.inner.view, &self.quiet(&context)).await;
+        let (skills, next) =
+            page(all.iter().map(|skill| (skill.uri.as_str(), skill.clone())).collect(), request)?;
+        let mut result = ListSkillsResult::with_all_items(skills);
+        result.next_cursor = next;
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn get_skill(
+        &self,
+        request: GetSkillRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetSkillResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let scope = self.quiet(&context);
+        let skill = skills::one(&toolbox, &self.inner.view, &request.uri, &scope).await?;
+        Ok(GetSkillResult::new(skill).with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn read_resource_directory(
+        &self,
+        request: ReadResourceDirectoryRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceDirectoryResult, ErrorData> {
+        let toolbox = self.toolbox().await?;
+        let children = skills::children(&toolbox, &self.inner.view, &request.uri)?;
+        let result = ReadResourceDirectoryResult::with_all_items(children);
+        Ok(result.with_ttl_ms(FRESH).with_cache_scope(CacheScope::Private))
+    }
+
+    #[allow(deprecated, reason = "as above")]
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.session.set_level(request.level);
+        Ok(())
+    }
+
+    #[allow(deprecated, reason = "as above")]
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let toolbox = self.toolbox().await?;
+        if self.inner.view.resource(&toolbox, &request.uri).is_none() {
+            let unknown = convert::unknown(&request.uri);
+            return Err(ErrorData::resource_not_found(unknown.message, unknown.data));
+        }
+        self.session.subscribe(request.uri)
+    }
+
+    #[allow(deprecated, reason = "as above")]
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.session.unsubscribe(&request.uri);
+        Ok(())
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
@@ -439,12 +626,12 @@ impl ServerHandler for Server {
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
         let sink = context.sink().clone();
-        self.0.sinks.lock().expect("no panic while held").push(sink.clone());
+        self.inner.audience.add(sink.clone());
         tokio::select! {
             () = context.cancelled() => {}
-            () = self.0.scope.cancel.cancelled() => {}
+            () = self.stop().cancelled() => {}
         }
-        self.0.sinks.lock().expect("no panic while held").retain(|other| other.id() != sink.id());
+        self.inner.audience.remove(&sink);
         Ok(())
     }
 }

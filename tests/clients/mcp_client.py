@@ -109,8 +109,7 @@ async def main(mode: str, command: str, *arguments: str) -> None:
         assert unknown.value.error.code == -32602
 
         await offers(client)
-        if client.protocol_version < "2026":
-            await asks(client)
+        await asks(client)
 
         many = await asyncio.gather(*(client.call_tool("inside__double", {"number": n}) for n in range(200)))
         assert [result.structured_content for result in many] == [{"twice": 2 * n} for n in range(200)]

@@ -13,6 +13,7 @@ use crate::support::omni::{OMNI, Run, Started, World, write};
 const INSIDE: &str = r#"
 import asyncio, ctypes, os, subprocess, sys, time
 from pathlib import Path
+from typing import Literal
 
 import omni
 from omni import Context, Failed, Image, Message, Resource, ResourceLink, prompt, resource, tool
@@ -132,6 +133,51 @@ async def thinks(about: str, ctx: Context) -> str:
         return f"failed: {error}"
 
 
+class UserName(BaseModel):
+    name: str
+
+
+@tool(read_only=True)
+async def meets(marker: str, ctx: Context) -> str:
+    """Ask who is there, and say so."""
+    with open(marker, "a") as file:
+        file.write("began\n")
+    who = await ctx.aelicit("Who is there?", UserName)
+    return f"Hello, {who.name if who else 'nobody'}!"
+
+
+@tool(read_only=True)
+async def lasts(marker: str, ctx: Context, required: bool = False) -> str:
+    """Take as long as it takes, without anybody who waits."""
+    await ctx.adetach(required=required)
+    Path(marker).write_text("began")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path(marker).write_text("ended")
+
+
+@tool(read_only=True)
+def says(ctx: Context) -> str:
+    """Say something grave and something that is not."""
+    ctx.log("debug", "a detail")
+    ctx.log("warning", "a warning")
+    return "said"
+
+
+@tool(read_only=True)
+def changes(what: str, ctx: Context) -> str:
+    """Say that something is another one."""
+    ctx.changed(what)
+    return "changed"
+
+
+@tool(read_only=True)
+def roots(ctx: Context) -> list[str]:
+    """Say where the client works."""
+    return ctx.roots()
+
+
 @resource("inside://today")
 def today() -> str:
     """What is on today."""
@@ -154,6 +200,12 @@ def picture() -> Resource:
 def greet(name: str, language: str = "English") -> str:
     """Greet somebody."""
     return f"Greet {name} in {language}."
+
+
+@prompt
+def toast(language: Literal["English", "Esperanto", "German"] = "English") -> str:
+    """Say a toast."""
+    return f"Say a toast in {language}."
 
 
 @prompt
@@ -438,6 +490,182 @@ fn a_reader_that_is_gone_ends_the_server() {
     });
 }
 
+// What a tool asks the client for, in the newer era.
+
+/// What a request of the newer era says of its client.
+fn meta(can: Value) -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": can,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    })
+}
+
+#[test]
+fn a_call_waits_for_its_client_to_come_back_and_is_not_run_again() {
+    let world = world();
+    let mut client = Client::start(&world, &[]);
+    let marker = world.work().join("marker");
+    let call = |can: Value, more: Value| {
+        let mut params =
+            json!({"name": "inside__meets", "arguments": {"marker": marker}, "_meta": meta(can)});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let can = || json!({"elicitation": {}});
+    let refused = client.ask("tools/call", call(json!({}), json!({})));
+    assert_eq!(refused["error"]["code"], -32021, "{refused}");
+    assert_eq!(refused["error"]["data"]["requiredCapabilities"], can());
+    std::fs::remove_file(&marker).unwrap();
+
+    let asked = client.ask("tools/call", call(can(), json!({})))["result"].clone();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    assert_eq!(asked["inputRequests"]["user_name"]["params"]["message"], "Who is there?");
+    let state = asked["requestState"].clone();
+    let answer = json!({"user_name": {"action": "accept", "content": {"name": "Ada"}}});
+    // Neither a word that is nobody's, nor that of another call.
+    let forged = format!("{}0", state.as_str().unwrap());
+    for more in
+        [json!({"requestState": forged}), json!({"requestState": state, "arguments": {"marker": "x"}})]
+    {
+        let refused = client.ask("tools/call", call(can(), more));
+        assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    }
+    let again = client
+        .ask("tools/call", call(can(), json!({"requestState": state, "inputResponses": {"other": {}}})));
+    let again = again["result"].clone();
+    assert_eq!(again["inputRequests"], asked["inputRequests"]);
+    assert_ne!(again["requestState"], state);
+    let more = json!({"requestState": again["requestState"], "inputResponses": answer});
+    assert_eq!(text(&client.ask("tools/call", call(can(), more.clone()))["result"]), "Hello, Ada!");
+    assert_eq!(said(&marker), "began\n", "it went on");
+    assert_eq!(client.ask("tools/call", call(can(), more))["error"]["code"], -32602, "it is over");
+    // Who knows beforehand need not be asked.
+    let more = json!({ "inputResponses": answer });
+    assert_eq!(text(&client.ask("tools/call", call(can(), more))["result"]), "Hello, Ada!");
+}
+
+#[test]
+fn a_call_goes_on_as_a_task_and_stops_when_it_is_cancelled() {
+    let world = world();
+    let mut client = Client::start(&world, &[]);
+    let can = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let marker = world.work().join("marker");
+    let params = |can: &Value, required: bool| {
+        let arguments = json!({"marker": marker, "required": required});
+        json!({"name": "inside__lasts", "arguments": arguments, "_meta": meta(can.clone())})
+    };
+    let refused = client.ask("tools/call", params(&json!({}), true));
+    assert_eq!(refused["error"]["data"]["requiredCapabilities"], can, "{refused}");
+    let task = client.ask("tools/call", params(&can, true))["result"].clone();
+    assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")), "{task}");
+    until("it began", || said(&marker) == "began");
+    let look = json!({"taskId": task["taskId"], "_meta": meta(can.clone())});
+    client.ask("tasks/cancel", look.clone());
+    until("it ended", || said(&marker) == "ended");
+    let mut status = || client.ask("tasks/get", look.clone())["result"]["status"].clone();
+    until("it is cancelled", || status() == "cancelled");
+}
+
+const FAR: &str = r#"
+from omni import Context, tool
+
+
+@tool(read_only=True)
+def says(ctx: Context) -> str:
+    ctx.log("debug", "a detail")
+    ctx.log("warning", "a warning")
+    return "said"
+"#;
+
+#[test]
+fn what_a_tool_says_is_heard_by_who_wants_to() {
+    let world = world();
+    // In a process of its own.
+    world.skill("far", FAR);
+    let mut client = Client::greeted(&world, &[]);
+    for tool in ["inside__says", "far__says"] {
+        for (level, heard) in [("debug", 2), ("error", 0), ("info", 1)] {
+            client.ask("logging/setLevel", json!({ "level": level }));
+            client.call(tool, json!({}));
+            let told: Vec<_> = client.told.drain(..).map(|message| message["params"].clone()).collect();
+            assert_eq!(told.len(), heard, "{tool} at {level}: {told:?}");
+            assert!(heard != 1 || told[0] == json!({"level": "warning", "data": "a warning"}), "{told:?}");
+        }
+    }
+    let mut client = Client::start(&world, &[]);
+    let mut meta = meta(json!({}));
+    client.ask("tools/call", json!({"name": "inside__says", "_meta": meta}));
+    assert!(client.told.is_empty(), "nobody wanted to know: {:?}", client.told);
+    meta["io.modelcontextprotocol/logLevel"] = "debug".into();
+    client.ask("tools/call", json!({"name": "inside__says", "_meta": meta}));
+    assert_eq!(client.told.len(), 2, "{:?}", client.told);
+}
+
+#[test]
+fn clients_hear_of_documents_they_have_subscribed_to() {
+    let world = world();
+    let mut old = Client::greeted(&world, &[]);
+    let unknown = old.ask("resources/subscribe", json!({"uri": "inside://nothing"}));
+    assert_eq!(unknown["error"]["code"], -32002, "{unknown}");
+    old.call("inside__changes", json!({"what": "inside://today"}));
+    old.ask("resources/subscribe", json!({"uri": "inside://today"}));
+    old.call("inside__changes", json!({"what": "inside://picture"}));
+    assert!(old.told.is_empty(), "{:?}", old.told);
+    old.call("inside__changes", json!({"what": "inside://today"}));
+    assert_eq!(old.hears("notifications/resources/updated")["params"]["uri"], "inside://today");
+    old.ask("resources/unsubscribe", json!({"uri": "inside://today"}));
+    old.call("inside__changes", json!({"what": "inside://today"}));
+    assert!(old.told.is_empty(), "{:?}", old.told);
+
+    let mut new = Client::start(&world, &[]);
+    let wanted = json!({"resourceSubscriptions": ["inside://today"]});
+    new.begin("subscriptions/listen", json!({"_meta": meta(json!({})), "notifications": wanted}));
+    new.hears("notifications/subscriptions/acknowledged");
+    for what in ["inside://picture", "tools", "inside://today"] {
+        let arguments = json!({ "what": what });
+        new.ask(
+            "tools/call",
+            json!({"name": "inside__changes", "arguments": arguments, "_meta": meta(json!({}))}),
+        );
+    }
+    assert_eq!(new.hears("notifications/resources/updated")["params"]["uri"], "inside://today");
+    assert!(new.told.is_empty(), "{:?}", new.told);
+}
+
+#[test]
+fn arguments_of_prompts_are_completed() {
+    let world = world();
+    let mut client = Client::greeted(&world, &[]);
+    let mut complete = |prompt: &str, argument: &str, value: &str| {
+        let (prompt, argument) =
+            (json!({"type": "ref/prompt", "name": prompt}), json!({"name": argument, "value": value}));
+        client.ask("completion/complete", json!({"ref": prompt, "argument": argument}))
+    };
+    let values = |answer: Value| answer["result"]["completion"]["values"].clone();
+    assert_eq!(values(complete("inside.toast", "language", "E")), json!(["English", "Esperanto"]));
+    assert_eq!(values(complete("inside.greet", "name", "A")), json!([]));
+    assert_eq!(complete("inside.nothing", "name", "")["error"]["code"], -32602);
+}
+
+#[test]
+fn one_skill_is_served_alone_under_the_names_it_has() {
+    let world = world();
+    let mut client = Client::greeted(&world, &["--skill", "inside"]);
+    let tools = client.tools();
+    let names: Vec<&str> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"double") && !names.iter().any(|name| name.contains("__")), "{names:?}");
+    assert_eq!(client.call("double", json!({"number": 4}))["structuredContent"]["twice"], 8);
+    let other = client.ask("tools/call", json!({"name": "git__status"}));
+    assert_eq!(other["error"]["code"], -32602, "{other}");
+    let prompt = client.ask("prompts/get", json!({"name": "greet", "arguments": {"name": "Ada"}}));
+    assert!(prompt["result"].is_object(), "{prompt}");
+    let other = client.ask("resources/read", json!({"uri": "skill://inside/SKILL.md"}));
+    assert!(other["result"].is_object(), "{other}");
+    let unknown = world.omni(["mcp", "--skill", "outside"]).run().exited(2);
+    assert!(unknown.err.contains("`outside`"), "{unknown}");
+}
+
 // Changes.
 
 const WORD: &str = "from omni import tool\n@tool(read_only=True)\ndef word() -> str:\n    return 'one'\n";
@@ -464,11 +692,7 @@ fn clients_of_both_eras_hear_of_other_tools() {
     let folder = world.skill("live", WORD);
     let mut old = Client::greeted(&world, &[]);
     let mut new = Client::start(&world, &[]);
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-    });
+    let meta = meta(json!({}));
     let listen = new
         .begin("subscriptions/listen", json!({"_meta": meta, "notifications": {"toolsListChanged": true}}));
     new.hears("notifications/subscriptions/acknowledged");
