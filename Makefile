@@ -10,15 +10,19 @@ ifeq ($(CI),true)
 # A fresh clone on a warm machine: keep what was built for the last one.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/omni/target
 VENV ?= $(HOME)/.cache/omni/venv
+NODE ?= $(HOME)/.cache/omni/node
 else
 VENV ?= .venv
+NODE ?= .node
 endif
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PYO3_PYTHON := $(abspath $(VENV))/bin/python
 export OMNI_TEST_PYTHON := $(PYO3_PYTHON)
+export OMNI_TEST_NODE := $(abspath $(NODE))
 STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | sha256sum | cut -c1-12)
 
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
+NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
 TEST_PACKAGES := postgresql strace
 BENCH_PACKAGES := ripgrep
 
@@ -50,7 +54,7 @@ bench: setup
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
-setup: setup-build
+setup: setup-build $(NODE_STAMP)
 	@./tools/packages $(TEST_PACKAGES)
 
 setup-build: $(STAMP)
@@ -62,5 +66,13 @@ $(STAMP): requirements.txt requirements-dev.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
+# What is written in JavaScript, with a Node of its own: that of the system may be too old for it.
+$(NODE_STAMP): tests/clients/package.json tests/clients/package-lock.json
+	@command -v npm >/dev/null || ./tools/packages npm
+	@mkdir -p $(NODE)
+	cp tests/clients/package.json tests/clients/package-lock.json $(NODE)
+	npm ci --prefix $(NODE) --ignore-scripts --omit=dev --no-audit --no-fund --silent
+	@touch $@
+
 clean:
-	rm -rf .venv target
+	rm -rf .node .venv target

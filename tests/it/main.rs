@@ -7,6 +7,8 @@ mod support;
 mod cli;
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
+/// The official conformance suite of MCP, run as it is published.
+mod conformance;
 /// Pages made from the program are current.
 mod docs;
 /// Skills with packages: what they declare, how they are installed, removed, and kept apart.
