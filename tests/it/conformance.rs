@@ -4,13 +4,14 @@
 //! silently skipped would otherwise look like one that is passed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::omni::{Started, World};
+use crate::support::mcp::{Client, node, until};
+use crate::support::omni::{Started, World, write};
 
 /// Checks that are known not to succeed, as `scenario: check: status`, with the reason.
 const BASELINE: &str = include_str!("../clients/conformance.baseline");
@@ -31,12 +32,6 @@ fn serve() -> Served {
     let mut server = world.omni(arguments).start();
     let url = server.until("http://").trim().to_owned();
     Served { url, _server: server, _world: world }
-}
-
-/// Where what is written in JavaScript is installed, with the Node it runs on.
-fn node() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".node");
-    std::env::var_os("OMNI_TEST_NODE").map_or(own, Into::into).join("node_modules")
 }
 
 /// What a run came to.
@@ -110,4 +105,37 @@ fn skills_are_served_as_their_extension_requires() {
     check(&["--scenario", "sep-2640-skills-enumeration"], 1, 32);
     check(&["--scenario", "sep-2640-skills-manifest"], 1, 6);
     check(&["--scenario", "sep-2640-skills-directory"], 1, 7);
+}
+
+#[test]
+fn what_is_handed_on_is_what_came() {
+    let served = serve();
+    let direct = World::new();
+    let skill = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/skills/conformance");
+    let skill = skill.to_str().unwrap();
+    direct.omni(["--skills", skill, "skill", "trust", "conformance"]).run().succeeded();
+    let arguments = ["--skills", skill, "mcp", "--skill", "conformance"];
+    let mut direct = Client::on(direct.omni(arguments).talking().start()).introduced();
+
+    let world = World::new();
+    let servers = json!({"mcpServers": {"suite": {"url": served.url}}});
+    write(&world.home().join("config/mcp.json"), &servers.to_string());
+    let mut merged = Client::greeted(&world, &[]);
+    let of_suite = |client: &mut Client| -> Vec<Value> {
+        let tools = client.tools().into_iter();
+        tools.filter(|tool| tool["name"].as_str().unwrap().starts_with("suite__")).collect()
+    };
+    until("the server is there", || !of_suite(&mut merged).is_empty());
+    let (own, handed_on) = (direct.tools(), of_suite(&mut merged));
+    assert!(own.len() > 30 && own.len() == handed_on.len());
+    for (own, mut other) in own.into_iter().zip(handed_on) {
+        other["name"] = other["name"].as_str().unwrap().replacen("suite__", "", 1).into();
+        assert_eq!(own.to_string(), other.to_string());
+    }
+    for tool in
+        ["test_simple_text", "test_image_content", "test_audio_content", "test_multiple_content_types"]
+    {
+        let handed_on = merged.call(&format!("suite__{tool}"), json!({}));
+        assert_eq!(direct.call(tool, json!({})).to_string(), handed_on.to_string());
+    }
 }

