@@ -7,6 +7,8 @@
 mod calls;
 mod find;
 mod index;
+mod limit;
+mod mcp;
 mod measure;
 mod packages;
 mod sdk;
@@ -28,6 +30,7 @@ type Section = fn(&World) -> Result<Report>;
 
 const SECTIONS: [(&str, Section); 6] = [
     ("calls", calls::run),
+    ("mcp", mcp::run),
     ("index", index::run),
     ("start", start::run),
     ("packages", packages::run),
@@ -37,6 +40,10 @@ const SECTIONS: [(&str, Section); 6] = [
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    // One of the peers is in here.
+    if wanted.first().is_some_and(|word| word == "rmcp") {
+        return limit::serve(&wanted[1..]);
+    }
     for name in &wanted {
         ensure!(SECTIONS.iter().any(|(known, _)| known == name), "there is no section `{name}`");
     }

@@ -55,8 +55,15 @@ pub struct Pipes {
 impl Pipes {
     /// Starts it and shakes hands.
     pub async fn start(world: &World) -> Result<Self> {
-        let mut command = Command::from(world.peer("sdk.py"));
-        command.arg("stdio").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut command = world.peer("sdk.py");
+        command.arg("stdio");
+        Self::launch(command).await
+    }
+
+    /// The same for another server that adds.
+    pub async fn launch(command: std::process::Command) -> Result<Self> {
+        let mut command = Command::from(command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
         let input = child.stdin.take().context("it is piped")?;
         let output = BufReader::new(child.stdout.take().context("it is piped")?).lines();
@@ -75,6 +82,14 @@ impl Pipes {
         let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
         let line = line.context("the server does not answer")??.context("the server has gone")?;
         Ok(serde_json::from_str(&line)?)
+    }
+
+    /// How many tools it lists.
+    pub async fn tools(&mut self) -> Result<usize> {
+        self.send(&json!({"jsonrpc": "2.0", "id": 0, "method": "tools/list"})).await?;
+        let answer = self.receive().await?;
+        let tools = answer["result"]["tools"].as_array();
+        Ok(tools.with_context(|| format!("no list of tools: {answer}"))?.len())
     }
 
     async fn ask(&mut self) -> Result<u64> {
@@ -113,6 +128,14 @@ impl Pipes {
     }
 }
 
+/// An answer, plain or as the one event of a stream.
+async fn read(response: reqwest::Response) -> Result<Value> {
+    let text = response.text().await?;
+    let event =
+        text.lines().filter_map(|line| line.strip_prefix("data:")).find(|data| data.contains("\"id\""));
+    Ok(serde_json::from_str(event.unwrap_or(&text))?)
+}
+
 /// The server behind a port of this machine.
 pub struct Http {
     _child: Child,
@@ -127,12 +150,15 @@ impl Http {
     pub async fn start(world: &World) -> Result<Self> {
         // Free a moment ago; what takes it meanwhile makes the handshake fail.
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let mut command = Command::from(world.peer("sdk.py"));
-        command
-            .args(["http", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true);
+        let mut command = world.peer("sdk.py");
+        command.args(["http", &port.to_string()]);
+        Self::launch(command, &port.to_string()).await
+    }
+
+    /// The same for another server that adds.
+    pub async fn launch(command: std::process::Command, port: &str) -> Result<Self> {
+        let mut command = Command::from(command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let child = command.spawn()?;
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let mut http = Self {
@@ -172,7 +198,7 @@ impl Http {
             let http = http.clone();
             // Each with an id of its own: two calls of one session with the same id are one to it.
             let id = http.next.fetch_add(1, Relaxed);
-            async move { check(&http.post(&call(id)).await?.json().await?).map(drop) }
+            async move { check(&read(http.post(&call(id)).await?).await?).map(drop) }
         })
         .await
     }
