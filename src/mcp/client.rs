@@ -1,48 +1,48 @@
-//! One connection to a server: the handshake, its tools, calls.
+//! One connection to a server: its tools, and calls of them.
 #![expect(deprecated, reason = "what the newest version has given up is what older servers speak")]
 
-use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::ClientHandler;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, ClientCapabilities, ClientConfig, ClientRequest, ErrorCode,
-    Implementation, LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam,
-    ProgressToken, ProtocolVersion, ServerResult, SubscriptionFilter, Tool,
+    CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ClientRequest,
+    CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
+    ElicitationCapability, ErrorCode, ErrorData, FormElicitationCapability, Implementation,
+    InputRequiredResult, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam,
+    PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, RootsCapabilities,
+    SamplingCapability, ServerResult, SetLevelRequestParams, SubscriptionFilter, Tool,
+    UrlElicitationCapability,
 };
 use rmcp::service::{
-    ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer,
-    PeerRequestOptions, RequestHandle, RoleClient, RunningService, RunningServiceCancellationToken,
-    ServiceError, serve_client_with_lifecycle,
+    ClientCacheConfig, NotificationContext, Peer, PeerRequestOptions, RequestContext, RequestHandle,
+    RoleClient, RunningService, RunningServiceCancellationToken, ServiceError,
 };
-use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::transport::common::client_side_sse::ExponentialBackoff;
-use rmcp::transport::streamable_http_client::{StreamableHttpClientTransportConfig, StreamableHttpError};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Address, Era, Program, Reach, Server};
+use super::asked::{self, Calls};
+use super::config::{Era, Reach, Server};
 use super::convert;
-use super::lines::{LONGEST, Lines};
+use super::open::{self, short, unsent};
 use super::process::{Process, Tail};
-use crate::tool::{Call, Error, Output, Progress};
+use crate::tool::{Call, Context, Error, Output, Progress};
 
 /// Pages of one list, and tools in all of them. A server that has more does not end.
 const PAGES: usize = 100;
 const TOOLS: usize = 10_000;
-/// Time for the connection to be made, in a remote server's time to start.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How often a tool may ask for something before it has a result.
+const ROUNDS: usize = 20;
+/// Until a call is made again that wanted nothing but that.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long saying goodbye may take.
 const PARTING: Duration = Duration::from_secs(1);
-/// The longest pause before a stream that was cut is opened again.
-const PAUSE: Duration = Duration::from_secs(30);
 
 /// A connection that has shaken hands.
 pub(super) struct Connection {
     pub(super) peer: Peer<RoleClient>,
-    calls: Calls,
-    changed: Arc<Notify>,
+    ear: Ear,
 }
 
 /// What keeps a connection open; whoever has it ends it.
@@ -53,10 +53,7 @@ pub(super) struct Link {
     process: Option<Process>,
 }
 
-type Running = RunningService<RoleClient, Ear>;
-
-/// Who hears of the progress of calls that are going on.
-type Calls = Arc<Mutex<HashMap<ProgressToken, Arc<dyn Fn(Progress) + Send + Sync>>>>;
+pub(super) type Running = RunningService<RoleClient, Ear>;
 
 /// Why a call has no result.
 pub(super) enum Fault {
@@ -68,26 +65,63 @@ pub(super) enum Fault {
     Lost,
 }
 
+/// What came of one request to call a tool.
+enum Outcome {
+    Result(CallToolResult),
+    /// Nothing yet: the tool wants to know something first.
+    Asks(InputRequiredResult),
+}
+
 /// What a server is heard with.
 #[derive(Clone)]
-struct Ear {
+pub(super) struct Ear {
     name: String,
     calls: Calls,
     changed: Arc<Notify>,
+    /// The folder it may work in.
+    roots: Option<PathBuf>,
 }
 
 impl ClientHandler for Ear {
     fn get_info(&self) -> ClientConfig {
         let own = Implementation::new("omni", env!("CARGO_PKG_VERSION")).with_title("omni");
-        ClientConfig::new(ClientCapabilities::default(), own)
-            .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+        let elicitation = ElicitationCapability::new()
+            .with_form(FormElicitationCapability::new())
+            .with_url(UrlElicitationCapability::default());
+        let mut can = ClientCapabilities::default();
+        can.elicitation = Some(elicitation);
+        can.sampling = Some(SamplingCapability::default());
+        can.roots = self.roots.as_ref().map(|_| RootsCapabilities::default());
+        ClientConfig::new(can, own).with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+    }
+
+    async fn create_elicitation(
+        &self,
+        question: ElicitRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        let call = self.calls.asking().await.map_err(|error| asked::unanswered(&error))?;
+        let answer = context.ct.run_until_cancelled(asked::elicit(&call, question)).await;
+        answer.unwrap_or(Err(Error::Cancelled)).map_err(|error| asked::unanswered(&error))
+    }
+
+    async fn create_message(
+        &self,
+        question: CreateMessageRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        let call = self.calls.asking().await.map_err(|error| asked::unanswered(&error))?;
+        let answer = context.ct.run_until_cancelled(asked::sample(&call, question)).await;
+        answer.unwrap_or(Err(Error::Cancelled)).map_err(|error| asked::unanswered(&error))
+    }
+
+    async fn list_roots(&self, _: RequestContext<RoleClient>) -> Result<ListRootsResult, ErrorData> {
+        Ok(asked::folders(self.roots.as_deref()))
     }
 
     async fn on_progress(&self, told: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        // Held by a call until its own is in there.
-        let listener = self.calls.lock().await.get(&told.progress_token).cloned();
-        if let Some(listener) = listener {
-            listener(Progress { progress: told.progress, total: told.total, message: told.message });
+        if let Some(call) = self.calls.get(&told.progress_token).await {
+            (call.progress)(Progress { progress: told.progress, total: told.total, message: told.message });
         }
     }
 
@@ -96,9 +130,16 @@ impl ClientHandler for Ear {
         told: LoggingMessageNotificationParam,
         _: NotificationContext<RoleClient>,
     ) {
-        let data = told.data.to_string();
-        let data = &data[..data.floor_char_boundary(1000)];
-        tracing::debug!(target: "mcp", server = self.name, level = ?told.level, "{data}");
+        use LoggingLevel::{Alert, Critical, Emergency, Error, Warning};
+        let data = told.data.as_str().map_or_else(|| told.data.to_string(), str::to_owned);
+        let (server, logger, data) = (&self.name, told.logger.unwrap_or_default(), short(&data));
+        match told.level {
+            Error | Critical | Alert | Emergency => {
+                tracing::warn!(target: "mcp", server, logger, "{data}");
+            }
+            Warning => tracing::info!(target: "mcp", server, logger, "{data}"),
+            _ => tracing::debug!(target: "mcp", server, logger, "{data}"),
+        }
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
@@ -114,18 +155,23 @@ impl Connection {
         era: Era,
         last: &mut Tail,
     ) -> Result<(Self, Link, Era), String> {
-        let calls = Calls::default();
-        let changed = Arc::new(Notify::new());
-        let ear = Ear { name: server.name.clone(), calls: calls.clone(), changed: changed.clone() };
+        let roots = matches!(server.reach, Reach::Program(_)).then(|| server.workspace.clone());
+        let ear = Ear { name: server.name.clone(), calls: Calls::default(), changed: Arc::default(), roots };
         let (running, process) = match &server.reach {
-            Reach::Program(program) => start(program, ear, era, last).await?,
-            Reach::Address(address) => (reach(address, ear, era).await?, None),
+            Reach::Program(program) => open::start(program, ear.clone(), era, last).await?,
+            Reach::Address(address) => (open::reach(address, ear.clone(), era).await?, None),
         };
         let peer = running.peer().clone();
         // Lists are kept by us, and never taken for current without asking.
         peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
-        let version = peer.peer_info().map(|info| info.protocol_version.clone());
-        let is_modern = version.is_some_and(|version| !version.has_initialize());
+        let info = peer.peer_info();
+        let is_modern = info.as_ref().is_some_and(|info| !info.protocol_version.has_initialize());
+        if !is_modern && info.is_some_and(|info| info.capabilities.logging.is_some()) {
+            // What it says without being asked may be much. That it cannot be told so is no matter.
+            let level = SetLevelRequestParams::new(LoggingLevel::Warning);
+            let peer = peer.clone();
+            tokio::spawn(async move { peer.set_level(level).await });
+        }
         let era = if is_modern { Era::Modern } else { Era::Legacy };
         let quit = running.cancellation_token();
         let over = CancellationToken::new();
@@ -134,7 +180,7 @@ impl Connection {
             let _ = running.waiting().await;
             drop(guard);
         });
-        Ok((Self { peer, calls, changed }, Link { quit, over, process }, era))
+        Ok((Self { peer, ear }, Link { quit, over, process }, era))
     }
 
     /// All its tools.
@@ -167,7 +213,7 @@ impl Connection {
 
     /// Waits for news of other tools.
     pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+        self.ear.changed.notified().await;
     }
 
     /// Has a server of the newer era tell of other tools. Returns when the stream has ended.
@@ -175,27 +221,50 @@ impl Connection {
         let filter = SubscriptionFilter::builder().tools_list_changed().build();
         let Ok(mut subscription) = self.peer.listen(filter).await else { return };
         while let Ok(Some(_)) = subscription.next().await {
-            self.changed.notify_one();
+            self.ear.changed.notify_one();
         }
     }
 
     /// Takes it that there was news while nobody listened.
     pub(super) fn missed(&self) {
-        self.changed.notify_one();
+        self.ear.changed.notify_one();
     }
 
-    /// Calls a tool by its own name there.
+    /// Calls a tool by its own name there, and answers what it asks for.
     pub(super) async fn call(&self, tool: &str, call: Call) -> Result<Output, Fault> {
-        let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(call.arguments);
+        let Call { arguments, context, .. } = call;
+        let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        for round in 0..ROUNDS {
+            let asked = match self.once(params.clone(), &context).await {
+                Ok(Outcome::Result(result)) => return convert::from_result(result).map_err(Fault::Told),
+                Ok(Outcome::Asks(asked)) => asked,
+                // It was there before, and may have done something.
+                Err(Fault::Unsent) if round > 0 => return Err(Fault::Lost),
+                Err(fault) => return Err(fault),
+            };
+            let requests = asked.input_requests.unwrap_or_default();
+            if requests.is_empty() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            let answers = asked::answers(&context, requests, self.ear.roots.as_deref()).await;
+            let answers = answers.map_err(Fault::Told)?;
+            params.input_responses = (!answers.is_empty()).then_some(answers);
+            params.request_state = asked.request_state;
+        }
+        Err(Fault::Told(Error::Failed(format!("the tool has asked {ROUNDS} times and has no result"))))
+    }
+
+    async fn once(&self, params: CallToolRequestParams, context: &Context) -> Result<Outcome, Fault> {
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
         let pending = {
-            let mut calls = self.calls.lock().await;
+            // What it says of the call has to wait until we know of the call.
+            let mut calls = self.ear.calls.lock().await;
             let sent = self.peer.send_request_with_option(request, PeerRequestOptions::no_options()).await;
             let handle = sent.map_err(|_| Fault::Unsent)?;
-            calls.insert(handle.progress_token.clone(), call.context.progress.clone());
-            Pending { calls: self.calls.clone(), handle: Some(handle) }
+            calls.push((handle.progress_token.clone(), context.clone()));
+            Pending { calls: self.ear.calls.clone(), handle: Some(handle) }
         };
-        pending.wait(&call.context.cancel).await
+        pending.wait(&context.cancel).await
     }
 }
 
@@ -206,7 +275,7 @@ struct Pending {
 }
 
 impl Pending {
-    async fn wait(mut self, cancel: &CancellationToken) -> Result<Output, Fault> {
+    async fn wait(mut self, cancel: &CancellationToken) -> Result<Outcome, Fault> {
         let handle = self.handle.as_mut().expect("taken by dropping only");
         let answer = tokio::select! {
             biased;
@@ -216,22 +285,19 @@ impl Pending {
         // Each report that came before it has a task of its own, which is queued before us from here on.
         tokio::task::yield_now().await;
         let handle = self.handle.take().expect("taken by dropping only");
-        self.calls.lock().await.remove(&handle.progress_token);
-        match answer {
-            Ok(Ok(ServerResult::CallToolResult(result))) => convert::from_result(result).map_err(Fault::Told),
-            Ok(Ok(ServerResult::InputRequiredResult(_))) => Err(Fault::Told(Error::Failed(
-                "the tool wants to ask a person something, which it cannot do from here".to_owned(),
-            ))),
-            Ok(Ok(_)) => Err(Fault::Told(Error::Failed("the server has answered with no result".to_owned()))),
+        self.calls.remove(&handle.progress_token).await;
+        let error = match answer {
+            Ok(Ok(ServerResult::CallToolResult(result))) => return Ok(Outcome::Result(result)),
+            Ok(Ok(ServerResult::InputRequiredResult(asked))) => return Ok(Outcome::Asks(asked)),
+            Ok(Ok(_)) => Error::Failed("the server has answered with no result".to_owned()),
             Ok(Err(ServiceError::McpError(error))) if error.code == ErrorCode::INVALID_PARAMS => {
-                Err(Fault::Told(Error::Retry(short(&error.message))))
+                Error::Retry(short(&error.message))
             }
-            Ok(Err(ServiceError::McpError(error))) => Err(Fault::Told(Error::Failed(short(&error.message)))),
-            Ok(Err(error @ ServiceError::TransportSend(_))) => {
-                Err(Fault::Told(Error::Failed(unsent(&error))))
-            }
-            Ok(Err(_)) | Err(_) => Err(Fault::Lost),
-        }
+            Ok(Err(ServiceError::McpError(error))) => Error::Failed(short(&error.message)),
+            Ok(Err(error @ ServiceError::TransportSend(_))) => Error::Failed(unsent(&error)),
+            Ok(Err(_)) | Err(_) => return Err(Fault::Lost),
+        };
+        Err(Fault::Told(error))
     }
 }
 
@@ -240,7 +306,7 @@ impl Drop for Pending {
         let Some(handle) = self.handle.take() else { return };
         let calls = self.calls.clone();
         tokio::spawn(async move {
-            calls.lock().await.remove(&handle.progress_token);
+            calls.remove(&handle.progress_token).await;
             let _ = handle.cancel(Some("nobody waits for it any more".to_owned())).await;
         });
     }
@@ -272,127 +338,4 @@ impl Link {
             process.end().await;
         }
     }
-}
-
-/// Starts a program and shakes hands. One that may be of either era is greeted in the older way:
-/// whoever speaks both answers that, and whoever does not says so, and is started again.
-async fn start(
-    program: &Program,
-    ear: Ear,
-    era: Era,
-    last: &mut Tail,
-) -> Result<(Running, Option<Process>), String> {
-    let discover = || ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::LATEST] };
-    let mut mode = match era {
-        Era::Modern => discover(),
-        Era::Auto | Era::Legacy => ClientLifecycleMode::Initialize,
-    };
-    loop {
-        let (mut process, input, output) = Process::start(program)?;
-        *last = process.last.clone();
-        let is_legacy = matches!(mode, ClientLifecycleMode::Initialize);
-        match serve_client_with_lifecycle(ear.clone(), Lines::new(output, input), mode).await {
-            Ok(running) => return Ok((running, Some(process))),
-            Err(ClientInitializeError::JsonRpcError(error))
-                if is_legacy && error.code == ErrorCode::UNSUPPORTED_PROTOCOL_VERSION =>
-            {
-                process.end().await;
-                mode = discover();
-            }
-            Err(error) => {
-                let status = process.ended().await.map(|status| format!("it has ended: {status}"));
-                return Err(status.unwrap_or_else(|| refusal(&error)));
-            }
-        }
-    }
-}
-
-async fn reach(address: &Address, ear: Ear, era: Era) -> Result<Running, String> {
-    if address.events {
-        return Err("the transport `sse` of 2024 is not spoken; use its address for `http`".to_owned());
-    }
-    let mut headers = HashMap::new();
-    for (name, value) in &address.headers {
-        let header = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
-        let mut value: reqwest::header::HeaderValue =
-            value.parse().map_err(|_| format!("the header `{name}` has a sign in it that none may have"))?;
-        value.set_sensitive(true);
-        headers.insert(header, value);
-    }
-    let mut retry = ExponentialBackoff::default();
-    retry.max_delay = Some(PAUSE);
-    let mut config = StreamableHttpClientTransportConfig::with_uri(address.url.as_str())
-        .custom_headers(headers)
-        .max_sse_event_size(LONGEST)
-        .max_json_response_size(LONGEST);
-    config.retry_config = Arc::new(retry);
-    let transport = StreamableHttpClientTransport::with_client(http()?, config);
-    let mode = match era {
-        Era::Legacy => ClientLifecycleMode::Initialize,
-        Era::Modern => ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::LATEST] },
-        Era::Auto => ClientLifecycleMode::Auto {
-            preferred_versions: vec![ProtocolVersion::LATEST],
-            legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
-        },
-    };
-    match serve_client_with_lifecycle(ear, transport, mode).await {
-        Ok(running) => Ok(running),
-        Err(error) if error.is_authorization_required() => {
-            Err("it wants to know who you are (401); give it a token in `headers` or `bearer_token_env_var`"
-                .to_owned())
-        }
-        Err(error) => Err(refusal(&error)),
-    }
-}
-
-/// A client without a limit of time as a whole, which would cut streams. It follows no redirects:
-/// secrets in headers would go along.
-fn http() -> Result<reqwest::Client, String> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(CONNECT)
-        // A reply that was not read to its end would hold up the next one.
-        .pool_max_idle_per_host(0)
-        .redirect(reqwest::redirect::Policy::none());
-    client.build().map_err(|error| error.to_string())
-}
-
-/// Why a handshake came to nothing.
-fn refusal(error: &ClientInitializeError) -> String {
-    match error {
-        ClientInitializeError::JsonRpcError(error) => short(&error.message),
-        ClientInitializeError::TransportError { error, .. } => cause(error.error.as_ref()),
-        ClientInitializeError::ConnectionClosed(_) => "it has closed the connection".to_owned(),
-        ClientInitializeError::LegacyFallbackFailed { fallback, .. } => refusal(fallback),
-        // The others show whole messages.
-        _ => "its answer to the handshake is none".to_owned(),
-    }
-}
-
-/// Why a message could not be sent.
-fn unsent(error: &ServiceError) -> String {
-    match error {
-        ServiceError::TransportSend(error) => cause(error.error.as_ref()),
-        other => short(&other.to_string()),
-    }
-}
-
-/// The innermost reason of an error, which is the one that says something.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    // It keeps this one to itself.
-    if let Some(StreamableHttpError::Client(inner)) =
-        error.downcast_ref::<StreamableHttpError<reqwest::Error>>()
-    {
-        return cause(inner);
-    }
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    short(&error.to_string())
-}
-
-/// What a server says, of a length that can be read.
-fn short(text: &str) -> String {
-    let end = text.floor_char_boundary(1000);
-    format!("{}{}", &text[..end], if end < text.len() { "…" } else { "" })
 }

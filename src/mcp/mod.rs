@@ -4,12 +4,14 @@
 //! of others for us: programs that we start, or addresses.
 
 mod ask;
+mod asked;
 mod audience;
 mod client;
 pub mod config;
 mod convert;
 pub mod http;
 mod lines;
+mod open;
 mod process;
 mod run;
 pub mod server;

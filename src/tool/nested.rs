@@ -232,14 +232,15 @@ impl Nested {
         let checker = Checker::new(&schema).map_err(Error::Failed)?;
         let (answer, answered) = Answer::channel();
         let (call, tool) = (context.id.clone(), self.spec.name.clone());
-        asker(Elicitation { call, tool, message, schema, answer });
+        asker(Elicitation { call, tool, message, schema: schema.clone(), answer });
         let _thinking = (self.clock.stop(), self.scope.stop());
         let answer = tokio::select! {
             biased;
             () = context.cancel.cancelled() => return Err(Error::Cancelled),
             answer = answered => answer.map_err(|_| nobody())?,
         };
-        let Some(content) = answer else { return Ok(json!({"action": "decline"})) };
+        let Some(mut content) = answer else { return Ok(json!({"action": "decline"})) };
+        complete(&mut content, &schema);
         let content = checker
             .check(content)
             .map_err(|reason| Error::Failed(format!("the answer does not fit: {reason}")))?;
@@ -262,6 +263,15 @@ impl Nested {
             biased;
             () = context.cancel.cancelled() => Err(Error::Cancelled),
             reply = client(wish) => reply,
+        }
+    }
+}
+
+/// Puts in what the schema gives where the person gave nothing.
+fn complete(content: &mut Map<String, Value>, schema: &Value) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(default) = property.get("default") {
+            content.entry(name).or_insert_with(|| default.clone());
         }
     }
 }

@@ -33,7 +33,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("pyo3", &["kernel/", "python.rs", "main.rs"]),
     ("sqlx", &["store/", "session/log.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
-    ("reqwest", &["llm/", "mcp/client.rs"]),
+    ("reqwest", &["llm/", "mcp/open.rs"]),
     ("rmcp", &["mcp/"]),
     ("axum", &["mcp/http.rs"]),
     ("bm25", &["words.rs"]),

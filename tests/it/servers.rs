@@ -1,32 +1,13 @@
 //! MCP servers of others: their tools, everything that goes wrong with them, and the files they are in.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use omni::mcp::config::{Entry, Files, Left, Place, Reach, Server, Trust, Variables, servers};
 use serde_json::{Value, json};
 
 use crate::support::mcp::{Client, python, said, text, until};
 use crate::support::omni::{World, write};
-
-/// How a server of `tests/fixtures/servers` is described.
-fn fixture(arguments: &[&str]) -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/servers").join(arguments[0]);
-    let arguments: Vec<_> = [&[file.to_str().unwrap()], &arguments[1..]].concat();
-    json!({"command": python(), "args": arguments})
-}
-
-/// A server that is wrong in one way.
-fn odd(kind: &[&str]) -> Value {
-    fixture(&[&["odd.py"], kind].concat())
-}
-
-/// The same with more fields.
-fn with(mut server: Value, more: Value) -> Value {
-    server.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    server
-}
+use crate::support::servers::{Remote, fixture, odd, with};
 
 /// A world whose user has these servers.
 fn world(servers: Value) -> World {
@@ -44,39 +25,6 @@ fn call(world: &World, tool: &str, arguments: Value) -> Value {
 fn is_alive(process: &str) -> bool {
     let stat = said(Path::new(&format!("/proc/{process}/stat")));
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
-}
-
-/// A server of `tests/fixtures/servers` that speaks HTTP, at an address of its own.
-struct Remote {
-    child: Child,
-    port: u16,
-}
-
-impl Remote {
-    fn start() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::at(free)
-    }
-
-    fn at(port: u16) -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/servers/sdk.py");
-        let mut command = Command::new(python());
-        command.arg(file).args(["http", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        until("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { child, port }
-    }
-
-    fn described(&self) -> Value {
-        json!({"url": format!("http://127.0.0.1:{}/mcp", self.port)})
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 // Their tools are tools.
@@ -100,7 +48,7 @@ fn tools_of_a_program_are_listed_shown_and_called() {
 
 #[test]
 fn tools_of_an_address_are_the_same() {
-    let mut remote = Remote::start();
+    let mut remote = Remote::start("sdk.py");
     let world = world(json!({"far": remote.described()}));
     assert_eq!(call(&world, "far.add", json!({"a": 2}))["structured"], json!({"sum": 3}));
     let mut client = Client::greeted(&world, &[]);
@@ -110,7 +58,7 @@ fn tools_of_an_address_are_the_same() {
     drop(remote);
     let gone = client.call("far__add", json!({"a": 4}));
     assert!(gone["isError"] == true && text(&gone).contains("refused"), "{gone}");
-    remote = Remote::at(port);
+    remote = Remote::at("sdk.py", port);
     assert_eq!(client.call("far__add", json!({"a": 4}))["structuredContent"], json!({"sum": 5}));
     drop(remote);
 }
@@ -369,7 +317,7 @@ fn many_tools_come_in_pages() {
 
 #[test]
 fn tools_that_change_are_taken_up_and_told_of() {
-    let remote = Remote::start();
+    let remote = Remote::start("sdk.py");
     let world =
         world(json!({"odd": odd(&["changes"]), "storm": odd(&["storms"]), "far": remote.described()}));
     world.omni(["mcp", "test"]).run().succeeded();

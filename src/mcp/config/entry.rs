@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -59,6 +59,8 @@ pub struct Server {
     pub allowed: Vec<String>,
     /// Which protocol it speaks.
     pub era: Era,
+    /// The folder the user works in.
+    pub workspace: PathBuf,
     /// What changes when the entry does.
     pub digest: String,
 }
@@ -124,6 +126,11 @@ impl fmt::Debug for Address {
 }
 
 impl Entry {
+    /// A server of the user's own, as it is described in this file.
+    pub fn new(name: &str, file: &Path, fields: Map<String, Value>) -> Self {
+        Self { name: name.to_owned(), file: file.to_owned(), project: false, fields }
+    }
+
     /// Whether the file says not to use it.
     pub fn is_disabled(&self) -> bool {
         let says = |key: &str, value: bool| self.fields.get(key).and_then(Value::as_bool) == Some(value);
@@ -186,6 +193,7 @@ impl Entry {
             without: fields.texts(&["excludeTools", "disabled_tools"])?.unwrap_or_default(),
             allowed: fields.allowed()?,
             era,
+            workspace: variables.workspace.to_owned(),
             digest: self.digest(),
         })
     }

@@ -5,5 +5,6 @@ pub mod kill;
 pub mod mcp;
 pub mod omni;
 pub mod postgres;
+pub mod servers;
 pub mod tools;
 pub mod vendor;
