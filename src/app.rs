@@ -276,7 +276,8 @@ impl App {
             }
             let cache = self.paths.cache.join("servers");
             let (listed, shutdown) = (self.listed.clone(), self.shutdown.clone());
-            Arc::new(Servers::new(servers, &mcp::Setting { cache, listed, shutdown }))
+            let accounts = self.paths.data.join("accounts");
+            Arc::new(Servers::new(servers, &mcp::Setting { cache, accounts, listed, shutdown }))
         };
         self.servers.get_or_init(find).await.clone()
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::error::{Failure, code};
+use super::login::{self, Login};
 use super::signal::Stop;
 use super::ui::{Screen, lasted};
 use crate::app::App;
@@ -77,6 +78,16 @@ enum Command {
         /// The server
         name: String,
     },
+    /// Sign in to a server that wants to know who you are
+    ///
+    /// It prints the page where you do that, and opens it in a browser. Without one on this machine, open it
+    /// elsewhere and paste the address that it sends you to.
+    Login(Login),
+    /// Forget who you are to a server
+    Logout {
+        /// The server
+        name: String,
+    },
     /// Agree to a server of the project as it is now
     Trust {
         /// The server
@@ -109,6 +120,8 @@ pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Fail
             Some(_) => Ok(()),
             None => Err(unknown(&name)),
         }),
+        Some(Command::Login(login)) => login::login(login, app, screen).await,
+        Some(Command::Logout { name }) => login::logout(&name, app, screen).await,
         Some(Command::Trust { name }) => trust(&name, true, app, screen),
         Some(Command::Distrust { name }) => trust(&name, false, app, screen),
     }
@@ -375,4 +388,19 @@ fn pairs(texts: &[String], between: &str) -> Result<Map<String, Value>, Failure>
 fn unknown(name: &str) -> Failure {
     Failure::new(code::USAGE, format!("there is no server `{name}`"))
         .hint("`omni mcp list` shows which there are")
+}
+
+/// Why a server that was named is not among those that are used.
+pub(super) fn unusable(name: &str, app: &App) -> Failure {
+    let (described, _) = app.described_servers();
+    let Some(Chosen { entry, server }) = described.into_iter().find(|chosen| chosen.entry.name == name)
+    else {
+        return unknown(name);
+    };
+    let reason = match server {
+        Err(Left::Wrong(reason)) => reason,
+        Err(Left::Unknown | Left::Changed) => agree(&entry),
+        Err(Left::Disabled) | Ok(_) => "it is disabled".to_owned(),
+    };
+    Failure::new(code::SETUP, format!("`{name}` is not used: {reason}"))
 }

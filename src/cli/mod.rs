@@ -3,9 +3,11 @@
 mod ask;
 mod chat;
 mod config;
+mod dev;
 mod doctor;
 mod error;
 mod install;
+mod login;
 mod mcp;
 mod session;
 mod signal;
@@ -92,6 +94,8 @@ enum Command {
     /// Import skill files in a process of their own
     #[command(hide = true)]
     Worker(worker::Args),
+    #[command(subcommand, hide = true)]
+    Dev(dev::Dev),
 }
 
 /// The command line as clap knows it.
@@ -177,6 +181,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
+        Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
         Some(Command::Doctor | Command::Worker(_)) => unreachable!("handled above"),
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,

@@ -11,9 +11,9 @@ use rmcp::model::{
     CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
     ElicitationCapability, ErrorCode, ErrorData, FormElicitationCapability, Implementation,
     InputRequiredResult, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam,
-    PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, RootsCapabilities,
-    SamplingCapability, ServerResult, SetLevelRequestParams, SubscriptionFilter, Tool,
-    UrlElicitationCapability,
+    PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
+    RootsCapabilities, SamplingCapability, ServerResult, SetLevelRequestParams, Skill, SubscriptionFilter,
+    Tool, UrlElicitationCapability,
 };
 use rmcp::service::{
     ClientCacheConfig, NotificationContext, Peer, PeerRequestOptions, RequestContext, RequestHandle,
@@ -23,10 +23,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::asked::{self, Calls};
-use super::config::{Era, Reach, Server};
-use super::convert;
-use super::open::{self, short, unsent};
+use super::auth::Account;
+use super::config::{Address, Era, Reach, Server};
+use super::open::{self, Refusal, short};
 use super::process::{Process, Tail};
+use super::{convert, theirs};
 use crate::tool::{Call, Context, Error, Output, Progress};
 
 /// Pages of one list, and tools in all of them. A server that has more does not end.
@@ -61,6 +62,8 @@ pub(super) enum Fault {
     Told(Error),
     /// The connection was gone before the call was.
     Unsent,
+    /// The server wants to know who we are, or wants more to be allowed, and says how.
+    Refused(Refusal),
     /// The connection went while the call was worked on.
     Lost,
 }
@@ -153,13 +156,18 @@ impl Connection {
     pub(super) async fn open(
         server: &Server,
         era: Era,
+        account: Option<&Account>,
         last: &mut Tail,
-    ) -> Result<(Self, Link, Era), String> {
-        let roots = matches!(server.reach, Reach::Program(_)).then(|| server.workspace.clone());
-        let ear = Ear { name: server.name.clone(), calls: Calls::default(), changed: Arc::default(), roots };
+    ) -> Result<(Self, Link, Era), Refusal> {
+        let ear = Ear {
+            name: server.name.clone(),
+            calls: Calls::default(),
+            changed: Arc::default(),
+            roots: server.roots.clone(),
+        };
         let (running, process) = match &server.reach {
             Reach::Program(program) => open::start(program, ear.clone(), era, last).await?,
-            Reach::Address(address) => (open::reach(address, ear.clone(), era).await?, None),
+            Reach::Address(address) => (open::reach(address, ear.clone(), era, account).await?, None),
         };
         let peer = running.peer().clone();
         // Lists are kept by us, and never taken for current without asking.
@@ -183,8 +191,21 @@ impl Connection {
         Ok((Self { peer, ear }, Link { quit, over, process }, era))
     }
 
+    /// How an address says that it wants to know who we are, if it does.
+    pub(super) async fn challenge(address: &Address) -> Result<Option<String>, String> {
+        let ear = Ear { name: String::new(), calls: Calls::default(), changed: Arc::default(), roots: None };
+        match open::reach(address, ear, Era::Auto, None).await {
+            Ok(running) => {
+                running.cancellation_token().cancel();
+                Ok(None)
+            }
+            Err(Refusal { challenge: Some(challenge), .. }) => Ok(Some(challenge)),
+            Err(Refusal { reason, .. }) => Err(reason),
+        }
+    }
+
     /// All its tools.
-    pub(super) async fn tools(&self) -> Result<Vec<Tool>, String> {
+    pub(super) async fn tools(&self) -> Result<Vec<Tool>, Refusal> {
         let (mut tools, mut cursor) = (Vec::new(), None);
         for _ in 0..PAGES {
             let request = PaginatedRequestParams::default().with_cursor(cursor.clone());
@@ -192,7 +213,11 @@ impl Connection {
                 Ok(page) => page,
                 // It has none, and nothing to list.
                 Err(ServiceError::McpError(error)) if error.code == ErrorCode::METHOD_NOT_FOUND => break,
-                Err(error) => return Err(format!("its tools cannot be listed: {}", unsent(&error))),
+                Err(error) => {
+                    let refusal = Refusal::of_request(&error);
+                    let reason = format!("its tools cannot be listed: {}", refusal.reason);
+                    return Err(Refusal { reason, ..refusal });
+                }
             };
             tools.extend(page.tools);
             if page.next_cursor.is_none() || page.next_cursor == cursor {
@@ -206,9 +231,53 @@ impl Connection {
         match tools.len() {
             0 => Ok(tools),
             _ => {
-                Err(format!("its list of tools does not end: there are more than {TOOLS}, or {PAGES} pages"))
+                Err(format!("its list of tools does not end: there are more than {TOOLS}, or {PAGES} pages")
+                    .into())
             }
         }
+    }
+
+    /// All its skills. They are more than a server has to have: one that does not list them has none.
+    pub(super) async fn skills(&self) -> Vec<Skill> {
+        let (mut skills, mut cursor) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let request = PaginatedRequestParams::default().with_cursor(cursor.clone());
+            let page = match self.peer.list_skills(Some(request)).await {
+                Ok(page) => page,
+                Err(ServiceError::McpError(error)) if error.code == ErrorCode::METHOD_NOT_FOUND => break,
+                Err(error) => {
+                    let reason = Refusal::of_request(&error).reason;
+                    tracing::warn!(target: "mcp", server = self.ear.name, "its skills cannot be listed: {reason}");
+                    break;
+                }
+            };
+            skills.extend(page.skills);
+            if page.next_cursor.is_none() || page.next_cursor == cursor || skills.len() > TOOLS {
+                break;
+            }
+            cursor = page.next_cursor;
+        }
+        skills
+    }
+
+    /// Reads a file of a skill.
+    pub(super) async fn load(&self, skill: &Skill, uri: String, context: &Context) -> Result<Output, Fault> {
+        let read = self.peer.read_resource(ReadResourceRequestParams::new(&uri));
+        let contents = match context.cancel.run_until_cancelled(read).await {
+            None => return Err(Fault::Told(Error::Cancelled)),
+            Some(Ok(read)) => read.contents,
+            Some(Err(ServiceError::McpError(error))) => {
+                return Err(Fault::Told(Error::Failed(short(&error.message))));
+            }
+            Some(Err(error @ ServiceError::TransportSend(_))) => {
+                return Err(match Refusal::of_request(&error) {
+                    refusal @ Refusal { challenge: Some(_), .. } => Fault::Refused(refusal),
+                    Refusal { reason, .. } => Fault::Told(Error::Failed(reason)),
+                });
+            }
+            Some(Err(_)) => return Err(Fault::Lost),
+        };
+        theirs::checked(skill, &uri, contents).map(Output::text).map_err(Fault::Told)
     }
 
     /// Waits for news of other tools.
@@ -294,7 +363,10 @@ impl Pending {
                 Error::Retry(short(&error.message))
             }
             Ok(Err(ServiceError::McpError(error))) => Error::Failed(short(&error.message)),
-            Ok(Err(error @ ServiceError::TransportSend(_))) => Error::Failed(unsent(&error)),
+            Ok(Err(error @ ServiceError::TransportSend(_))) => match Refusal::of_request(&error) {
+                refusal @ Refusal { challenge: Some(_), .. } => return Err(Fault::Refused(refusal)),
+                Refusal { reason, .. } => Error::Failed(reason),
+            },
             Ok(Err(_)) | Err(_) => return Err(Fault::Lost),
         };
         Err(Fault::Told(error))

@@ -6,9 +6,12 @@
 mod ask;
 mod asked;
 mod audience;
+mod auth;
 mod client;
 pub mod config;
+pub mod conformance;
 mod convert;
+mod events;
 pub mod http;
 mod lines;
 mod open;
@@ -18,6 +21,7 @@ pub mod server;
 mod skills;
 pub mod stdio;
 mod supervise;
+mod theirs;
 mod view;
 
 use std::collections::BTreeMap;
@@ -29,6 +33,7 @@ use rmcp::model::Tool;
 
 use crate::tool::{Call, Error, Output, Spec, Toolset};
 
+pub use auth::{Browser, Visit};
 pub use http::Listener;
 pub use server::Server;
 pub use stdio::Pipes;
@@ -108,6 +113,22 @@ impl Servers {
         Some(keeper.settled().await.into())
     }
 
+    /// Lets a person sign in where a server wants to know who we are.
+    pub fn browse(&self, browser: &Browser) {
+        self.keepers.values().for_each(|keeper| keeper.browse(browser.clone()));
+    }
+
+    /// Has a person sign in to one, and asks for `scopes` to be allowed. `None` if there is no such
+    /// server.
+    pub async fn sign_in(&self, name: &str, scopes: &[String]) -> Option<Result<(), String>> {
+        Some(self.keepers.get(name)?.sign_in(scopes).await)
+    }
+
+    /// Forgets who we are to one. Says whether we were somebody; `None` if there is no such server.
+    pub fn sign_out(&self, name: &str) -> Option<std::io::Result<bool>> {
+        Some(self.keepers.get(name)?.sign_out())
+    }
+
     /// How each of them is, and how many tools it is known to have.
     pub fn status(&self) -> Vec<(&str, Status, usize)> {
         let all = self.keepers.iter();
@@ -118,6 +139,11 @@ impl Servers {
     pub fn tools(&self, name: &str) -> Vec<String> {
         let Some(keeper) = self.keepers.get(name) else { return Vec::new() };
         keeper.specs().iter().map(|spec| spec.name[name.len() + 1..].to_owned()).collect()
+    }
+
+    /// The skills of one, by name, and the files of each.
+    pub fn skills(&self, name: &str) -> Vec<(String, Vec<String>)> {
+        self.keepers.get(name).map(|keeper| keeper.skills()).unwrap_or_default()
     }
 
     /// Patterns of the tools that their user lets run without asking.

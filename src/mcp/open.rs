@@ -4,14 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::{HeaderName, HeaderValue};
 use rmcp::model::{ErrorCode, ProtocolVersion};
 use rmcp::service::{ClientInitializeError, ClientLifecycleMode, ServiceError, serve_client_with_lifecycle};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::common::client_side_sse::ExponentialBackoff;
-use rmcp::transport::streamable_http_client::{StreamableHttpClientTransportConfig, StreamableHttpError};
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
+};
 
+use super::auth::Account;
 use super::client::{Ear, Running};
-use super::config::{Address, Era, Program};
+use super::config::{Address, Era, Program, Transport};
+use super::events::Events;
 use super::lines::{LONGEST, Lines};
 use super::process::{Process, Tail};
 
@@ -27,7 +32,7 @@ pub(super) async fn start(
     ear: Ear,
     era: Era,
     last: &mut Tail,
-) -> Result<(Running, Option<Process>), String> {
+) -> Result<(Running, Option<Process>), Refusal> {
     let discover = || ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::LATEST] };
     let mut mode = match era {
         Era::Modern => discover(),
@@ -47,32 +52,49 @@ pub(super) async fn start(
             }
             Err(error) => {
                 let status = process.ended().await.map(|status| format!("it has ended: {status}"));
-                return Err(status.unwrap_or_else(|| refusal(&error)));
+                return Err(status.unwrap_or_else(|| refusal(&error)).into());
             }
         }
     }
 }
 
-pub(super) async fn reach(address: &Address, ear: Ear, era: Era) -> Result<Running, String> {
-    if address.events {
-        return Err("the transport `sse` of 2024 is not spoken; use its address for `http`".to_owned());
+/// Connects to an address, in the name of an account where the address wants to know who we are.
+pub(super) async fn reach(
+    address: &Address,
+    ear: Ear,
+    era: Era,
+    account: Option<&Account>,
+) -> Result<Running, Refusal> {
+    match account {
+        Some(account) => over(account.client().await?, address, ear, era).await,
+        None => over(http()?, address, ear, era).await,
     }
-    let mut headers = HashMap::new();
-    for (name, value) in &address.headers {
-        let header = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
-        let mut value: reqwest::header::HeaderValue =
-            value.parse().map_err(|_| format!("the header `{name}` has a sign in it that none may have"))?;
-        value.set_sensitive(true);
-        headers.insert(header, value);
+}
+
+/// The same by this client.
+async fn over<C>(client: C, address: &Address, ear: Ear, era: Era) -> Result<Running, Refusal>
+where
+    C: StreamableHttpClient<Error = reqwest::Error> + Sync,
+{
+    let headers = headers(address)?;
+    let listens = |client: C, ear: Ear| async {
+        let events = Events::open(client, &address.url, headers.clone()).await;
+        let events = events.map_err(|error| Refusal::of_http(&error))?;
+        serve_client_with_lifecycle(ear, events, ClientLifecycleMode::Initialize)
+            .await
+            .map_err(|error| Refusal::of_handshake(&error))
+    };
+    if address.transport == Transport::Events {
+        return listens(client, ear).await;
     }
     let mut retry = ExponentialBackoff::default();
     retry.max_delay = Some(PAUSE);
     let mut config = StreamableHttpClientTransportConfig::with_uri(address.url.as_str())
-        .custom_headers(headers)
+        .custom_headers(headers.clone())
         .max_sse_event_size(LONGEST)
         .max_json_response_size(LONGEST);
     config.retry_config = Arc::new(retry);
-    let transport = StreamableHttpClientTransport::with_client(http()?, config);
+    let transport = |config| StreamableHttpClientTransport::with_client(client.clone(), config);
     let mode = match era {
         Era::Legacy => ClientLifecycleMode::Initialize,
         Era::Modern => ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::LATEST] },
@@ -81,19 +103,94 @@ pub(super) async fn reach(address: &Address, ear: Ear, era: Era) -> Result<Runni
             legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
         },
     };
-    match serve_client_with_lifecycle(ear, transport, mode).await {
-        Ok(running) => Ok(running),
-        Err(error) if error.is_authorization_required() => {
-            Err("it wants to know who you are (401); give it a token in `headers` or `bearer_token_env_var`"
-                .to_owned())
-        }
-        Err(error) => Err(refusal(&error)),
+    let mut shaken = serve_client_with_lifecycle(ear.clone(), transport(config.clone()), mode).await;
+    // Some answer the newer greeting with something, though they do not know it.
+    if era == Era::Auto && shaken.as_ref().is_err_and(is_misunderstood) {
+        let mode = ClientLifecycleMode::Initialize;
+        shaken = serve_client_with_lifecycle(ear.clone(), transport(config), mode).await;
+    }
+    let refusal = match shaken {
+        Ok(running) => return Ok(running),
+        Err(error) => Refusal::of_handshake(&error),
+    };
+    // What they answer who speak as in 2024.
+    let is_older = ["HTTP 400", "HTTP 404", "HTTP 405"].iter().any(|begin| refusal.reason.starts_with(begin));
+    match is_older && address.transport == Transport::Either && refusal.challenge.is_none() {
+        true => listens(client, ear).await.map_err(|_| refusal),
+        false => Err(refusal),
+    }
+}
+
+/// Whether the other side has answered, but not what was asked.
+fn is_misunderstood(error: &ClientInitializeError) -> bool {
+    use ClientInitializeError::{
+        ConflictInitResponseId, ExpectedInitResponse, ExpectedInitResult, JsonRpcError,
+        UncorrelatedErrorResponse,
+    };
+    matches!(
+        error,
+        ExpectedInitResponse(_)
+            | ExpectedInitResult(_)
+            | ConflictInitResponseId(..)
+            | UncorrelatedErrorResponse { .. }
+            | JsonRpcError(_)
+    )
+}
+
+fn headers(address: &Address) -> Result<HashMap<HeaderName, HeaderValue>, String> {
+    let header = |(name, value): (&String, &String)| {
+        let header: HeaderName = name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
+        let mut value: HeaderValue =
+            value.parse().map_err(|_| format!("the header `{name}` has a sign in it that none may have"))?;
+        value.set_sensitive(true);
+        Ok((header, value))
+    };
+    address.headers.iter().map(header).collect()
+}
+
+/// Why a server cannot be used.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: String,
+    /// How it has said that it wants to know who we are, or wants more to be allowed, if that is why.
+    pub(super) challenge: Option<String>,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self { reason, challenge: None }
+    }
+}
+
+impl Refusal {
+    fn new(reason: String, challenge: Option<&str>) -> Self {
+        // Some refuse without a word of how to sign in.
+        let bare = reason.starts_with("HTTP 401").then_some("");
+        Self { challenge: challenge.or(bare).map(str::to_owned), reason }
+    }
+
+    fn of_handshake(error: &ClientInitializeError) -> Self {
+        Self::new(refusal(error), error.auth_challenge())
+    }
+
+    fn of_http(error: &StreamableHttpError<reqwest::Error>) -> Self {
+        let challenge = match error {
+            StreamableHttpError::AuthRequired(refused) => Some(refused.www_authenticate_header.as_str()),
+            StreamableHttpError::InsufficientScope(refused) => Some(refused.www_authenticate_header.as_str()),
+            _ => None,
+        };
+        Self::new(cause(error), challenge)
+    }
+
+    /// Why a request came to nothing.
+    pub(super) fn of_request(error: &ServiceError) -> Self {
+        Self::new(unsent(error), error.auth_challenge())
     }
 }
 
 /// A client without a limit of time as a whole, which would cut streams. It follows no redirects:
 /// secrets in headers would go along.
-fn http() -> Result<reqwest::Client, String> {
+pub(super) fn http() -> Result<reqwest::Client, String> {
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT)
         // A reply that was not read to its end would hold up the next one.
@@ -124,11 +221,14 @@ pub(super) fn unsent(error: &ServiceError) -> String {
 
 /// The innermost reason of an error, which is the one that says something.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    // It keeps this one to itself.
-    if let Some(StreamableHttpError::Client(inner)) =
-        error.downcast_ref::<StreamableHttpError<reqwest::Error>>()
-    {
-        return cause(inner);
+    match error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
+        // It keeps this one to itself.
+        Some(StreamableHttpError::Client(inner)) => return cause(inner),
+        // The rest may be a page for browsers.
+        Some(StreamableHttpError::UnexpectedServerResponse(told)) => {
+            return short(told.lines().next().unwrap_or_default());
+        }
+        _ => {}
     }
     let mut error = error;
     while let Some(source) = error.source() {

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use rmcp::model::Tool;
+use rmcp::model::{Skill, SkillResources, Tool};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Connection, Fault};
-use super::config::{Era, Server};
-use super::convert;
+use super::auth::{Account, Browser};
+use super::client::{Connection, Fault, Link};
+use super::config::{Address, Era, Reach, Server};
+use super::open::Refusal;
 use super::process::Tail;
+use super::{convert, theirs};
 use crate::shutdown::Shutdown;
 use crate::tool::{Call, Error, Output, Spec};
 
@@ -31,6 +33,8 @@ const QUIET: Duration = Duration::from_millis(200);
 pub struct Setting {
     /// Where it is kept what servers have said.
     pub cache: PathBuf,
+    /// Where it is kept who we are to them.
+    pub accounts: PathBuf,
     /// Hears of other tools.
     pub listed: watch::Sender<()>,
     /// Waits for servers to end.
@@ -40,6 +44,8 @@ pub struct Setting {
 /// Keeps one server.
 pub(super) struct Keeper {
     pub(super) server: Server,
+    /// Who we are to it, unless its user has said so in its headers.
+    account: Option<Account>,
     setting: Setting,
     state: watch::Sender<State>,
     wanted: Notify,
@@ -58,6 +64,9 @@ pub(super) enum State {
     Down(String, Vec<String>),
 }
 
+/// A connection, and what was heard over it.
+type Opened = (Connection, Link, Era, Vec<Tool>, Vec<Skill>);
+
 /// What a server has said of itself.
 #[derive(Default)]
 struct Known {
@@ -65,6 +74,9 @@ struct Known {
     said: bool,
     era: Era,
     tools: Vec<(Arc<Spec>, Arc<Tool>)>,
+    skills: Vec<Skill>,
+    /// The tool that reads those.
+    loader: Option<Arc<Spec>>,
 }
 
 /// The same as a file.
@@ -72,13 +84,24 @@ struct Known {
 struct Kept {
     modern: bool,
     tools: Vec<Tool>,
+    #[serde(default)]
+    skills: Vec<Skill>,
 }
 
 impl Keeper {
     /// Keeps a server that is not started yet. What it said in an earlier run is known.
     pub(super) fn new(server: Server, setting: Setting) -> Arc<Self> {
+        let is_known =
+            |address: &Address| address.headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"));
+        let account = match &server.reach {
+            Reach::Address(address) if !is_known(address) => {
+                Some(Account::new(&server.name, address, &setting.accounts))
+            }
+            _ => None,
+        };
         let keeper = Self {
             server,
+            account,
             setting,
             state: watch::Sender::new(State::Resting),
             wanted: Notify::new(),
@@ -88,9 +111,9 @@ impl Keeper {
         if let Some(kept) =
             std::fs::read(keeper.file()).ok().and_then(|text| serde_json::from_slice(&text).ok())
         {
-            let Kept { modern, tools } = kept;
+            let Kept { modern, tools, skills } = kept;
             *keeper.known.write().expect("no panic while held") =
-                keeper.known(if modern { Era::Modern } else { Era::Legacy }, tools);
+                keeper.known(if modern { Era::Modern } else { Era::Legacy }, tools, skills);
         }
         Arc::new(keeper)
     }
@@ -123,7 +146,18 @@ impl Keeper {
 
     /// Its tools, as far as they are known.
     pub(super) fn specs(&self) -> Vec<Arc<Spec>> {
-        self.known.read().expect("no panic while held").tools.iter().map(|(spec, _)| spec.clone()).collect()
+        let known = self.known.read().expect("no panic while held");
+        known.tools.iter().map(|(spec, _)| spec).chain(&known.loader).cloned().collect()
+    }
+
+    /// Its skills, by name, and the files of each.
+    pub(super) fn skills(&self) -> Vec<(String, Vec<String>)> {
+        let known = self.known.read().expect("no panic while held");
+        let files = |skill: &Skill| match &skill.resources {
+            SkillResources::Files(files) => files.iter().map(|file| file.uri.clone()).collect(),
+            _ => Vec::new(),
+        };
+        known.skills.iter().map(|skill| (skill.frontmatter.name.clone(), files(skill))).collect()
     }
 
     /// A tool as the server describes it.
@@ -161,31 +195,27 @@ impl Keeper {
     async fn live(&self, stop: &CancellationToken, last: &mut Tail) -> Option<String> {
         let era = self.known.read().expect("no panic while held").era;
         let era = if self.server.era == Era::Auto { era } else { self.server.era };
-        let opening = async {
-            let (connection, link, era) = Connection::open(&self.server, era, last).await?;
-            match connection.tools().await {
-                Ok(tools) => Ok((connection, link, era, tools)),
-                Err(reason) => {
-                    link.end().await;
-                    Err(reason)
-                }
-            }
-        };
-        let limit = self.server.start;
-        let opened = tokio::select! {
-            () = stop.cancelled() => return None,
-            opened = tokio::time::timeout(limit, opening) => opened,
-        };
-        let (connection, mut link, era, tools) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(reason)) => {
+        let (connection, mut link, era, tools, skills) = loop {
+            let opened = tokio::select! {
+                () = stop.cancelled() => return None,
+                opened = self.open(era, last) => opened,
+            };
+            let refusal = match opened {
+                Ok(opened) => break opened,
+                Err(refusal) => refusal,
+            };
+            // A person may sign in for as long as it takes.
+            let signed = tokio::select! {
+                () = stop.cancelled() => return None,
+                signed = self.signed_in(&refusal) => signed,
+            };
+            if let Err(reason) = signed {
                 // It may have become one of the other era.
                 self.known.write().expect("no panic while held").era = Era::Auto;
                 return Some(reason);
             }
-            Err(_) => return Some(format!("it has not said what tools it has in {} s", limit.as_secs_f64())),
         };
-        self.take(era, tools);
+        self.take(era, tools, skills);
         let connection = Arc::new(connection);
         self.state.send_replace(State::Up(connection.clone()));
         let reason = tokio::select! {
@@ -198,14 +228,74 @@ impl Keeper {
         reason
     }
 
+    /// Connects, and hears what tools it has.
+    async fn open(&self, era: Era, last: &mut Tail) -> Result<Opened, Refusal> {
+        let opening = async {
+            let (connection, link, era) =
+                Connection::open(&self.server, era, self.account.as_ref(), last).await?;
+            match connection.tools().await {
+                Ok(tools) => {
+                    let skills = connection.skills().await;
+                    Ok((connection, link, era, tools, skills))
+                }
+                Err(refusal) => {
+                    link.end().await;
+                    Err(refusal)
+                }
+            }
+        };
+        let limit = self.server.start;
+        let opened = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+            Err(format!("it has not said what tools it has in {} s", limit.as_secs_f64()).into())
+        })?;
+        if let Some(account) = &self.account {
+            account.accepted();
+        }
+        Ok(opened)
+    }
+
+    /// Signs in, if that is what was missing. The error is what is still.
+    async fn signed_in(&self, refusal: &Refusal) -> Result<(), String> {
+        match (&self.account, &refusal.challenge) {
+            (Some(account), Some(challenge)) => account.sign_in(Some(challenge), &[]).await,
+            (None, Some(_)) => Err(format!("it does not take us for who we say we are: {}", refusal.reason)),
+            _ => Err(refusal.reason.clone()),
+        }
+    }
+
+    /// Lets a person sign in from now on.
+    pub(super) fn browse(&self, browser: Browser) {
+        if let Some(account) = &self.account {
+            account.browse(browser);
+        }
+    }
+
+    /// Has a person sign in, whether or not somebody has before.
+    pub(super) async fn sign_in(&self, more: &[String]) -> Result<(), String> {
+        let (Some(account), Reach::Address(address)) = (&self.account, &self.server.reach) else {
+            return Err(
+                "nobody signs in there: it is a program, or is told who you are in its headers".to_owned()
+            );
+        };
+        let challenge = Connection::challenge(address).await?;
+        account.sign_in(challenge.as_deref(), more).await
+    }
+
+    /// Forgets who we are to it. Returns whether we were somebody.
+    pub(super) fn sign_out(&self) -> std::io::Result<bool> {
+        self.account.as_ref().map_or(Ok(false), Account::forget)
+    }
+
     /// Takes up changes of its tools, for ever.
     async fn follow(&self, connection: &Connection, era: Era) {
         loop {
             connection.changed().await;
             tokio::time::sleep(QUIET).await;
             match tokio::time::timeout(self.server.start, connection.tools()).await {
-                Ok(Ok(tools)) => self.take(era, tools),
-                Ok(Err(reason)) => tracing::warn!(target: "mcp", server = self.server.name, "{reason}"),
+                Ok(Ok(tools)) => self.take(era, tools, connection.skills().await),
+                Ok(Err(refusal)) => {
+                    tracing::warn!(target: "mcp", server = self.server.name, "{}", refusal.reason);
+                }
                 Err(_) => {
                     tracing::warn!(target: "mcp", server = self.server.name, "it does not list its tools any more");
                 }
@@ -213,23 +303,27 @@ impl Keeper {
         }
     }
 
-    fn known(&self, era: Era, tools: Vec<Tool>) -> Known {
+    fn known(&self, era: Era, tools: Vec<Tool>, skills: Vec<Skill>) -> Known {
         let is_wanted = |tool: &Tool| {
             let is = |name: &String| *name == tool.name;
             self.server.only.as_ref().is_none_or(|only| only.iter().any(is))
                 && !self.server.without.iter().any(is)
         };
         let pair = |tool: Tool| (Arc::new(convert::from_tool(&self.server, &tool)), Arc::new(tool));
-        Known { said: true, era, tools: tools.into_iter().filter(is_wanted).map(pair).collect() }
+        let tools: Vec<_> = tools.into_iter().filter(is_wanted).map(pair).collect();
+        // A tool of its own comes first.
+        let loader = theirs::spec(&self.server, &skills);
+        let loader = loader.filter(|loader| tools.iter().all(|(spec, _)| spec.name != loader.name));
+        Known { said: true, era, tools, skills, loader }
     }
 
     /// Takes what the server says for what is known of it.
-    fn take(&self, era: Era, tools: Vec<Tool>) {
-        let kept = Kept { modern: era == Era::Modern, tools: tools.clone() };
-        let known = self.known(era, tools);
+    fn take(&self, era: Era, tools: Vec<Tool>, skills: Vec<Skill>) {
+        let kept = Kept { modern: era == Era::Modern, tools: tools.clone(), skills: skills.clone() };
+        let known = self.known(era, tools, skills);
         let changed = {
             let mut before = self.known.write().expect("no panic while held");
-            let changed = before.tools != known.tools;
+            let changed = before.tools != known.tools || before.loader != known.loader;
             *before = known;
             changed
         };
@@ -285,18 +379,44 @@ impl Keeper {
         Error::Failed(format!("the server `{}` cannot be used: {reason}{said}", self.server.name))
     }
 
+    /// What is to be read, where the tool is the one that reads skills.
+    fn skill(&self, call: &Call) -> Result<Option<(Skill, String)>, Error> {
+        let known = self.known.read().expect("no panic while held");
+        if known.loader.as_ref().is_none_or(|loader| loader.name != call.spec.name) {
+            return Ok(None);
+        }
+        theirs::wanted(&known.skills, &call.arguments).map(|(skill, uri)| Some((skill.clone(), uri)))
+    }
+
     /// Calls one of its tools. A call whose connection is lost is made once more only if it cannot
     /// have done anything, or may do it twice.
     pub(super) async fn call(self: &Arc<Self>, call: Call) -> Result<Output, Error> {
         let name = &self.server.name;
         let hints = call.spec.annotations;
         let tool = call.spec.name[name.len() + 1..].to_owned();
+        let skill = self.skill(&call)?;
         let mut again = true;
         loop {
             let connection = self.connection(&call.context.cancel).await?;
-            match connection.call(&tool, call.clone()).await {
-                Ok(output) => return Ok(output),
+            let outcome = match &skill {
+                Some((skill, uri)) => connection.load(skill, uri.clone(), &call.context).await,
+                None => connection.call(&tool, call.clone()).await,
+            };
+            match outcome {
+                Ok(output) => {
+                    if let Some(account) = &self.account {
+                        account.accepted();
+                    }
+                    return Ok(output);
+                }
                 Err(Fault::Told(error)) => return Err(error),
+                // It has done nothing. Signing in has a limit of its own.
+                Err(Fault::Refused(refusal)) => {
+                    let told =
+                        |reason| Error::Failed(format!("the server `{name}` does not do it: {reason}"));
+                    self.signed_in(&refusal).await.map_err(told)?;
+                    continue;
+                }
                 Err(Fault::Unsent) if again => {}
                 Err(Fault::Lost) if again && (hints.read_only || hints.idempotent) => {}
                 Err(Fault::Unsent) => {

@@ -3,6 +3,8 @@
 /// What the tests stand on: a real PostgreSQL, processes that are killed, a model vendor.
 mod support;
 
+/// Signing in to servers that want to know who calls them.
+mod accounts;
 /// What servers of others ask for while they work: the person, the model, the folders.
 mod asked;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.

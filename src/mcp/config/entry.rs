@@ -59,8 +59,8 @@ pub struct Server {
     pub allowed: Vec<String>,
     /// Which protocol it speaks.
     pub era: Era,
-    /// The folder the user works in.
-    pub workspace: PathBuf,
+    /// The folder it is told to work in, if it asks.
+    pub roots: Option<PathBuf>,
     /// What changes when the entry does.
     pub digest: String,
 }
@@ -108,8 +108,49 @@ pub struct Address {
     pub url: String,
     /// What is sent along with each request.
     pub headers: BTreeMap<String, String>,
-    /// Whether it speaks the transport of 2024, with events and posts at two addresses.
-    pub events: bool,
+    /// What it speaks.
+    pub transport: Transport,
+    /// How to sign in, where it wants to know who we are.
+    pub oauth: OAuth,
+}
+
+/// What is spoken over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// To be found out.
+    Either,
+    /// Streamable HTTP.
+    Http,
+    /// The transport of 2024, with events and posts at two addresses.
+    Events,
+}
+
+/// How to sign in. What is not said is found out.
+#[derive(Clone, Default, PartialEq)]
+pub struct OAuth {
+    /// What the issuer of tokens knows us as, where it was told so beforehand.
+    pub id: Option<String>,
+    /// What proves it.
+    pub secret: Option<String>,
+    /// A page on the web that says who we are, for issuers that read it.
+    pub page: Option<String>,
+    /// What to ask for; empty for what the server says.
+    pub scopes: Vec<String>,
+    /// The port on this machine that a browser comes back to; `None` for a free one.
+    pub port: Option<u16>,
+    /// Whether it is the program that signs in, and no person.
+    pub program: bool,
+    /// A private key in PEM, in the place of a secret.
+    pub key: Option<String>,
+    /// What the key signs with, as `ES256`.
+    pub algorithm: Option<String>,
+}
+
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest may be secrets.
+        f.debug_struct("OAuth").field("scopes", &self.scopes).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Program {
@@ -183,6 +224,8 @@ impl Entry {
             Some("modern") => Era::Modern,
             Some(_) => return Err(fields.wrong("protocolEra", "must be `auto`, `legacy` or `modern`")),
         };
+        let tells = self.fields.get("roots").is_none_or(|roots| *roots != false);
+        let roots = (tells && matches!(reach, Reach::Program(_))).then(|| variables.workspace.to_owned());
         Ok(Server {
             name: self.name.clone(),
             reach,
@@ -193,7 +236,7 @@ impl Entry {
             without: fields.texts(&["excludeTools", "disabled_tools"])?.unwrap_or_default(),
             allowed: fields.allowed()?,
             era,
-            workspace: variables.workspace.to_owned(),
+            roots,
             digest: self.digest(),
         })
     }
@@ -272,14 +315,14 @@ impl Fields<'_> {
         match written.as_deref() {
             Some("stdio" | "local" | "custom") => self.program(),
             Some("http" | "streamable-http" | "streamablehttp" | "streamable_http" | "remote") => {
-                self.address(false)
+                self.address(Transport::Http)
             }
-            Some("sse") => self.address(true),
+            Some("sse") => self.address(Transport::Events),
             Some(other) => {
                 Err(self.wrong("type", format!("must be `stdio`, `http` or `sse`, not `{other}`")))
             }
             None if self.entry.fields.contains_key("command") => self.program(),
-            None => self.address(false),
+            None => self.address(Transport::Either),
         }
     }
 
@@ -327,7 +370,7 @@ impl Fields<'_> {
         Ok(lines.filter_map(pair).collect())
     }
 
-    fn address(&self, events: bool) -> Result<Reach, String> {
+    fn address(&self, transport: Transport) -> Result<Reach, String> {
         let names = ["httpUrl", "serverUrl", "url"];
         let url = self.text(&names)?.unwrap_or_default();
         if url.is_empty() {
@@ -351,7 +394,59 @@ impl Fields<'_> {
             let token = from_environment("bearer_token_env_var", &name)?;
             headers.insert("Authorization".to_owned(), format!("Bearer {token}"));
         }
-        Ok(Reach::Address(Address { url, headers, events }))
+        let oauth = match self.get(&["oauth", "auth"]) {
+            None | Some((_, Value::Bool(_))) => OAuth::default(),
+            Some((field, Value::Object(fields))) => self.oauth(field, fields)?,
+            // Some write a token here.
+            Some((field, value)) => {
+                let text = self.expand(field, value)?;
+                if text != "oauth" {
+                    headers.insert("Authorization".to_owned(), format!("Bearer {text}"));
+                }
+                OAuth::default()
+            }
+        };
+        Ok(Reach::Address(Address { url, headers, transport, oauth }))
+    }
+
+    fn oauth(&self, field: &str, fields: &Map<String, Value>) -> Result<OAuth, String> {
+        let inner = Entry { fields: fields.clone(), ..self.entry.clone() };
+        let inner = Fields { entry: &inner, variables: self.variables };
+        let place = format!("server `{}`: `", self.entry.name);
+        let within = |reason: String| reason.replacen(&place, &format!("{place}{field}."), 1);
+        let text = |names: &[&str]| inner.text(names).map_err(within);
+        let scopes = match fields.get("scopes").or_else(|| fields.get("scope")) {
+            Some(Value::Array(_)) => inner.texts(&["scopes", "scope"]).map_err(within)?.unwrap_or_default(),
+            _ => {
+                let line = text(&["scopes", "scope"])?.unwrap_or_default();
+                line.split_whitespace().map(str::to_owned).collect()
+            }
+        };
+        let port = match inner.get(&["callbackPort", "callback_port", "redirectPort"]) {
+            None => None,
+            Some((name, value)) => {
+                let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+                Some(port.ok_or_else(|| self.wrong(&format!("{field}.{name}"), "must be a port"))?)
+            }
+        };
+        let program = match text(&["grantType", "grant_type"])?.as_deref() {
+            None | Some("authorization_code") => false,
+            Some("client_credentials") => true,
+            Some(_) => {
+                let either = "must be `authorization_code` or `client_credentials`";
+                return Err(self.wrong(&format!("{field}.grantType"), either));
+            }
+        };
+        Ok(OAuth {
+            id: text(&["clientId", "client_id", "CLIENT_ID"])?,
+            secret: text(&["clientSecret", "client_secret", "CLIENT_SECRET"])?,
+            page: text(&["clientMetadataUrl", "client_metadata_url"])?,
+            scopes,
+            port,
+            program,
+            key: text(&["privateKey", "private_key"])?,
+            algorithm: text(&["algorithm", "signingAlgorithm"])?,
+        })
     }
 
     /// What runs without asking. A project's file may not say so.

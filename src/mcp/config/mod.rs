@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use entry::{Address, Entry, Era, Program, Reach, Server};
+pub use entry::{Address, Entry, Era, OAuth, Program, Reach, Server, Transport};
 pub use trust::{Standing, Trust};
 pub use variables::Variables;
 
