@@ -46,6 +46,8 @@ pub struct Choices {
     pub skills: Vec<PathBuf>,
     /// Settings as `KEY=VALUE`.
     pub set: Vec<String>,
+    /// Files of MCP servers that come before all others.
+    pub servers: Vec<PathBuf>,
 }
 
 /// Why the parts could not be put together.
@@ -105,6 +107,9 @@ impl App {
         let current = std::env::current_dir()
             .map_err(|error| Error::Paths(format!("the current folder cannot be used: {error}")))?;
         let paths = Paths::find(&current).map_err(Error::Paths)?;
+        if let Some(missing) = choices.servers.iter().find(|file| !file.is_file()) {
+            return Err(Error::Paths(format!("there is no file of servers `{}`", missing.display())));
+        }
         let mut flags = layers::flags(&choices.set)?;
         if let Some(model) = &choices.model {
             flags.push(("model.name".to_owned(), model.as_str().into()));
@@ -285,7 +290,7 @@ impl App {
     /// Every server that a file describes, and why it is left out if it is; and what is wrong with
     /// the files.
     pub fn described_servers(&self) -> (Vec<Chosen>, Vec<String>) {
-        let mut files = Files::read(&places(&self.paths));
+        let mut files = Files::read(&places(&self.paths, &self.choices.servers));
         let problems = std::mem::take(&mut files.problems);
         let environment = |name: &str| std::env::var(name).ok();
         let variables = Variables { environment: &environment, workspace: &self.paths.workspace };

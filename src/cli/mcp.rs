@@ -1,5 +1,6 @@
 //! `omni mcp`: the toolbox for other programs, and the servers of others for us.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -15,7 +16,8 @@ use super::signal::Stop;
 use super::ui::{Screen, lasted};
 use crate::app::App;
 use crate::config::Secret;
-use crate::mcp::config::{Chosen, Entry, Left, Trust, user_file};
+use crate::mcp::config::import::Origin;
+use crate::mcp::config::{Chosen, Entry, Left, Trust, Variables, user_file};
 use crate::mcp::{Listener, Pipes, Server, Status};
 
 /// Be an MCP server, or use those of others
@@ -51,6 +53,22 @@ enum Command {
     Test {
         /// The server
         name: Option<String>,
+    },
+    /// Look for problems with servers, and say what was guessed about them
+    Doctor {
+        /// The server
+        name: Option<String>,
+    },
+    /// Take over the servers that another program knows
+    ///
+    /// They are put into your own file, beside those that are there. Look at them with `omni mcp list` before you
+    /// use them: some may come from a project.
+    Import {
+        /// The program
+        #[arg(long, value_name = "PROGRAM", required = true, value_parser = ["cursor", "vscode", "claude", "codex", "gemini", "zed"])]
+        from: Vec<String>,
+        /// These servers only
+        names: Vec<String>,
     },
     /// Describe a server in your own file: its command, or its address
     ///
@@ -104,6 +122,12 @@ pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Fail
     match mcp.command {
         None => serve(mcp.http, mcp.token, mcp.skill, app, screen).await,
         Some(Command::List) => list(app, screen).await,
+        Some(Command::Import { from, names }) => import(&from, &names, app, screen),
+        Some(Command::Doctor { name }) => {
+            let result = doctor(name.as_deref(), app, screen).await;
+            app.finish().await;
+            result
+        }
         Some(Command::Test { name }) => {
             let result = test(name.as_deref(), app, screen).await;
             app.finish().await;
@@ -311,6 +335,65 @@ fn report(
         screen.line(&format!("  │ {line}"))?;
     }
     Ok(())
+}
+
+/// Tests them, and says what a test does not show.
+async fn doctor(name: Option<&str>, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let tested = test(name, app, screen).await?;
+    let (described, problems) = app.described_servers();
+    let toolbox = app.toolbox().await?;
+    let told = toolbox.problems();
+    let mut remarks = Vec::new();
+    for Chosen { entry, .. } in described.iter().filter(|chosen| name.is_none_or(|n| n == chosen.entry.name))
+    {
+        let own = entry.remarks();
+        remarks.extend(own.into_iter().map(|remark| format!("{}: {remark}", entry.name)));
+        let theirs = format!("`{}.", entry.name);
+        remarks.extend(told.iter().filter(|told| told.contains(&theirs)).cloned());
+    }
+    for problem in problems.iter().chain(&remarks) {
+        match screen.json {
+            true => screen.value(&json!({"remark": problem}))?,
+            false => screen.line(&format!("→ {problem}"))?,
+        }
+    }
+    Ok(if problems.is_empty() { tested } else { code::FAILED })
+}
+
+/// Takes over what other programs know.
+fn import(from: &[String], names: &[String], app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let variables = Variables { environment: &environment, workspace: &app.paths.workspace };
+    let mut found = BTreeMap::new();
+    for from in from.iter().filter_map(|from| Origin::named(from)) {
+        for file in from.places(&variables) {
+            let servers = from.read(&file, variables.workspace);
+            for (name, server) in servers.map_err(|reason| Failure::new(code::SETUP, reason))? {
+                if names.is_empty() || names.contains(&name) {
+                    found.entry(name).or_insert((file.clone(), server));
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(Failure::new(code::FAILED, "there is no such server")
+            .hint(format!("looked for in the files of {}", from.join(", "))));
+    }
+    let done = edit(app, |servers| {
+        for (name, (file, server)) in found {
+            let fields = server.as_object().cloned().unwrap_or_default();
+            let told = Entry::new(&name, &file, fields).told();
+            if servers.contains_key(&name) {
+                screen.remark(&format!("there is a server `{name}` already, which stays as it is"));
+                continue;
+            }
+            servers.insert(name.clone(), server);
+            screen.line(&format!("{name}: {told}, from {}", file.display()))?;
+        }
+        Ok(())
+    })?;
+    screen.remark("try them: omni mcp test");
+    Ok(done)
 }
 
 fn trust(name: &str, trusted: bool, app: &App, screen: &Screen) -> Result<u8, Failure> {

@@ -60,6 +60,9 @@ struct Globals {
     /// One more folder of skills
     #[arg(long, global = true, value_name = "DIR")]
     skills: Vec<PathBuf>,
+    /// One more file of MCP servers, before all others
+    #[arg(long, global = true, value_name = "FILE")]
+    mcp_config: Vec<PathBuf>,
     /// Override a setting for this run
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -167,6 +170,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         yes: cli.globals.yes,
         skills: cli.globals.skills.clone(),
         set: cli.globals.set.clone(),
+        servers: cli.globals.mcp_config.clone(),
     };
     if let Some(Command::Doctor) = cli.command {
         return doctor::run(choices, interpreter, screen).await;

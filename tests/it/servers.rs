@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use omni::mcp::config::{Entry, Files, Left, Place, Reach, Server, Trust, Variables, servers};
+use omni::mcp::Status;
+use omni::mcp::config::{Entry, Files, Left, Place, Reach, Server, Transport, Trust, Variables, servers};
 use serde_json::{Value, json};
 
 use crate::support::mcp::{Client, python, said, text, until};
 use crate::support::omni::{World, write};
-use crate::support::servers::{Remote, fixture, odd, with};
+use crate::support::servers::{self, Remote, fixture, odd, with};
+use crate::support::tools::PATIENCE;
 
 /// A world whose user has these servers.
 fn world(servers: Value) -> World {
@@ -334,6 +336,71 @@ fn tools_that_change_are_taken_up_and_told_of() {
     assert_eq!(text(&client.call("storm__echo", json!({"text": "calm"}))), "calm");
 }
 
+#[test]
+fn skills_of_a_server_are_read_when_they_are_wanted() {
+    let world = world(json!({"odd": odd(&["skills"])}));
+    let shown = world.omni(["tool", "show", "odd.load_skill", "--json"]).run().succeeded().last();
+    assert!(shown["description"].as_str().unwrap().contains("- forms: Fill in forms."), "{shown}");
+    let read = call(&world, "odd.load_skill", json!({"skill": "forms"}));
+    assert!(text(&read).ends_with("Read FIELDS.md first.\n"), "{read}");
+    let file = json!({"skill": "forms", "file": "references/FIELDS.md"});
+    assert_eq!(text(&call(&world, "odd.load_skill", file)), "Name and place.\n");
+    let wrong = call(&world, "odd.load_skill", json!({"skill": "forms", "file": "../../etc/passwd"}));
+    assert!(text(&wrong).contains("it has no file"), "{wrong}");
+    let wrong = call(&world, "odd.load_skill", json!({"skill": "none"}));
+    assert_eq!(wrong["is_error"], true, "{wrong}");
+}
+
+#[test]
+fn an_address_that_refuses_says_how() {
+    let told = [
+        ("401", "`omni mcp login far` signs in"),
+        ("403", "HTTP 403"),
+        ("404", "HTTP 404"),
+        ("405", "HTTP 405"),
+        ("429", "HTTP 429"),
+        ("500", "HTTP 500"),
+    ];
+    for (status, reason) in told {
+        let remote = Remote::start(&format!("plain.py http {status}"));
+        let tested = world(json!({"far": remote.described()})).omni(["mcp", "test", "far"]).run().exited(1);
+        assert!(tested.out.contains(reason), "{status}: {tested}");
+    }
+    // One that is there and then refuses a call harms that call.
+    for (status, reason) in [("403", "HTTP 403"), ("429", "HTTP 429"), ("500", "HTTP 500")] {
+        let remote = Remote::start(&format!("plain.py http call-{status}"));
+        let result = call(&world(json!({"far": remote.described()})), "far.echo", json!({}));
+        assert!(result["is_error"] == true && text(&result).contains(reason), "{result}");
+    }
+    // One that says something to everything is taken for what it is.
+    let remote = Remote::start("plain.py http odd-discover");
+    assert_eq!(text(&call(&world(json!({"far": remote.described()})), "far.echo", json!({}))), "well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_connections_that_were_closed() {
+    let remote = Remote::start("plain.py http well");
+    let folder = tempfile::TempDir::new().unwrap();
+    let described = [("far", remote.described()), ("near", odd(&["none"]))];
+    let connect = async || {
+        let (shutdown, servers) = servers::servers(&described, folder.path());
+        for (name, _) in &described {
+            assert_eq!(servers.try_out(name).await, Some(Status::Up));
+        }
+        assert!(shutdown.finish(PATIENCE).await);
+    };
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    for _ in 0..3 {
+        connect().await;
+    }
+    let before = open();
+    for _ in 0..10 {
+        connect().await;
+    }
+    // Other tests of this process open and close files meanwhile; a leak of one a time would be 20.
+    until("what was open is closed", || open() < before + 20);
+}
+
 // Processes.
 
 #[test]
@@ -457,6 +524,66 @@ fn servers_are_added_tested_and_removed() {
     assert!(said(&file).contains("// none"));
 }
 
+#[test]
+fn what_other_programs_know_is_taken_over() {
+    let world = World::new();
+    let home = world.work().join("home");
+    let from = |program: &str, file: &str, text: &str, told: &str| {
+        write(&home.join(file), text);
+        let name = format!("of-{program}");
+        let import = ["mcp", "import", "--from", program, &name];
+        let imported = world.omni(import).env("HOME", &home).run().succeeded();
+        assert!(imported.out.contains(told), "{program}: {imported}");
+        world.omni(["mcp", "list"]).run().succeeded().out
+    };
+    let cursor = r#"{"mcpServers": {"of-cursor": {"command": "x", "env": {"K": "${env:HOME}"}}, "no": {"command": "y"}}}"#;
+    let listed = from("cursor", ".cursor/mcp.json", cursor, "of-cursor: x K=…, from ");
+    assert!(!listed.contains("no "), "{listed}");
+    let code = "{\"servers\": {\"of-vscode\": {\"type\": \"http\", \"url\": \"https://x\",},}, // end\n}";
+    from("vscode", ".config/Code/User/mcp.json", code, "of-vscode: https://x");
+    let claude = format!(
+        r#"{{"mcpServers": {{"of-claude": {{"command": "everywhere"}}}}, "projects": {{{:?}: {{"mcpServers": {{"of-claude": {{"command": "here"}}}}}}}}}}"#,
+        world.work()
+    );
+    from("claude", ".claude.json", &claude, "of-claude: here");
+    let codex = "[mcp_servers.of-codex]\ncommand = \"x\"\nargs = [\"y\"]\n";
+    from("codex", ".codex/config.toml", codex, "of-codex: x y");
+    let gemini =
+        r#"{"theme": "x", "mcpServers": {"of-gemini": {"command": "$TOOL", "args": ["a$b", "$5"]}}}"#;
+    let listed = from("gemini", ".gemini/settings.json", gemini, "of-gemini: ${TOOL} a${b} $5");
+    assert!(listed.contains("the environment variable `TOOL` is not set"), "{listed}");
+    let zed = r#"{"theme": "x", "context_servers": {"of-zed": {"command": {"path": "x", "args": ["y"]}}}}"#;
+    from("zed", ".config/zed/settings.json", zed, "of-zed: ");
+    // What is there stays.
+    write(&home.join(".cursor/mcp.json"), r#"{"mcpServers": {"of-cursor": {"command": "other"}}}"#);
+    let again = world.omni(["mcp", "import", "--from", "cursor"]).env("HOME", &home).run().succeeded();
+    assert!(again.err.contains("there is a server `of-cursor` already"), "{again}");
+    world.omni(["mcp", "import", "--from", "zed", "nobody"]).env("HOME", &home).run().exited(1);
+}
+
+#[test]
+fn a_doctor_says_what_a_test_does_not_show() {
+    let described = with(odd(&["names"]), json!({"timeout": 30, "colour": "red"}));
+    let found = world(json!({"odd": described})).omni(["mcp", "doctor"]).run().succeeded();
+    for told in
+        ["✓", "`timeout` is taken for 30 seconds", "`colour` is not understood", "`odd.bad` is left out"]
+    {
+        assert!(found.out.contains(told), "{told}: {found}");
+    }
+    world(json!({"odd": odd(&["exits"])})).omni(["mcp", "doctor"]).run().exited(1);
+}
+
+#[test]
+fn a_file_may_be_named_for_one_run() {
+    let world = world(json!({"odd": {"command": "there-is-no-such-program"}}));
+    let file = write(&world.work().join("mine.json"), &json!({"odd": odd(&["none"])}).to_string());
+    let file = file.to_str().unwrap();
+    let result = world.omni(["tool", "call", "--mcp-config", file, "odd.echo", "{\"text\": \"hi\"}"]).run();
+    assert_eq!(result.succeeded().out.trim(), "hi");
+    let missing = world.omni(["mcp", "list", "--mcp-config", "/there/is/none"]).run().exited(3);
+    assert!(missing.err.contains("no file of servers `/there/is/none`"), "{missing}");
+}
+
 /// What a file with one server in it means, where `TOKEN` is `t` and `HOME` is `/home/ada`.
 fn meant(text: &str) -> Result<Server, String> {
     let name = servers(text)?.keys().next().unwrap().clone();
@@ -488,7 +615,11 @@ fn every_dialect_is_understood() {
         Reach::Address(address) => {
             let headers: String =
                 address.headers.iter().map(|(name, value)| format!(" {name}: {value}")).collect();
-            format!("{}{headers}{}", address.url, if address.events { " (events)" } else { "" })
+            format!(
+                "{}{headers}{}",
+                address.url,
+                if address.transport == Transport::Events { " (events)" } else { "" }
+            )
         }
         Reach::Program(program) => panic!("{}", program.command),
     };

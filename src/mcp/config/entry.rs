@@ -19,6 +19,62 @@ const START_REMOTE: f64 = 15.0;
 /// Programs that download what they start.
 const LAUNCHERS: [&str; 9] = ["npx", "bunx", "pnpx", "uvx", "uv", "pipx", "docker", "podman", "deno"];
 
+/// The fields that mean something, or are known to mean nothing here.
+pub(super) const KNOWN: [&str; 52] = [
+    "type",
+    "transport",
+    "command",
+    "args",
+    "env",
+    "environment",
+    "envFile",
+    "env_vars",
+    "cwd",
+    "inheritEnv",
+    "roots",
+    "url",
+    "httpUrl",
+    "serverUrl",
+    "headers",
+    "http_headers",
+    "env_http_headers",
+    "bearer_token_env_var",
+    "oauth",
+    "auth",
+    "enabled",
+    "disabled",
+    "timeout",
+    "startup_timeout_sec",
+    "startup_timeout_ms",
+    "connectionTimeout",
+    "tool_timeout_sec",
+    "tool_timeout_ms",
+    "requestTimeout",
+    "idle_timeout_sec",
+    "idle_timeout_ms",
+    "includeTools",
+    "enabled_tools",
+    "tools",
+    "excludeTools",
+    "disabled_tools",
+    "autoApprove",
+    "alwaysAllow",
+    "trust",
+    "protocolEra",
+    "protocol_era",
+    "description",
+    "name",
+    "title",
+    "icon",
+    "version",
+    "source",
+    "required",
+    "gallery",
+    "keep_alive",
+    "settings",
+    "dev",
+];
+
 /// A server as a file describes it.
 #[derive(Clone, PartialEq)]
 pub struct Entry {
@@ -182,6 +238,11 @@ impl Entry {
     pub fn digest(&self) -> String {
         let text = Value::Object(self.fields.clone()).to_string();
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is worth knowing of it, though it works: what was guessed, what is not understood.
+    pub fn remarks(&self) -> Vec<String> {
+        super::import::remarks(&self.fields)
     }
 
     /// What it would do, for the one who has to agree: as it is written, but values of variables

@@ -4,6 +4,7 @@
 //! [`Server`] is what it means, made when the user has agreed to it.
 
 mod entry;
+pub mod import;
 mod jsonc;
 mod trust;
 mod variables;
@@ -67,14 +68,16 @@ pub enum Left {
     Wrong(String),
 }
 
-/// Where servers are looked for. A server that an earlier file names is taken from there, whole.
-pub fn places(paths: &Paths) -> Vec<Place> {
+/// Where servers are looked for, in these files before all others. A server that an earlier file
+/// names is taken from there, whole.
+pub fn places(paths: &Paths, first: &[PathBuf]) -> Vec<Place> {
     let project = |file| Place { file, project: true };
-    vec![
-        project(paths.project().join("mcp.json")),
-        project(paths.workspace.join(".mcp.json")),
-        Place { file: user_file(paths), project: false },
-    ]
+    let own = |file| Place { file, project: false };
+    let mut places: Vec<_> = first.iter().cloned().map(own).collect();
+    places.push(project(paths.project().join("mcp.json")));
+    places.push(project(paths.workspace.join(".mcp.json")));
+    places.push(own(user_file(paths)));
+    places
 }
 
 /// The user's own file.
