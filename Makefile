@@ -11,18 +11,22 @@ ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/omni/target
 VENV ?= $(HOME)/.cache/omni/venv
 NODE ?= $(HOME)/.cache/omni/node
+PEERS ?= $(HOME)/.cache/omni/peers
 else
 VENV ?= .venv
 NODE ?= .node
+PEERS ?= .peers
 endif
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PYO3_PYTHON := $(abspath $(VENV))/bin/python
 export OMNI_TEST_PYTHON := $(PYO3_PYTHON)
 export OMNI_TEST_NODE := $(abspath $(NODE))
+export OMNI_TEST_PEERS := $(abspath $(PEERS))
 STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | sha256sum | cut -c1-12)
 
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
+PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt | sha256sum | cut -c1-12)
 TEST_PACKAGES := postgresql strace
 BENCH_PACKAGES := ripgrep
 
@@ -54,7 +58,7 @@ bench: setup
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
-setup: setup-build $(NODE_STAMP)
+setup: setup-build $(NODE_STAMP) $(PEERS_STAMP)
 	@./tools/packages $(TEST_PACKAGES)
 
 setup-build: $(STAMP)
@@ -74,5 +78,13 @@ $(NODE_STAMP): tests/clients/package.json tests/clients/package-lock.json
 	npm ci --prefix $(NODE) --ignore-scripts --omit=dev --no-audit --no-fund --silent
 	@touch $@
 
+# Servers of others in Python: those that use the newer SDK, and those that cannot.
+$(PEERS_STAMP): tests/peers/new.txt tests/peers/old.txt
+	$(PYTHON) -m venv $(PEERS)/new
+	$(PEERS)/new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/new.txt
+	$(PYTHON) -m venv $(PEERS)/old
+	$(PEERS)/old/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/old.txt
+	@touch $@
+
 clean:
-	rm -rf .node .venv target
+	rm -rf .node .peers .venv target

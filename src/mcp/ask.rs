@@ -222,12 +222,13 @@ fn form(question: Elicitation) -> Option<Question> {
 /// `UserName` as `user_name`.
 fn word(name: &str) -> String {
     let mut word = String::with_capacity(name.len() + 4);
+    let mut last = 'A';
     for letter in name.chars() {
-        let is_inner = word.ends_with(|last: char| last.is_lowercase() || last.is_ascii_digit());
-        if letter.is_uppercase() && is_inner {
+        if letter.is_uppercase() && !last.is_uppercase() {
             word.push('_');
         }
         word.extend(letter.to_lowercase());
+        last = letter;
     }
     word
 }

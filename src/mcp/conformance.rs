@@ -176,6 +176,7 @@ async fn unchecked(servers: &Servers, name: &str, arguments: Map<String, Value>)
         workspace: Arc::default(),
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| ()),
+        logger: None,
         nested: None,
     };
     servers.call(Call { spec, arguments, context }).await.map(drop)

