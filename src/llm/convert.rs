@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::catalog::Kind;
 use super::watch::Pieces;
-use super::{Request, ToolDefinition};
+use super::{Request, ToolDefinition, schema};
 use crate::message::{Arguments, Block, Message, Part, Replay, Role, ToolCall, ToolResult, Usage};
 
 /// Whom a request is for.
@@ -54,7 +54,8 @@ impl Audience<'_> {
             }
         }
         if !request.tools.is_empty() {
-            let mut tools: Vec<Tool> = request.tools.iter().map(tool).collect();
+            let mut tools: Vec<Tool> =
+                request.tools.iter().map(|definition| tool(definition, self.kind)).collect();
             if cached && let Some(last) = tools.pop() {
                 tools.push(last.with_cache_control(CacheControl::Ephemeral));
             }
@@ -325,17 +326,10 @@ fn result_text(result: &ToolResult) -> String {
     }
 }
 
-fn tool(definition: &ToolDefinition) -> Tool {
-    let mut schema = match &definition.parameters {
-        Value::Object(map) => map.clone(),
-        _ => serde_json::Map::new(),
-    };
-    // OpenAI rejects an object schema that lists no properties.
-    schema.entry("type").or_insert_with(|| json!("object"));
-    schema.entry("properties").or_insert_with(|| json!({}));
+fn tool(definition: &ToolDefinition, kind: Kind) -> Tool {
     Tool::new(definition.name.clone())
         .with_description(definition.description.clone())
-        .with_schema(Value::Object(schema))
+        .with_schema(Value::Object(schema::fitted(&definition.parameters, kind)))
 }
 
 // What all vendors that see pictures can read.

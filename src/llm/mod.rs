@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod detect;
 pub mod retry;
+pub mod schema;
 
 mod chain;
 mod convert;

@@ -1,6 +1,7 @@
 //! Models behind an HTTP API. With `convert` the only user of genai.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -21,7 +22,7 @@ use super::catalog::{self, Kind};
 use super::convert::{Answer, Audience, Called, usage};
 use super::fault::{Source, retry_after};
 use super::watch::{self, Seen, Watch};
-use super::{Delta, Error, Model, Reply, Request, Sink, Stop};
+use super::{Delta, Error, Model, Reply, Request, Sink, Stop, schema};
 use crate::config;
 use crate::message::{Message, Part, Role, Usage};
 
@@ -69,6 +70,8 @@ struct Inner {
     first_byte: Duration,
     idle: Duration,
     client: Client,
+    /// Tools that it has refused; they are offered no more.
+    refused: Mutex<HashSet<String>>,
 }
 
 impl Provider {
@@ -102,6 +105,7 @@ impl Provider {
             first_byte: seconds(settings.first_byte_timeout),
             idle: seconds(settings.idle_timeout),
             client,
+            refused: Mutex::default(),
         })))
     }
 
@@ -112,6 +116,7 @@ impl Provider {
             server: shared.server.clone(),
             model: shared.model.clone(),
             client: shared.client.clone(),
+            refused: Mutex::default(),
             ..*shared
         });
         Self(Arc::new(Inner { window, ..inner }))
@@ -183,7 +188,21 @@ impl Heard {
 
 impl Inner {
     async fn exchange(&self, request: &Request, pieces: &mpsc::Sender<Delta>) -> Result<Reply, Error> {
-        let mut heard = self.stream(request, pieces).await?;
+        let mut request = self.without_refused(request);
+        let mut heard = self.stream(&request, pieces).await;
+        if let Err(Error::Rejected { status: 400, message, .. }) = &heard
+            && let Some(tool) = schema::blamed(message, &request.tools).map(str::to_owned)
+        {
+            // One tool must not cost all the others.
+            let provider = &self.server.provider;
+            let notice = format!("the tool `{tool}` is left out: {provider} refuses it: {message}");
+            self.refused.lock().expect("no panic while held").insert(tool);
+            let _ = pieces.send(Delta::Notice(notice)).await;
+            request = self.without_refused(&request);
+            heard = self.stream(&request, pieces).await;
+        }
+        let mut heard = heard?;
+        let request = &request;
         if heard.is_missing() {
             // Some servers cannot stream, or lose the calls when they do.
             tracing::debug!(model = self.name, "nothing usable in the stream; asking again without one");
@@ -203,6 +222,17 @@ impl Inner {
         };
         let message = self.audience().message(heard.answer, &request.messages);
         Ok(Reply { message, stop, usage: heard.usage, model: self.name.clone() })
+    }
+
+    /// The request without the tools that were refused.
+    fn without_refused(&self, request: &Request) -> Request {
+        let refused = self.refused.lock().expect("no panic while held");
+        let mut request = request.clone();
+        if request.tools.iter().any(|tool| refused.contains(&tool.name)) {
+            request.tools =
+                request.tools.iter().filter(|tool| !refused.contains(&tool.name)).cloned().collect();
+        }
+        request
     }
 
     async fn stream(&self, request: &Request, pieces: &mpsc::Sender<Delta>) -> Result<Heard, Error> {

@@ -1018,3 +1018,110 @@ proptest! {
         }
     }
 }
+
+// Schemas of tools.
+
+/// What is wrong with a schema for Gemini, or for the others.
+fn faults(schema: &Value, kind: Kind, at: &str, out: &mut Vec<String>) {
+    let Some(map) = schema.as_object() else { return };
+    for (key, value) in map {
+        let at = format!("{at}/{key}");
+        match (key.as_str(), value) {
+            ("properties", Value::Object(all)) => {
+                all.iter().for_each(|(name, inner)| faults(inner, kind, &format!("{at}/{name}"), out));
+            }
+            ("type", Value::Array(_)) if kind == Kind::Gemini => out.push(at),
+            ("enum", Value::Array(all)) if kind == Kind::Gemini && !all.iter().all(Value::is_string) => {
+                out.push(at)
+            }
+            (
+                "$ref"
+                | "$defs"
+                | "const"
+                | "oneOf"
+                | "allOf"
+                | "not"
+                | "if"
+                | "then"
+                | "else"
+                | "$schema"
+                | "additionalProperties"
+                | "patternProperties",
+                _,
+            ) if kind == Kind::Gemini => out.push(at),
+            (_, Value::Array(all)) => all.iter().for_each(|inner| faults(inner, kind, &at, out)),
+            (_, inner) => faults(inner, kind, &at, out),
+        }
+    }
+    if map.get("type").is_some_and(|kind| kind == "array") && !map.contains_key("items") {
+        out.push(format!("{at}: no items"));
+    }
+}
+
+#[test]
+fn schemas_are_given_to_vendors_as_they_take_them() {
+    let tree = json!({
+        "type": "object",
+        "properties": {"node": {"$ref": "#/$defs/node"}},
+        "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "n": {"type": ["integer", "null"]}}}},
+    });
+    let forms = json!({"oneOf": [
+        {"properties": {"path": {"type": "string"}}, "required": ["path"]},
+        {"properties": {"url": {"const": "x"}, "count": {"enum": [1, 2]}}, "required": ["url"]},
+    ]});
+    let parts = json!({
+        "$ref": "#/definitions/base",
+        "definitions": {"base": {"allOf": [
+            {"properties": {"a": {"type": "array"}}, "required": ["a"]},
+            {"properties": {"b": {"oneOf": [{"type": "string"}, {"type": "number", "not": {"const": 3}}]}}},
+        ], "additionalProperties": false}},
+    });
+    let rules =
+        json!({"properties": {"x": {}}, "if": {"required": ["x"]}, "then": {}, "required": ["x", "gone"]});
+    for schema in [&tree, &forms, &parts, &rules, &json!({}), &json!(true)] {
+        for kind in [Kind::OpenAi, Kind::Anthropic, Kind::Gemini] {
+            let fitted = Value::Object(omni::llm::schema::fitted(schema, kind));
+            assert_eq!(fitted["type"], "object", "{fitted}");
+            assert!(fitted["properties"].is_object(), "{fitted}");
+            for key in ["oneOf", "anyOf", "allOf", "enum", "not"] {
+                assert!(fitted.get(key).is_none(), "{kind:?} {key}: {fitted}");
+            }
+            let mut found = Vec::new();
+            faults(&fitted, kind, "", &mut found);
+            assert_eq!(found, Vec::<String>::new(), "{kind:?}: {fitted}");
+        }
+    }
+    let fitted = Value::Object(omni::llm::schema::fitted(&forms, Kind::OpenAi));
+    assert_eq!(fitted["description"], "Give path, or url.");
+    assert_eq!(fitted["properties"].as_object().unwrap().len(), 3);
+    let fitted = Value::Object(omni::llm::schema::fitted(&parts, Kind::Anthropic));
+    assert_eq!((&fitted["required"], &fitted["properties"]["a"]["items"]), (&json!(["a"]), &json!({})));
+}
+
+#[tokio::test]
+async fn a_tool_that_is_refused_is_left_out_and_the_others_are_not() {
+    for words in [
+        "Invalid schema for function 'fs__read': schema must be of type object",
+        "tools.1.custom.input_schema: input_schema does not support oneOf",
+        "* GenerateContentRequest.tools[0].function_declarations[1].parameters: bad schema",
+    ] {
+        let vendor = Vendor::launch();
+        vendor.answer(Answer::status(400, words));
+        vendor.answer(Answer::text("fine"));
+        vendor.answer(Answer::text("still"));
+        let model = model(&vendor, Kind::OpenAi, "m");
+        let request = Request { tools: tools(), ..asking("hello") };
+        let refused = request.tools[1].name.clone();
+        let (reply, deltas) = ask(&model, &request).await;
+        assert_eq!(reply.unwrap_or_else(|error| panic!("{words}: {error}")).message.text(), "fine");
+        assert!(deltas.iter().any(|delta| matches!(delta, Delta::Notice(text) if text.contains(&refused))));
+        ask(&model, &request).await.0.unwrap();
+        let names = |at: usize| -> Vec<String> {
+            let body = vendor.requests()[at].body.clone();
+            let all = body["tools"].as_array().cloned().unwrap_or_default();
+            all.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert!(names(0).contains(&refused) && !names(1).contains(&refused) && !names(2).contains(&refused));
+        assert_eq!(names(1).len(), request.tools.len() - 1);
+    }
+}
