@@ -19,7 +19,7 @@ def add(a: int, b: int) -> dict[str, int]:
 
 def other(number: int) -> None:
     def tool(a: int, b: str = "") -> dict[str, int]:
-        return {"sum": a}
+        return {"sum": a + len(b)}
 
     server.tool(tool, name=f"tool_{number}", description=f"Do the thing of number {number}.")
 

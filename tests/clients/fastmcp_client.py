@@ -47,7 +47,8 @@ async def main(command: str, *arguments: str) -> None:
             await client.call_tool("inside__double", {"number": "x"})
         assert (await client.call_tool("inside__orders", {})).content[0].text == "2 cakes"
         assert (await client.call_tool("inside__thinks", {"about": "life"})).content[0].text == "Be brief. life!"
-        assert (await client.get_prompt("inside.greet", {"name": "Ada"})).messages[0].content.text.startswith("Greet Ada")
+        (greeting,) = (await client.get_prompt("inside.greet", {"name": "Ada"})).messages
+        assert greeting.content.text == "Greet Ada in English."
         assert (await client.read_resource("inside://today"))[0].text == "soup"
         many = await asyncio.gather(*(client.call_tool("inside__double", {"number": n}) for n in range(100)))
         assert [result.structured_content for result in many] == [{"twice": 2 * n} for n in range(100)]
