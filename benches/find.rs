@@ -71,7 +71,7 @@ pub fn run(world: &World) -> Result<Report> {
         let shares = format!("first {:.3}, among five {:.3}", first / all, five / all);
         report.rows.push(Row::new(what, shares));
         if half == 1 {
-            let time = median(times.into_iter());
+            let time = median(times);
             report.rows.push(Row::new("to rank them by a question", format!("{time:.0} µs")));
         }
     }

@@ -139,7 +139,7 @@ fn prompt(messages: Vec<SamplingMessage>) -> Result<String, Error> {
     let prompt = texts.join("\n\n");
     match prompt.len() {
         0 => Err(Error::Failed("the model is asked nothing".to_owned())),
-        ..=PROMPT => Ok(prompt),
+        1..=PROMPT => Ok(prompt),
         length => Err(Error::Failed(format!(
             "a question to the model may have {PROMPT} bytes, this one has {length}"
         ))),

@@ -160,7 +160,7 @@ impl Toolset for Desk {
                 name: name.to_owned(),
                 description: description.to_owned(),
                 input,
-                annotations: annotations.clone(),
+                annotations,
                 ..Spec::default()
             })
         };
