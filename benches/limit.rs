@@ -2,6 +2,7 @@
 //! costs at the least. `omni-bench rmcp stdio`, or `rmcp http PORT`.
 
 use anyhow::{Context, Result, bail};
+use axum::serve::ListenerExt;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData, JsonObject, ListToolsResult,
     PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
@@ -60,6 +61,7 @@ pub fn serve(words: &[String]) -> Result<()> {
                 let service = StreamableHttpService::new(|| Ok(Sums), sessions, config);
                 let port: u16 = port.parse().context("a port")?;
                 let socket = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+                let socket = socket.tap_io(|stream| drop(stream.set_nodelay(true)));
                 Ok(axum::serve(socket, axum::Router::new().nest_service("/mcp", service)).await?)
             }
             _ => bail!("`rmcp stdio`, or `rmcp http PORT`"),

@@ -14,6 +14,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest, Sha256};
@@ -81,8 +82,10 @@ impl Server {
             let expected = Sha256::digest(format!("Bearer {token}"));
             app = app.layer(middleware::from_fn(move |request, next| known(expected.into(), request, next)));
         }
-        let serving =
-            axum::serve(listener.socket, app).with_graceful_shutdown(async move { stop.cancelled().await });
+        // An answer is written in two pieces: the second must not wait until the first is acknowledged, which
+        // takes clients 40 ms.
+        let socket = listener.socket.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let serving = axum::serve(socket, app).with_graceful_shutdown(async move { stop.cancelled().await });
         tokio::select! {
             served = async { serving.await } => served.map_err(|error| error.to_string()),
             () = self.announce() => Ok(()),
