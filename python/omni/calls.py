@@ -1,7 +1,8 @@
 """Calling a tool the long way: pydantic reads the arguments."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,52 +15,37 @@ from omni.result import Plain, plain
 def bind(name: str, function: Callable[..., Any]) -> Callable[[dict[str, Any], Context | Native | None], Any]:
     """What calls this function as the tool `name`: it returns the plain result, or a coroutine for it."""
     signature = schema.read(function)
-    return (_asynchronous if inspect.iscoroutinefunction(function) else _synchronous)(name, function, signature)
 
+    def values(arguments: dict[str, Any], context: Context | Native | None) -> dict[str, Any]:
+        try:
+            values = signature.validate(arguments)
+        except ValidationError as error:
+            raise schema.explain(error, signature.input) from None
+        if signature.context is not None:
+            values[signature.context] = context
+        return values
 
-def _synchronous(
-    name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | Native | None], Plain]:
-    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
-    has_output = signature.output is not None
+    def result(value: Any) -> Plain:
+        return plain(value, name, has_output=signature.output is not None, wrapped=signature.wrapped)
 
     def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
-        token = current.set(context)
-        try:
-            try:
-                values = validate(arguments)
-            except ValidationError as error:
-                raise schema.explain(error, signature.input) from None
-            if parameter is not None:
-                values[parameter] = context
-            return plain(function(**values), name, has_output=has_output, wrapped=wrapped)
-        finally:
-            if lines.partial:
-                lines.finish(context)
-            current.reset(token)
+        with _within(context):
+            return result(function(**values(arguments, context)))
 
-    return call
+    async def call_soon(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
+        with _within(context):
+            return result(await function(**values(arguments, context)))
+
+    return call_soon if inspect.iscoroutinefunction(function) else call
 
 
-def _asynchronous(
-    name: str, function: Callable[..., Any], signature: schema.Signature
-) -> Callable[[dict[str, Any], Context | Native | None], Any]:
-    validate, parameter, wrapped = signature.validate, signature.context, signature.wrapped
-    has_output = signature.output is not None
-
-    async def call(arguments: dict[str, Any], context: Context | Native | None) -> Plain:
-        token = current.set(context)
-        try:
-            try:
-                values = validate(arguments)
-            except ValidationError as error:
-                raise schema.explain(error, signature.input) from None
-            if parameter is not None:
-                values[parameter] = context
-            return plain(await function(**values), name, has_output=has_output, wrapped=wrapped)
-        finally:
-            if lines.partial:
-                lines.finish(context)
-            current.reset(token)
-
-    return call
+@contextmanager
+def _within(context: Context | Native | None) -> Iterator[None]:
+    """Make it the call that runs here. What it leaves unfinished of a line is handed on at its end."""
+    token = current.set(context)
+    try:
+        yield
+    finally:
+        if lines.partial:
+            lines.finish(context)
+        current.reset(token)

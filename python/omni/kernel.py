@@ -20,7 +20,11 @@ from omni.tool import ATTRIBUTE, Options
 Description: TypeAlias = dict[str, Any]
 
 _LONGEST_TRACEBACK = 16 * 1024
-_OWN_FILES = {__file__, skill.__file__}
+_OWN_FILES = {
+    os.path.join(os.path.dirname(__file__), name)
+    for name in ("attempts.py", "calls.py", "kernel.py", "loop.py", "skill.py")
+}
+"""What is between Rust and a tool."""
 
 
 class Handle:

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from omni.context import Context
 from omni.errors import Retry
 from omni.result import BLOCKS, Message
+from omni.simple import read_hints
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -104,11 +105,8 @@ def explain(error: ValidationError, schema: Schema) -> Retry:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    plain = inspect.unwrap(function)
-    # `Context` is often imported for the type checker alone.
-    local = {} if "Context" in plain.__globals__ else {"Context": Context}
     try:
-        return typing.get_type_hints(plain, localns=local, include_extras=True)
+        return read_hints(function)
     except Exception as error:
         raise SchemaError(f"the type hints of tool `{function.__name__}` cannot be read: {error}") from error
 

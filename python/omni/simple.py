@@ -31,10 +31,8 @@ def read(function: Callable[..., Any]) -> Facts | None:
 
     Says the same as `schema.read` where it says anything.
     """
-    plain = inspect.unwrap(function)
-    local = {} if "Context" in plain.__globals__ else {"Context": Context}
     try:
-        hints = typing.get_type_hints(plain, localns=local, include_extras=True)
+        hints = read_hints(function)
     except Exception:
         # `schema.read` has the words for it.
         return None
@@ -52,6 +50,14 @@ def read(function: Callable[..., Any]) -> Facts | None:
         kinds[parameter.name] = kind | {"null"} if parameter.default is None else kind
     output = _output(hints.get("return"))
     return None if output is None else Facts(context, kinds, *output)
+
+
+def read_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Read the type hints of a tool, whatever is wrapped around it. Raises what evaluating them raises."""
+    plain = inspect.unwrap(function)
+    # `Context` is often imported for the type checker alone.
+    local = {} if "Context" in plain.__globals__ else {"Context": Context}
+    return typing.get_type_hints(plain, localns=local, include_extras=True)
 
 
 def _kind(hint: Any) -> set[str] | None:
