@@ -1,5 +1,6 @@
 //! Models behind an HTTP API. With `convert` the only user of genai.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -198,11 +199,11 @@ impl Inner {
             let notice = format!("the tool `{tool}` is left out: {provider} refuses it: {message}");
             self.refused.lock().expect("no panic while held").insert(tool);
             let _ = pieces.send(Delta::Notice(notice)).await;
-            request = self.without_refused(&request);
+            request = Cow::Owned(self.without_refused(&request).into_owned());
             heard = self.stream(&request, pieces).await;
         }
         let mut heard = heard?;
-        let request = &request;
+        let request = request.as_ref();
         if heard.is_missing() {
             // Some servers cannot stream, or lose the calls when they do.
             tracing::debug!(model = self.name, "nothing usable in the stream; asking again without one");
@@ -225,14 +226,13 @@ impl Inner {
     }
 
     /// The request without the tools that were refused.
-    fn without_refused(&self, request: &Request) -> Request {
+    fn without_refused<'a>(&self, request: &'a Request) -> Cow<'a, Request> {
         let refused = self.refused.lock().expect("no panic while held");
-        let mut request = request.clone();
-        if request.tools.iter().any(|tool| refused.contains(&tool.name)) {
-            request.tools =
-                request.tools.iter().filter(|tool| !refused.contains(&tool.name)).cloned().collect();
+        if !request.tools.iter().any(|tool| refused.contains(&tool.name)) {
+            return Cow::Borrowed(request);
         }
-        request
+        let tools = request.tools.iter().filter(|tool| !refused.contains(&tool.name)).cloned().collect();
+        Cow::Owned(Request { tools, ..request.clone() })
     }
 
     async fn stream(&self, request: &Request, pieces: &mpsc::Sender<Delta>) -> Result<Heard, Error> {

@@ -74,9 +74,14 @@ fn inlined(schema: &Value, root: &Value, depth: usize) -> Value {
     match resolved(schema, root, depth) {
         Value::Object(map) => {
             let next = if schema.get("$ref").is_some() { depth + 1 } else { depth };
-            let inner = |(key, value): (String, Value)| match key.as_str() {
-                "$defs" | "definitions" => None,
-                _ => Some((key, inlined(&value, root, next))),
+            let inner = |(key, value): (String, Value)| match (key.as_str(), value) {
+                ("$defs" | "definitions", _) => None,
+                // They are names here, not keywords.
+                ("properties", Value::Object(all)) => {
+                    let all = all.into_iter().map(|(name, value)| (name, inlined(&value, root, next)));
+                    Some((key, Value::Object(all.collect())))
+                }
+                (_, value) => Some((key, inlined(&value, root, next))),
             };
             Value::Object(map.into_iter().filter_map(inner).collect())
         }

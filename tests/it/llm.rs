@@ -1094,6 +1094,12 @@ fn schemas_are_given_to_vendors_as_they_take_them() {
     let fitted = Value::Object(omni::llm::schema::fitted(&forms, Kind::OpenAi));
     assert_eq!(fitted["description"], "Give path, or url.");
     assert_eq!(fitted["properties"].as_object().unwrap().len(), 3);
+    // Names that are keywords elsewhere.
+    let names = json!({"properties": {"definitions": {"type": "string"}, "$defs": {"type": "integer"}}});
+    for kind in [Kind::OpenAi, Kind::Anthropic, Kind::Gemini] {
+        let fitted = Value::Object(omni::llm::schema::fitted(&names, kind));
+        assert_eq!(fitted["properties"], names["properties"], "{kind:?}");
+    }
     let fitted = Value::Object(omni::llm::schema::fitted(&parts, Kind::Anthropic));
     assert_eq!((&fitted["required"], &fitted["properties"]["a"]["items"]), (&json!(["a"]), &json!({})));
 }
