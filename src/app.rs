@@ -304,7 +304,8 @@ impl App {
         self.watch().await?;
         let mut changes = self.tools_changed();
         self.servers().await.start();
-        let mut toolbox = self.toolbox().await?;
+        self.guide().await?.hand_out();
+        let mut toolbox = self.toolbox().await?.renewed();
         shelf.send_replace(Some(toolbox.clone()));
         while changes.changed().await.is_ok() {
             let renewed = toolbox.renewed();

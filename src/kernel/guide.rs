@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -30,7 +31,11 @@ const READ_ONLY: Annotations =
     Annotations { read_only: true, destructive: false, idempotent: true, open_world: false };
 
 /// The skills one can read up on.
-pub struct Guide(RwLock<Shelf>);
+pub struct Guide {
+    shelf: RwLock<Shelf>,
+    /// Whether their files are documents of their own.
+    hands_out: AtomicBool,
+}
 
 /// The skills there are at one moment.
 struct Shelf {
@@ -38,19 +43,26 @@ struct Shelf {
     listed: Vec<(String, String)>,
     /// None while there is nothing to read; the first is the tool.
     specs: Vec<Arc<Spec>>,
+    /// Every file. Looked for when somebody wants to know: there may be many.
+    documents: OnceLock<Vec<Arc<Spec>>>,
 }
 
 impl Guide {
     /// A guide to the skills that others brought.
     pub fn new(manifest: &Manifest) -> Self {
-        Self(RwLock::new(Shelf::new(manifest)))
+        Self { shelf: RwLock::new(Shelf::new(manifest)), hands_out: AtomicBool::new(false) }
+    }
+
+    /// Makes every file of a skill a document from now on, for clients who list such.
+    pub fn hand_out(&self) {
+        self.hands_out.store(true, Relaxed);
     }
 
     /// Takes the skills from this manifest from now on. Returns whether there is something else to read.
     pub fn replace(&self, manifest: &Manifest) -> bool {
-        let new = Shelf::new(manifest);
-        let old = std::mem::replace(&mut *self.0.write().expect("no panic while held"), new);
-        old.specs != self.shelf().specs
+        let before = self.specs();
+        *self.shelf.write().expect("no panic while held") = Shelf::new(manifest);
+        self.specs() != before
     }
 
     /// What the model is told there is: name and description.
@@ -59,7 +71,7 @@ impl Guide {
     }
 
     fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.0.read().expect("no panic while held")
+        self.shelf.read().expect("no panic while held")
     }
 }
 
@@ -68,17 +80,22 @@ impl Shelf {
         let folders: BTreeMap<_, _> =
             brought(manifest).map(|skill| (skill.card.name.clone(), skill.folder.clone())).collect();
         let mut specs: Vec<_> = (!folders.is_empty()).then(|| tool(&folders)).into_iter().collect();
-        for skill in brought(manifest) {
-            specs.push(prompt(skill));
-            specs.extend(files(&skill.folder).iter().map(|file| document(skill, file)));
-        }
+        specs.extend(brought(manifest).map(prompt));
         let specs = specs.into_iter().map(Arc::new).collect();
         // Those that are about this workspace come first.
         let mut listed: Vec<_> = brought(manifest).collect();
         listed.sort_by_key(|skill| !skill.fits);
         let listed =
             listed.into_iter().map(|skill| (skill.card.name.clone(), skill.card.description.clone()));
-        Self { folders, listed: listed.collect(), specs }
+        Self { folders, listed: listed.collect(), specs, documents: OnceLock::new() }
+    }
+
+    fn documents(&self) -> &[Arc<Spec>] {
+        let found = |(name, about): &(String, String)| {
+            let files = files(&self.folders[name]);
+            files.iter().map(|file| Arc::new(document(name, about, file))).collect::<Vec<_>>()
+        };
+        self.documents.get_or_init(|| self.listed.iter().flat_map(found).collect())
     }
 
     fn read(&self, skill: &str, file: &str) -> Result<Vec<u8>, String> {
@@ -153,13 +170,12 @@ fn prompt(skill: &Skill) -> Spec {
 }
 
 /// One of its documents.
-fn document(skill: &Skill, file: &str) -> Spec {
-    let name = &skill.card.name;
+fn document(name: &str, about: &str, file: &str) -> Spec {
     Spec {
         name: format!("skill/{name}/{file}"),
         kind: Kind::Resource { uri: uri(name, file), mime: mime(file).map(str::to_owned) },
         description: match file {
-            FILE => skill.card.description.clone(),
+            FILE => about.to_owned(),
             _ => format!("`{file}` of the skill `{name}`"),
         },
         input: json!({"type": "object", "properties": {}, "additionalProperties": false}),
@@ -223,7 +239,9 @@ fn body(text: &str) -> &str {
 #[async_trait]
 impl Toolset for Guide {
     fn specs(&self) -> Vec<Arc<Spec>> {
-        self.shelf().specs.clone()
+        let shelf = self.shelf();
+        let documents = if self.hands_out.load(Relaxed) { shelf.documents() } else { &[] };
+        shelf.specs.iter().chain(documents).cloned().collect()
     }
 
     async fn call(&self, call: Call) -> Result<Output, Error> {

@@ -47,7 +47,9 @@ impl World {
         let kernel = Kernel::new(Interpreter::Embedded, &manifest, folder.path().join("data"));
         let kernel = kernel.started_by(|| Ok(Command::new(env!("CARGO_BIN_EXE_omni"))));
         let settings = Settings { policy: Policy::new(&policy, false).unwrap(), ..tools::settings() };
-        let sets: Vec<Arc<dyn omni::tool::Toolset>> = vec![Arc::new(kernel), Arc::new(Guide::new(&manifest))];
+        let guide = Guide::new(&manifest);
+        guide.hand_out();
+        let sets: Vec<Arc<dyn omni::tool::Toolset>> = vec![Arc::new(kernel), Arc::new(guide)];
         let toolbox = Arc::new(Toolbox::new(sets, settings));
         let workspace = folder.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
