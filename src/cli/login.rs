@@ -50,7 +50,7 @@ pub(super) async fn login(login: Login, app: &App, screen: &Screen) -> Result<u8
             code = stop.told() => return Ok(code),
             Some((visit, answer)) = visits.recv() => {
                 let came = tokio::select! {
-                    came = take(&visit, !no_browser, screen) => came,
+                    came = take(visit, !no_browser, screen) => came,
                     code = stop.told() => return Ok(code),
                 };
                 let _ = answer.send(came);
@@ -74,7 +74,7 @@ pub(super) async fn login(login: Login, app: &App, screen: &Screen) -> Result<u8
 }
 
 /// Takes a person to the page, and waits until a browser comes back or its address is typed in.
-async fn take(visit: &Visit, opens: bool, screen: &Screen) -> Result<String, String> {
+async fn take(visit: Visit, opens: bool, screen: &Screen) -> Result<String, String> {
     screen.remark(&format!("sign in to `{}` here:", visit.server));
     let shown = match screen.json {
         true => screen.value(&serde_json::json!({"page": visit.page})),

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::tool::nested::Sample;
-use crate::tool::{Context, Error, Request};
+use crate::tool::{Context, Error, Request, uri};
 
 /// Bytes of a question to the model.
 const PROMPT: usize = 1 << 20;
@@ -148,26 +148,12 @@ fn prompt(messages: Vec<SamplingMessage>) -> Result<String, Error> {
 
 /// The folders that a server may work in.
 pub(super) fn folders(roots: Option<&Path>) -> ListRootsResult {
-    let root = |folder: &Path| Root::new(uri(folder)).with_name(name(folder));
+    let root = |folder: &Path| Root::new(uri::of_folder(folder)).with_name(name(folder));
     ListRootsResult::new(roots.map(root).into_iter().collect())
 }
 
 fn name(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A folder as a URI.
-fn uri(folder: &Path) -> String {
-    let mut uri = "file://".to_owned();
-    for byte in folder.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
-                uri.push(*byte as char)
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri
 }
 
 /// What a server is told where there is no answer.

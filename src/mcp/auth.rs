@@ -4,6 +4,7 @@
 //! which comes back to an address of ours; what it brings is exchanged for tokens, which are kept
 //! in a file of their own. They are renewed when they are about to end, by one process at a time.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -19,12 +20,12 @@ use rmcp::transport::auth::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 use super::config::{Address, OAuth};
-use super::open::{http, short};
+use super::http;
+use super::open::{self, short};
 
 /// How often one is asked to sign in before a server that still refuses is given up.
 const TRIES: u32 = 3;
@@ -32,9 +33,6 @@ const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long another process may take to renew the tokens.
 const RENEWAL: Duration = Duration::from_secs(60);
-/// Bytes of what a browser sends, and how long it may take.
-const REQUEST: usize = 16 << 10;
-const SENDING: Duration = Duration::from_secs(5);
 
 /// Takes a person to a page and returns the address it sent them back to.
 pub type Browser = Arc<dyn Fn(Visit) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
@@ -50,46 +48,18 @@ pub struct Visit {
 
 impl Visit {
     /// Waits until a browser on this machine comes back, and returns the address it came to.
-    pub async fn landed(&self) -> Result<String, String> {
+    pub async fn landed(self) -> Result<String, String> {
         let page = reqwest::Url::parse(&self.page).map_err(|error| error.to_string())?;
         let state = page.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
-        let wait = async {
-            loop {
-                let Ok((stream, _)) = self.landing.accept().await else { continue };
-                let came = tokio::time::timeout(SENDING, land(stream, state.as_deref())).await;
-                if let Ok(Some(url)) = came {
-                    return url;
-                }
-            }
+        let is_ours = move |url: &str| {
+            let sent = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
+                name == "state" && Some(&*value) == state.as_deref()
+            };
+            reqwest::Url::parse(url).is_ok_and(|url| url.path() == "/callback" && url.query_pairs().any(sent))
         };
         let late = |_| format!("nobody has signed in within {} minutes", PATIENCE.as_secs() / 60);
-        tokio::time::timeout(PATIENCE, wait).await.map_err(late)
+        tokio::time::timeout(PATIENCE, http::visited(self.landing, is_ours)).await.map_err(late)?
     }
-}
-
-/// Reads one request of a browser. Returns where it went, if that is where it was sent to.
-async fn land(mut stream: TcpStream, state: Option<&str>) -> Option<String> {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") && request.len() < REQUEST {
-        if stream.read_buf(&mut request).await.ok()? == 0 {
-            return None;
-        }
-    }
-    let request = String::from_utf8_lossy(&request).into_owned();
-    let target = request.strip_prefix("GET ")?.split(' ').next()?;
-    let url = reqwest::Url::parse(&format!("http://127.0.0.1{target}")).ok()?;
-    let is_ours = url.path() == "/callback"
-        && url.query_pairs().any(|(name, value)| name == "state" && Some(&*value) == state);
-    let (status, text) = match is_ours {
-        true => ("200 OK", "You can close this page and go back to omni."),
-        false => ("404 Not Found", "There is nothing here."),
-    };
-    let length = text.len();
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
-    );
-    let _ = stream.write_all(answer.as_bytes()).await;
-    is_ours.then(|| url.to_string())
 }
 
 /// Who we are to one server.
@@ -132,7 +102,7 @@ impl Account {
             if manager.initialize_from_store().await.map_err(|error| told(&error))? {
                 self.recognise(&mut manager)?;
             }
-            Ok::<_, String>(AuthClient::new(http()?, manager))
+            Ok::<_, String>(AuthClient::new(open::http()?, manager))
         };
         self.client.get_or_try_init(make).await.cloned()
     }

@@ -5,20 +5,25 @@
 //! host than ours or come from another origin. Whoever is to be reached from other machines needs
 //! a token.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::serve::ListenerExt;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::lines::LONGEST;
 use super::server::Server;
@@ -29,6 +34,8 @@ const PATH: &str = "/mcp";
 const SESSION: Duration = Duration::from_secs(3600);
 /// How often a silent stream shows that it is there.
 const SIGN: Duration = Duration::from_secs(15);
+/// How long a browser may take to be told that it is done.
+const PARTING: Duration = Duration::from_secs(2);
 /// Pages that may call: those of this very machine.
 const ORIGINS: [&str; 4] =
     ["http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*"];
@@ -100,4 +107,33 @@ async fn known(expected: [u8; 32], request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "a token is needed\n").into_response()
+}
+
+/// Waits at this address until a browser comes to a page that `is_it`, and returns the page's URL.
+pub(super) async fn visited(
+    socket: TcpListener,
+    is_it: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
+) -> Result<String, String> {
+    let address = socket.local_addr().map_err(|error| error.to_string())?;
+    let (sender, mut visits) = mpsc::channel(1);
+    let welcome = async move |uri: Uri| {
+        let url = format!("http://{address}{uri}");
+        if !is_it(&url) {
+            return (StatusCode::NOT_FOUND, "There is nothing here.");
+        }
+        let _ = sender.try_send(url);
+        (StatusCode::OK, "You can close this page and go back to omni.")
+    };
+    let over = CancellationToken::new();
+    let app = Router::new().fallback(get(welcome));
+    let serving = axum::serve(socket, app).with_graceful_shutdown(over.clone().cancelled_owned());
+    let mut serving = pin!(serving.into_future());
+    let visit = tokio::select! {
+        visit = visits.recv() => visit,
+        _ = &mut serving => None,
+    };
+    over.cancel();
+    // The browser is still to be answered.
+    let _ = tokio::time::timeout(PARTING, serving).await;
+    visit.ok_or_else(|| format!("nobody can come to {address}"))
 }
