@@ -99,12 +99,12 @@ impl Shown {
         let more: HashSet<usize> =
             places.iter().copied().filter(|place| !self.places.contains(place)).collect();
         let weight = more.iter().map(|place| weigh(&tools[*place])).sum::<usize>();
-        if self.weight + weight > room {
-            return more.is_empty();
+        let fits = more.is_empty() || self.weight + weight <= room;
+        if fits {
+            self.places.extend(more);
+            self.weight += weight;
         }
-        self.places.extend(more);
-        self.weight += weight;
-        true
+        fits
     }
 }
 

@@ -18,6 +18,7 @@ pub mod native;
 pub mod nested;
 mod pool;
 mod table;
+mod watch;
 pub mod worker;
 
 use std::collections::{HashMap, HashSet};

@@ -31,11 +31,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Servers;
-use super::audience::{Audience, Change, Session};
+use super::audience::{Audience, Session};
 use super::lines::Lines;
 use super::run::{Parked, Report, Run, Step, Subject, Waiting};
 use super::stdio::Pipes;
-use super::view::View;
+use super::view::{View, page};
 use super::{ask, convert, skills};
 use crate::message::event::EventKind;
 use crate::message::{Arguments, ToolCall};
@@ -43,8 +43,6 @@ use crate::tool::{Error, Kind, Output, Scope, Spec, Toolbox};
 
 /// The first version of the newer era.
 const MODERN: ProtocolVersion = ProtocolVersion::V_2026_07_28;
-/// Tools of one page. Many clients read the first page only.
-const PAGE: usize = 1000;
 /// Milliseconds for which a client may take the list of tools for current without asking.
 const FRESH: u64 = 10_000;
 /// Reports of progress that wait to be sent; more are dropped.
@@ -134,7 +132,8 @@ impl Server {
                 }
             }
             let now = tools.borrow_and_update().clone();
-            let lists = self.lists(now.as_deref()).differ(&self.lists(known.as_deref()));
+            let lists =
+                self.inner.view.lists(now.as_deref()).differ(&self.inner.view.lists(known.as_deref()));
             known = now;
             for change in lists {
                 self.inner.audience.tell(&change).await;
@@ -224,37 +223,6 @@ impl Server {
             }
         }
     }
-
-    /// What is listed at one moment.
-    fn lists(&self, toolbox: Option<&Toolbox>) -> Lists {
-        let view = &self.inner.view;
-        let Some(toolbox) = toolbox else { return Lists::default() };
-        Lists {
-            tools: view.tools(toolbox).map(|(_, spec)| spec.clone()).collect(),
-            prompts: view.prompts(toolbox).map(|(_, spec)| spec.clone()).collect(),
-            resources: view.resources(toolbox).map(|(_, spec)| spec.clone()).collect(),
-        }
-    }
-}
-
-/// What is listed at one moment.
-#[derive(Default)]
-struct Lists {
-    tools: Vec<Arc<Spec>>,
-    prompts: Vec<Arc<Spec>>,
-    resources: Vec<Arc<Spec>>,
-}
-
-impl Lists {
-    /// Which lists are other ones.
-    fn differ(&self, other: &Self) -> Vec<Change> {
-        let changes = [
-            (self.tools != other.tools, Change::Tools),
-            (self.prompts != other.prompts, Change::Prompts),
-            (self.resources != other.resources, Change::Resources),
-        ];
-        changes.into_iter().filter_map(|(differs, change)| differs.then_some(change)).collect()
-    }
 }
 
 fn is_older(context: &RequestContext<RoleServer>) -> bool {
@@ -278,26 +246,6 @@ fn described(servers: &Servers, name: &str, spec: &Spec) -> Tool {
         }
         None => convert::to_tool(name, spec),
     }
-}
-
-/// The page that begins after the name in a cursor, and the cursor of the next one.
-fn page<T>(
-    mut all: Vec<(&str, T)>,
-    request: Option<PaginatedRequestParams>,
-) -> Result<(Vec<T>, Option<String>), ErrorData> {
-    all.sort_by_key(|(name, _)| *name);
-    // A name, so that it means the same when the list has changed in between.
-    let cursor = request.and_then(|request| request.cursor);
-    let start = match cursor.as_deref().map(|cursor| cursor.strip_prefix("after:")) {
-        Some(None) => return Err(ErrorData::invalid_params("the cursor is none of this server's", None)),
-        Some(Some(after)) => all.partition_point(|(name, _)| *name <= after),
-        None => 0,
-    };
-    let rest = all.split_off(start);
-    let is_last = rest.len() <= PAGE;
-    let shown: Vec<_> = rest.into_iter().take(PAGE).collect();
-    let next = shown.last().filter(|_| !is_last).map(|(name, _)| format!("after:{name}"));
-    Ok((shown.into_iter().map(|(_, item)| item).collect(), next))
 }
 
 /// What is there beside tools, under its names.

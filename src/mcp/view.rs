@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use rmcp::model::{ErrorData, PaginatedRequestParams};
+
+use super::audience::Change;
 use crate::tool::{Spec, Toolbox, Verdict};
+
+/// Tools of one page. Many clients read the first page only.
+const PAGE: usize = 1000;
 
 /// All of it, or one skill, whose tools and prompts then have the names they were given there.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +62,16 @@ impl View {
         toolbox.resource(uri).filter(|spec| self.own(spec).is_some())
     }
 
+    /// What is listed at one moment.
+    pub(super) fn lists(&self, toolbox: Option<&Toolbox>) -> Lists {
+        let Some(toolbox) = toolbox else { return Lists::default() };
+        Lists {
+            tools: self.tools(toolbox).map(|(_, spec)| spec.clone()).collect(),
+            prompts: self.prompts(toolbox).map(|(_, spec)| spec.clone()).collect(),
+            resources: self.resources(toolbox).map(|(_, spec)| spec.clone()).collect(),
+        }
+    }
+
     /// The name of something among its like; `None` if it is not shown.
     fn own<'a>(&self, spec: &'a Spec) -> Option<&'a str> {
         let Some(skill) = &self.0 else { return Some(&spec.name) };
@@ -65,4 +81,44 @@ impl View {
             None => spec.name.strip_prefix(skill.as_str())?.strip_prefix('.'),
         }
     }
+}
+
+/// What is listed at one moment.
+#[derive(Default)]
+pub(super) struct Lists {
+    tools: Vec<Arc<Spec>>,
+    prompts: Vec<Arc<Spec>>,
+    resources: Vec<Arc<Spec>>,
+}
+
+impl Lists {
+    /// Which lists are other ones.
+    pub(super) fn differ(&self, other: &Self) -> Vec<Change> {
+        let changes = [
+            (self.tools != other.tools, Change::Tools),
+            (self.prompts != other.prompts, Change::Prompts),
+            (self.resources != other.resources, Change::Resources),
+        ];
+        changes.into_iter().filter_map(|(differs, change)| differs.then_some(change)).collect()
+    }
+}
+
+/// The page that begins after the name in a cursor, and the cursor of the next one.
+pub(super) fn page<T>(
+    mut all: Vec<(&str, T)>,
+    request: Option<PaginatedRequestParams>,
+) -> Result<(Vec<T>, Option<String>), ErrorData> {
+    all.sort_by_key(|(name, _)| *name);
+    // A name, so that it means the same when the list has changed in between.
+    let cursor = request.and_then(|request| request.cursor);
+    let start = match cursor.as_deref().map(|cursor| cursor.strip_prefix("after:")) {
+        Some(None) => return Err(ErrorData::invalid_params("the cursor is none of this server's", None)),
+        Some(Some(after)) => all.partition_point(|(name, _)| *name <= after),
+        None => 0,
+    };
+    let rest = all.split_off(start);
+    let is_last = rest.len() <= PAGE;
+    let shown: Vec<_> = rest.into_iter().take(PAGE).collect();
+    let next = shown.last().filter(|_| !is_last).map(|(name, _)| format!("after:{name}"));
+    Ok((shown.into_iter().map(|(_, item)| item).collect(), next))
 }

@@ -11,6 +11,7 @@ pub mod find;
 pub mod nested;
 pub mod policy;
 pub mod schema;
+pub mod scope;
 pub mod spill;
 pub mod toolbox;
 pub mod uri;
@@ -30,7 +31,8 @@ pub use crate::message::spec::{Annotations, Kind, Spec};
 pub use audit::Audit;
 pub use nested::{Nested, Request};
 pub use policy::{Policy, Verdict};
-pub use toolbox::{Approver, Consents, Definition, Events, Scope, Settings, Toolbox, refused, result};
+pub use scope::{Approver, Consents, Events, Scope};
+pub use toolbox::{Definition, Settings, Toolbox, refused, result};
 
 /// Something that brings tools.
 #[async_trait]

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::clock::Clock;
 use super::schema::Checker;
-use super::toolbox::{Definition, Scope, Toolbox};
+use super::scope::Scope;
+use super::toolbox::{Definition, Toolbox};
 use super::{Context, Error, Spec, uri};
 use crate::message::event::{Answer, Elicitation};
 use crate::message::{Arguments, ToolCall, Usage};

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -10,17 +10,17 @@ use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::audit::{Audit, Decision};
 use super::cache::Cache;
-use super::clock::{Clock, Limits, Stop, timed};
+use super::clock::{Clock, Limits, timed};
 use super::find::{self, Finder};
-use super::nested::{Asker, Budget, Client, Logger, Nested, Outer, Sampler};
+use super::nested::Nested;
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
+use super::scope::Scope;
 use super::spill::{self, Spill};
-use super::{Call, Context, Error, Kind, Output, Progress, Spec, Toolset, uri};
+use super::{Call, Context, Error, Kind, Output, Spec, Toolset, uri};
 use crate::config::{Config, Paths};
 use crate::message::event::{Answer, Approval, Consent, EventKind};
 use crate::message::{Arguments, Block, ToolCall, ToolResult};
@@ -78,89 +78,6 @@ pub struct Definition {
     pub read_only: bool,
     /// Whether the workspace has files that it is about.
     pub fits: bool,
-}
-
-/// Takes what happens to calls.
-pub type Events = Arc<dyn Fn(EventKind) + Send + Sync>;
-
-/// Takes a question to a person. The answer comes through [`Approval::answer`]; dropping it
-/// refuses.
-pub type Approver = Arc<dyn Fn(Approval) + Send + Sync>;
-
-/// What the calls of one turn have in common.
-#[derive(Clone)]
-pub struct Scope {
-    /// The session, if there is one.
-    pub session: Option<String>,
-    /// The turn, for the audit.
-    pub turn: Option<String>,
-    /// The folder that file tools may not leave.
-    pub workspace: Arc<PathBuf>,
-    /// Cancels all calls.
-    pub cancel: CancellationToken,
-    /// Hears of calls; `None` costs nothing.
-    pub events: Option<Events>,
-    /// Asks a person; `None` where there is nobody.
-    pub approver: Option<Approver>,
-    /// Asks a person what a tool wants to know; `None` where there is nobody.
-    pub asker: Option<Asker>,
-    /// Asks the model what a tool wants to know; `None` where there is none.
-    pub sampler: Option<Sampler>,
-    /// Asks the program that called; `None` where none did.
-    pub client: Option<Client>,
-    /// Hears what tools say while they run; `None` costs nothing.
-    pub logger: Option<Logger>,
-    /// What its calls may ask for among themselves.
-    pub budget: Arc<Budget>,
-    /// The calls that those of this scope are nested in, the outermost first.
-    pub within: Vec<Outer>,
-    /// What the person has agreed to in this session.
-    pub consents: Arc<Consents>,
-    /// Leaves long results as they are: for callers that are no model.
-    pub whole: bool,
-}
-
-impl Scope {
-    /// A scope where nobody listens and nobody can be asked.
-    pub fn new(workspace: impl Into<PathBuf>) -> Self {
-        Self {
-            session: None,
-            turn: None,
-            workspace: Arc::new(workspace.into()),
-            cancel: CancellationToken::new(),
-            events: None,
-            approver: None,
-            asker: None,
-            sampler: None,
-            client: None,
-            logger: None,
-            budget: Arc::default(),
-            within: Vec::new(),
-            consents: Arc::default(),
-            whole: false,
-        }
-    }
-
-    /// Stops the clocks of the calls around, for as long as what is returned is held.
-    pub(super) fn stop(&self) -> Vec<Stop> {
-        self.within.iter().map(|outer| outer.clock.stop()).collect()
-    }
-}
-
-/// Tools that a person has agreed to for the rest of a session.
-#[derive(Debug, Default)]
-pub struct Consents(Mutex<HashSet<String>>);
-
-impl Consents {
-    /// Remembers a tool by its own name.
-    pub fn grant(&self, tool: &str) {
-        self.0.lock().expect("no panic while held").insert(tool.to_owned());
-    }
-
-    /// Whether the tool was agreed to.
-    pub fn has(&self, tool: &str) -> bool {
-        self.0.lock().expect("no panic while held").contains(tool)
-    }
 }
 
 /// All tools at one moment. It does not change; [`Toolbox::renewed`] makes the next one, which
@@ -319,7 +236,7 @@ impl Toolbox {
 
     /// The tool of this name, on the wire or its own.
     pub fn find(&self, name: &str) -> Option<&Arc<Spec>> {
-        self.entry(name).map(|entry| &entry.spec).filter(|spec| spec.kind == Kind::Tool)
+        self.entry(name).filter(|entry| entry.is_listed()).map(|entry| &entry.spec)
     }
 
     /// The name on the wire of the tool with this name.
@@ -470,7 +387,7 @@ impl Toolbox {
         };
         events(EventKind::ToolStarted {
             call: call.id.clone(),
-            parent: parent(scope),
+            parent: scope.parent(),
             tool: self.own_name(&call.name),
             arguments,
         });
@@ -480,7 +397,7 @@ impl Toolbox {
         let Some(events) = &scope.events else { return };
         events(EventKind::ToolFinished {
             call: call.id.clone(),
-            parent: parent(scope),
+            parent: scope.parent(),
             tool: self.own_name(&call.name),
             result: result.clone(),
             milliseconds: began.elapsed().as_secs_f64() * 1000.0,
@@ -630,7 +547,7 @@ impl Toolbox {
         };
         let (spec, clock) = (Arc::clone(&entry.spec), Arc::new(Clock::default()));
         let context = Context {
-            progress: progress(&id, scope, entry.limits.idle.map(|_| &clock)),
+            progress: scope.progress(&id, entry.limits.idle.map(|_| &clock)),
             id,
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
@@ -771,32 +688,4 @@ fn unreadable(wire: &str, text: &str) -> Error {
     Error::Retry(format!(
         "the arguments of `{wire}` cannot be read ({problem}); send one JSON object, not this: {text}"
     ))
-}
-
-/// The id of the call that those of this scope are nested in.
-fn parent(scope: &Scope) -> Option<String> {
-    scope.within.last().map(|outer| outer.call.clone())
-}
-
-/// What takes the reports of a call. A `clock` takes note of them, if somebody looks at it; so do
-/// those of the calls around.
-fn progress(id: &str, scope: &Scope, clock: Option<&Arc<Clock>>) -> Arc<dyn Fn(Progress) + Send + Sync> {
-    static NOBODY: LazyLock<Arc<dyn Fn(Progress) + Send + Sync>> = LazyLock::new(|| Arc::new(|_| ()));
-    let around = scope.within.iter().map(|outer| &outer.clock);
-    let clocks: Vec<_> = clock.into_iter().chain(around).cloned().collect();
-    let events = scope.events.clone();
-    if events.is_none() && clocks.is_empty() {
-        return NOBODY.clone();
-    }
-    let call = id.to_owned();
-    Arc::new(move |step: Progress| {
-        clocks.iter().for_each(|clock| clock.sign());
-        let Some(events) = &events else { return };
-        events(EventKind::ToolProgress {
-            call: call.clone(),
-            progress: step.progress,
-            total: step.total,
-            message: step.message,
-        });
-    })
 }
