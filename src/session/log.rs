@@ -162,10 +162,29 @@ impl Sessions {
         if entries.is_empty() {
             return Ok(());
         }
-        let summary = grown(&session.summary, &entries, now);
-        let mut write = self.store.write().await?;
-        for (seq, entry) in (session.next..).zip(&entries) {
-            self.insert(&mut write, session.id(), seq, turn, entry, now).await?;
+        let mut write = self.begin().await?;
+        self.add(&mut write, session, turn, &entries, now).await?;
+        self.commit(write, session, entries, now).await
+    }
+
+    /// Begins a transaction in which somebody else writes as well: [`Sessions::add`], then
+    /// [`Sessions::commit`].
+    pub async fn begin(&self) -> Result<Write, Error> {
+        Ok(self.store.write().await?)
+    }
+
+    /// Adds entries in a transaction; see [`Sessions::append`].
+    pub async fn add(
+        &self,
+        write: &mut Write,
+        session: &Session,
+        turn: &str,
+        entries: &[Entry],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let summary = grown(&session.summary, entries, now);
+        for (seq, entry) in (session.next..).zip(entries) {
+            self.insert(write, session.id(), seq, turn, entry, now).await?;
         }
         sqlx::query("UPDATE session SET title = $2, messages = $3, last = $4, updated = $5 WHERE id = $1")
             .bind(&summary.id)
@@ -173,11 +192,22 @@ impl Sessions {
             .bind(summary.messages as i64)
             .bind(&summary.last)
             .bind(now.as_millisecond())
-            .execute(&mut *write)
+            .execute(&mut **write)
             .await
             .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
+        Ok(())
+    }
 
+    /// Makes the entries that were added durable.
+    pub async fn commit(
+        &self,
+        write: Write,
+        session: &mut Session,
+        entries: Vec<Entry>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let summary = grown(&session.summary, &entries, now);
+        write.commit().await?;
         session.next += entries.len() as i64;
         session.summary = summary;
         session.messages.extend(entries.into_iter().filter_map(|entry| match entry {
