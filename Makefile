@@ -24,7 +24,7 @@ export OMNI_TEST_NODE := $(abspath $(NODE))
 export OMNI_TEST_PEERS := $(abspath $(PEERS))
 STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | sha256sum | cut -c1-12)
 
-BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler python3-dev python3-venv
+BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler libprotobuf-dev python3-dev python3-venv
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
 PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt | sha256sum | cut -c1-12)
 TEST_PACKAGES := postgresql strace
