@@ -14,6 +14,7 @@ pub mod tool;
 
 pub mod kernel;
 pub mod mcp;
+pub mod memory;
 
 pub mod agent;
 

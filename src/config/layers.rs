@@ -216,6 +216,7 @@ impl Setting {
         let reason = match (self.key[0].as_str(), self.key[1].as_str()) {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
+            ("memory", _) => "it could change what is remembered of you",
             ("skill", _) => "it could lift a limit you have set for a skill",
             ("policy", "allow") => "it could let itself do anything",
             ("model", _) if texts.iter().any(|text| text.starts_with("scripted:")) => {

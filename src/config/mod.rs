@@ -46,6 +46,8 @@ pub struct Config {
     pub mcp: Mcp,
     /// Where conversations are kept.
     pub store: Store,
+    /// What is learned from turns.
+    pub memory: Memory,
     /// What is written to the log.
     pub log: Log,
 }
@@ -159,6 +161,24 @@ pub struct Store {
     /// `sqlite:PATH` or `postgres://…`; may be `env:NAME` or `file:PATH`. Empty: a SQLite
     /// file in the data folder.
     pub url: Secret,
+}
+
+/// What is learned from turns, and how it is recalled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Whether anything is learned or recalled.
+    pub enabled: bool,
+    /// Candidates by similarity.
+    pub k1: usize,
+    /// Shown at most.
+    pub k2: usize,
+    /// The weight of what helped before against similarity, from 0 to 1.
+    pub lambda: f64,
+    /// Tokens that may be shown.
+    pub tokens: usize,
+    /// Episodes that are kept; 0 for no limit.
+    pub capacity: usize,
 }
 
 /// What is written to the log file in the state folder.

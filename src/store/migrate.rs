@@ -10,6 +10,7 @@ use super::{Error, Kind, Target};
 const MIGRATIONS: &[(&str, &str)] = &[
     ("sessions", include_str!("migrations/0001_sessions.sql")),
     ("leases", include_str!("migrations/0002_leases.sql")),
+    ("memory", include_str!("migrations/0003_memory.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in

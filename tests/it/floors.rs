@@ -16,6 +16,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("agent", 3, &["memory", "tool", "llm", "session", "skill"]),
     ("kernel", 2, &["tool", "skill"]),
     ("mcp", 2, &["tool", "store"]),
+    ("memory", 2, &["llm", "tool", "store"]),
     ("tool", 1, &[]),
     ("llm", 1, &[]),
     ("session", 1, &["store"]),
@@ -31,7 +32,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
 /// Dependency, and the paths below `src` that may name it.
 const FENCES: &[(&str, &[&str])] = &[
     ("pyo3", &["kernel/", "python.rs", "main.rs"]),
-    ("sqlx", &["store/", "session/log.rs"]),
+    ("sqlx", &["store/", "session/log.rs", "memory/ledger.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
     ("reqwest", &["llm/", "mcp/open.rs", "mcp/auth.rs", "mcp/events.rs"]),
     ("rmcp", &["mcp/"]),
@@ -57,6 +58,10 @@ const FENCES: &[(&str, &[&str])] = &[
     ("landlock", &["kernel/worker/confine.rs"]),
     ("seccompiler", &["kernel/worker/confine.rs"]),
     ("rustix", &["kernel/worker/", "mcp/stdio.rs"]),
+    ("lancedb", &["memory/store.rs"]),
+    ("arrow_array", &["memory/store.rs"]),
+    ("arrow_schema", &["memory/store.rs"]),
+    ("regex", &["memory/text.rs"]),
 ];
 
 struct Source {

@@ -1,0 +1,376 @@
+//! The table of episodes: a LanceDB folder with a full-text index.
+//!
+//! The words are made here, once, when an episode is written, and the same way for a question:
+//! lower case, no accents, English stems, no stop words, pairs of letters where there are no
+//! spaces. The index takes them as they are, so what is searched and what is compared is the
+//! same.
+//!
+//! What changes often is not in here. Updated in place, values were measured to make a search
+//! six times slower and to leave hundreds of files.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use lancedb::index::Index;
+use lancedb::index::scalar::{FtsIndexBuilder, FullTextSearchQuery};
+use lancedb::query::{ExecutableQuery, QueryBase};
+use lancedb::table::{OptimizeAction, tokenize};
+use serde::de::DeserializeOwned;
+
+use super::Error;
+use super::episode::{Episode, Kind, Outcome, Scope};
+use super::text::spaced;
+use super::value::Trust;
+
+const TABLE: &str = "episodes";
+/// The column that is searched.
+const WORDS: &str = "words";
+/// Changes after which the files are put in order.
+const CHANGES: u64 = 64;
+/// Words of a question that are looked for: what is piped in may be long.
+const QUESTION: usize = 64;
+/// Ids in one condition.
+const CHUNK: usize = 500;
+
+/// The table of episodes. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    table: lancedb::Table,
+    place: Arc<str>,
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// What.
+    pub episode: Episode,
+    /// The words it is compared by: those of what was wanted, or of the note.
+    pub key: Vec<String>,
+    /// How well it fits the question, by BM25.
+    pub score: f64,
+}
+
+/// The folder of the table in the data folder.
+pub fn folder(data: &Path) -> PathBuf {
+    data.join("memory")
+}
+
+/// The words of a text, as they are searched and compared.
+pub fn words(text: &str) -> Vec<String> {
+    let tokens = tokenize(&spaced(text), &FtsIndexBuilder::default());
+    tokens.expect("the default analyser is built in").into_iter().map(|token| token.text).collect()
+}
+
+impl Table {
+    /// Opens the table in `folder`, if there is one. Where there is none nothing is made.
+    pub async fn open(folder: &Path) -> Result<Option<Self>, Error> {
+        if !folder.join(format!("{TABLE}.lance")).is_dir() {
+            return Ok(None);
+        }
+        let place: Arc<str> = folder.display().to_string().into();
+        let connection = connect(&place).await?;
+        match connection.open_table(TABLE).execute().await {
+            Ok(table) => Ok(Some(Self { table, place })),
+            // What a process that was killed while it made the table has left.
+            Err(lancedb::Error::TableNotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(&place, error)),
+        }
+    }
+
+    /// Opens the table in `folder`, made if there is none.
+    pub async fn create(folder: &Path) -> Result<Self, Error> {
+        if let Some(table) = Self::open(folder).await? {
+            return Ok(table);
+        }
+        let place: Arc<str> = folder.display().to_string().into();
+        private(folder)
+            .map_err(|error| Error::Table { place: place.to_string(), reason: error.to_string() })?;
+        let made = connect(&place).await?.create_empty_table(TABLE, schema()).execute().await;
+        Ok(Self { table: made.map_err(|error| failed(&place, error))?, place })
+    }
+
+    /// Adds episodes; one whose id is there already takes the place of it. They are there, all
+    /// or none, when this returns.
+    pub async fn put(&self, episodes: &[Episode]) -> Result<(), Error> {
+        if episodes.is_empty() {
+            return Ok(());
+        }
+        let batch = batch(episodes);
+        let schema = batch.schema();
+        let mut merge = self.table.merge_insert(&["id"]);
+        merge.when_matched_update_all(None).when_not_matched_insert_all();
+        let rows = RecordBatchIterator::new([Ok(batch)], schema);
+        merge.execute(Box::new(rows)).await.map_err(|error| self.failed(error))?;
+        self.index().await
+    }
+
+    /// At most `limit` episodes of these scopes that share words with the question, the best
+    /// first. Who may not see an episode does not make it rank lower: it is left out before.
+    pub async fn search(
+        &self,
+        question: &[String],
+        scopes: &[Scope],
+        limit: usize,
+    ) -> Result<Vec<Found>, Error> {
+        let mut seen = HashSet::new();
+        let words = question.iter().filter(|word| seen.insert(word.as_str())).take(QUESTION);
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        if words.is_empty() || scopes.is_empty() || !self.is_indexed().await? {
+            return Ok(Vec::new());
+        }
+        let query = FullTextSearchQuery::new(words.join(" "))
+            .with_column(WORDS.to_owned())
+            .map_err(|error| self.failed(error.into()))?;
+        let scopes = listed(scopes.iter().map(ToString::to_string));
+        let found = self.table.query().full_text_search(query).limit(limit);
+        self.read(found.only_if(format!("scope IN ({scopes}) AND superseded IS NULL"))).await
+    }
+
+    /// The episodes of these ids.
+    pub async fn get(&self, ids: &[&str]) -> Result<Vec<Episode>, Error> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(CHUNK) {
+            let ids = listed(ids.iter().copied());
+            let rows = self.read(self.table.query().only_if(format!("id IN ({ids})"))).await?;
+            found.extend(rows.into_iter().map(|found| found.episode));
+        }
+        Ok(found)
+    }
+
+    /// All episodes, the youngest first.
+    pub async fn all(&self) -> Result<Vec<Episode>, Error> {
+        let found = self.read(self.table.query()).await?;
+        let mut episodes: Vec<_> = found.into_iter().map(|found| found.episode).collect();
+        episodes.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        Ok(episodes)
+    }
+
+    /// How many there are.
+    pub async fn count(&self) -> Result<usize, Error> {
+        self.table.count_rows(None).await.map_err(|error| self.failed(error))
+    }
+
+    /// Removes episodes for good. A deleted row stays in older versions of a table and in its
+    /// index, so both are written anew and everything older is removed from the disk.
+    pub async fn erase(&self, ids: &[&str]) -> Result<(), Error> {
+        for ids in ids.chunks(CHUNK) {
+            let condition = format!("id IN ({})", listed(ids.iter().copied()));
+            self.table.delete(condition.as_str()).await.map_err(|error| self.failed(error))?;
+        }
+        // A deletion is a mark beside the file until the file is written anew.
+        let options = lancedb::table::CompactionOptions {
+            materialize_deletions: true,
+            materialize_deletions_threshold: 0.0,
+            ..Default::default()
+        };
+        self.optimize(OptimizeAction::Compact { options, remap_options: None }).await?;
+        if self.is_indexed().await? {
+            self.table.drop_index(INDEX).await.map_err(|error| self.failed(error))?;
+        }
+        self.index().await?;
+        self.prune(Duration::ZERO).await
+    }
+
+    /// Puts the files in order if there were many changes since the last time: one file instead
+    /// of many, the index up to date, versions older than a day removed.
+    pub async fn tend(&self) -> Result<(), Error> {
+        let stats = self.table.index_stats(INDEX).await.map_err(|error| self.failed(error))?;
+        if stats.is_none_or(|stats| (stats.num_unindexed_rows as u64) < CHANGES) {
+            return Ok(());
+        }
+        let options = lancedb::table::CompactionOptions::default();
+        self.optimize(OptimizeAction::Compact { options, remap_options: None }).await?;
+        self.optimize(OptimizeAction::Index(lancedb::table::OptimizeOptions::default())).await?;
+        self.prune(Duration::from_secs(24 * 3600)).await
+    }
+
+    async fn prune(&self, age: Duration) -> Result<(), Error> {
+        let older_than = lancedb::table::Duration::from_std(age).expect("a day at most");
+        let action = OptimizeAction::Prune {
+            older_than: Some(older_than),
+            // Whoever writes holds the lease of the memory, so no file is one that is being written.
+            delete_unverified: Some(age.is_zero()),
+            error_if_tagged_old_versions: Some(false),
+        };
+        self.optimize(action).await
+    }
+
+    async fn optimize(&self, action: OptimizeAction) -> Result<(), Error> {
+        self.table.optimize(action).await.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn is_indexed(&self) -> Result<bool, Error> {
+        let indices = self.table.list_indices().await.map_err(|error| self.failed(error))?;
+        Ok(indices.iter().any(|index| index.name == INDEX))
+    }
+
+    /// Makes the index if there is none. Rows that come later are found without it until
+    /// [`Table::tend`] takes them in.
+    async fn index(&self) -> Result<(), Error> {
+        if self.is_indexed().await? {
+            return Ok(());
+        }
+        let plain = FtsIndexBuilder::default()
+            .base_tokenizer("whitespace".to_owned())
+            .stem(false)
+            .remove_stop_words(false)
+            .lower_case(false)
+            .ascii_folding(false)
+            .max_token_length(None);
+        let made = self.table.create_index(&[WORDS], Index::FTS(plain)).name(INDEX.to_owned()).execute();
+        made.await.map_err(|error| self.failed(error))
+    }
+
+    async fn read(&self, query: lancedb::query::Query) -> Result<Vec<Found>, Error> {
+        let batches = query.execute().await.map_err(|error| self.failed(error))?;
+        let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(|error| self.failed(error))?;
+        let mut found = Vec::new();
+        for batch in &batches {
+            let rows =
+                rows(batch).map_err(|reason| Error::Table { place: self.place.to_string(), reason })?;
+            found.extend(rows);
+        }
+        Ok(found)
+    }
+
+    fn failed(&self, error: lancedb::Error) -> Error {
+        failed(&self.place, error)
+    }
+}
+
+/// The index of [`WORDS`].
+const INDEX: &str = "words_index";
+
+async fn connect(place: &str) -> Result<lancedb::Connection, Error> {
+    // Zero: every search looks for what other processes have written.
+    let connection = lancedb::connect(place).read_consistency_interval(Duration::ZERO);
+    connection.execute().await.map_err(|error| failed(place, error))
+}
+
+fn failed(place: &str, error: lancedb::Error) -> Error {
+    Error::Table { place: place.to_owned(), reason: error.to_string() }
+}
+
+fn private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// Texts as SQL writes them in a list.
+fn listed(texts: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let quoted = texts.into_iter().map(|text| format!("'{}'", text.as_ref().replace('\'', "''")));
+    quoted.collect::<Vec<_>>().join(", ")
+}
+
+/// Texts of a row, in their order; `superseded` alone may be missing.
+const TEXTS: [&str; 13] = [
+    "id",
+    "kind",
+    "scope",
+    "intent",
+    "experience",
+    "outcome",
+    "trust",
+    "session",
+    "turn",
+    "workspace",
+    "superseded",
+    "key",
+    WORDS,
+];
+
+fn schema() -> Arc<Schema> {
+    let texts = TEXTS.map(|name| Field::new(name, DataType::Utf8, name == "superseded"));
+    let others =
+        [Field::new("created", DataType::Int64, false), Field::new("pinned", DataType::Boolean, false)];
+    Arc::new(Schema::new(texts.into_iter().chain(others).collect::<Vec<_>>()))
+}
+
+fn batch(episodes: &[Episode]) -> RecordBatch {
+    let texts: Vec<[Option<String>; 13]> = episodes.iter().map(texts).collect();
+    let text = |place: usize| -> ArrayRef {
+        Arc::new(StringArray::from_iter(texts.iter().map(|row| row[place].as_deref())))
+    };
+    let created = episodes.iter().map(|episode| episode.created.as_millisecond());
+    let pinned = episodes.iter().map(|episode| Some(episode.pinned));
+    let others: [ArrayRef; 2] =
+        [Arc::new(Int64Array::from_iter_values(created)), Arc::new(BooleanArray::from_iter(pinned))];
+    let columns = (0..TEXTS.len()).map(text).chain(others).collect();
+    RecordBatch::try_new(schema(), columns).expect("the columns are those of the schema")
+}
+
+fn texts(episode: &Episode) -> [Option<String>; 13] {
+    let (intent, experience) = (words(&episode.intent), words(&episode.experience));
+    let key = if intent.is_empty() { &experience } else { &intent }.join(" ");
+    let all = [intent, experience].concat().join(" ");
+    let Episode { id, scope, intent, experience, session, turn, workspace, .. } = episode;
+    [
+        Some(id.clone()),
+        Some(episode.kind.name().to_owned()),
+        Some(scope.to_string()),
+        Some(intent.clone()),
+        Some(experience.clone()),
+        Some(episode.outcome.name().to_owned()),
+        Some(episode.trust.name().to_owned()),
+        Some(session.clone()),
+        Some(turn.clone()),
+        Some(workspace.clone()),
+        episode.superseded.clone(),
+        Some(key),
+        Some(all),
+    ]
+}
+
+/// The rows of a batch; an error says what is not as it was written.
+fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
+    let column =
+        |name: &str| batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"));
+    let texts = TEXTS.iter().map(|name| {
+        column(name)?.as_string_opt::<i32>().ok_or_else(|| format!("the column `{name}` is no text"))
+    });
+    let texts: Vec<&StringArray> = texts.collect::<Result<_, _>>()?;
+    let created = column("created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
+    let pinned = column("pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
+    let scores = batch
+        .column_by_name("_score")
+        .and_then(|scores| scores.as_primitive_opt::<arrow_array::types::Float32Type>());
+    let row = |row: usize| -> Result<Found, String> {
+        let [id, kind, scope, intent, experience, outcome, trust, session, turn, workspace, _, key, _] =
+            std::array::from_fn(|place| texts[place].value(row).to_owned());
+        let superseded = texts[10];
+        let episode = Episode {
+            kind: named::<Kind>(&kind)?,
+            scope: Scope::try_from(scope)?,
+            outcome: named::<Outcome>(&outcome)?,
+            trust: named::<Trust>(&trust)?,
+            created: Timestamp::from_millisecond(created.value(row)).map_err(|error| error.to_string())?,
+            pinned: pinned.value(row),
+            superseded: (!arrow_array::Array::is_null(superseded, row))
+                .then(|| superseded.value(row).to_owned()),
+            id,
+            intent,
+            experience,
+            session,
+            turn,
+            workspace,
+        };
+        let key = key.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let score = scores.map_or(0.0, |scores| f64::from(scores.value(row)));
+        Ok(Found { episode, key, score })
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+}
