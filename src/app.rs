@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
@@ -22,6 +23,7 @@ use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
 use crate::mcp::{self, Servers};
+use crate::memory::{self, Memory};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Environments, Index, Manifest};
@@ -90,7 +92,7 @@ pub struct App {
     choices: Choices,
     interpreter: Interpreter,
     shutdown: Shutdown,
-    store: OnceCell<Store>,
+    store: Arc<OnceCell<Store>>,
     manifest: OnceCell<Arc<Manifest>>,
     kernel: OnceCell<Arc<Kernel>>,
     guide: OnceCell<Arc<Guide>>,
@@ -99,6 +101,7 @@ pub struct App {
     toolbox: OnceCell<Arc<Toolbox>>,
     audit: OnceLock<Option<Arc<Audit>>>,
     model: OnceCell<Arc<dyn Model>>,
+    memory: Arc<OnceCell<Arc<Memory>>>,
 }
 
 impl App {
@@ -123,7 +126,7 @@ impl App {
             choices,
             interpreter,
             shutdown: Shutdown::default(),
-            store: OnceCell::new(),
+            store: Arc::default(),
             manifest: OnceCell::new(),
             kernel: OnceCell::new(),
             guide: OnceCell::new(),
@@ -132,6 +135,7 @@ impl App {
             toolbox: OnceCell::new(),
             audit: OnceLock::new(),
             model: OnceCell::new(),
+            memory: Arc::default(),
         })
     }
 
@@ -188,18 +192,35 @@ impl App {
 
     /// The database.
     pub async fn store(&self) -> Result<&Store, Error> {
-        let open = || async {
-            let url = self.config().store.url.reveal();
-            let url = url.map_err(|reason| Error::Secret { key: "store.url".to_owned(), reason })?;
-            let url = Some(url.as_str()).filter(|url| !url.is_empty());
-            Ok(Store::open(url, &self.paths.data).await?)
-        };
-        self.store.get_or_try_init(open).await
+        open_store(&self.store, &self.config().store.url, &self.paths.data).await
     }
 
     /// The sessions in the database.
     pub async fn sessions(&self) -> Result<Sessions, Error> {
         Ok(Sessions::new(self.store().await?.clone()))
+    }
+
+    /// What was learned, whether or not turns use it.
+    pub async fn memory(&self) -> Result<Arc<Memory>, Error> {
+        (self.memory_opener())().await
+    }
+
+    /// Opens the memory when it is first needed.
+    fn memory_opener(&self) -> impl Fn() -> BoxFuture<'static, Result<Arc<Memory>, Error>> + use<> {
+        let (store, memory) = (self.store.clone(), self.memory.clone());
+        let (url, data) = (self.config().store.url.clone(), self.paths.data.clone());
+        let settings = memory::Settings::from(&self.config().memory);
+        move || {
+            let (store, memory) = (store.clone(), memory.clone());
+            let (url, data) = (url.clone(), data.clone());
+            Box::pin(async move {
+                let make = || async {
+                    let store = open_store(&store, &url, &data).await?.clone();
+                    Ok::<_, Error>(Arc::new(Memory::new(store, &data, settings)))
+                };
+                memory.get_or_try_init(make).await.cloned()
+            })
+        }
     }
 
     /// The session of this workspace that was last added to.
@@ -381,6 +402,8 @@ impl App {
         servers.met(GREETING).await;
         let (model, toolbox) = (self.model().await?, self.toolbox().await?);
         let guide = self.guide().await?;
+        // Where no model reads, nothing is learned either.
+        let remembers = self.config().memory.enabled && model.name() != "offline";
         let agent = Agent::new(
             model,
             toolbox,
@@ -388,6 +411,7 @@ impl App {
             self.paths.workspace.clone(),
             Arc::new(move || guide.listed()),
         );
+        let agent = if remembers { agent.with_memory(self.memory().await?) } else { agent };
         let store = self.store().await?.clone();
         Ok(Hub::new(Arc::new(agent), self.sessions().await?, store, self.shutdown.clone()))
     }
@@ -404,4 +428,18 @@ impl App {
             store.close().await;
         }
     }
+}
+
+async fn open_store<'a>(
+    store: &'a OnceCell<Store>,
+    url: &config::Secret,
+    data: &std::path::Path,
+) -> Result<&'a Store, Error> {
+    let open = || async {
+        let url = url.reveal();
+        let url = url.map_err(|reason| Error::Secret { key: "store.url".to_owned(), reason })?;
+        let url = Some(url.as_str()).filter(|url| !url.is_empty());
+        Ok(Store::open(url, data).await?)
+    };
+    store.get_or_try_init(open).await
 }

@@ -1,10 +1,12 @@
 //! The mind: one turn from a message to an answer.
 //!
 //! What to do next is decided by [`turn`], a state machine without I/O; this driver asks the
-//! model, calls the tools, and stores each step before it takes the next one.
+//! model, calls the tools, and stores each step before it takes the next one. What earlier turns
+//! taught is recalled before the first step, and what this one teaches is stored with its end.
 
 pub mod guard;
 mod offer;
+pub mod outcome;
 pub mod prompt;
 pub mod turn;
 
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
 use crate::llm::{Delta, Model, Reply, Request};
+use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, episode};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
 use crate::session::{self, Ended, Entry, Session, Sessions, window};
@@ -29,6 +32,8 @@ use turn::{Ask, Ending, Step, Turn};
 
 /// An answer may need this part of a model's window: one fourth.
 const ANSWER: usize = 4;
+/// How long a turn waits for its memory before it goes on without.
+const RECALL: Duration = Duration::from_secs(3);
 
 /// A model with its tools.
 pub struct Agent {
@@ -37,6 +42,7 @@ pub struct Agent {
     limits: Limits,
     workspace: Arc<PathBuf>,
     skills: Skills,
+    memory: Option<Arc<Memory>>,
 }
 
 /// Says which skills one may read up on at the moment: name and description.
@@ -68,7 +74,12 @@ impl Agent {
         skills: Skills,
     ) -> Self {
         let offer = Mutex::new(Offer::new(toolbox));
-        Self { model, offer, limits, workspace: Arc::new(workspace), skills }
+        Self { model, offer, limits, workspace: Arc::new(workspace), skills, memory: None }
+    }
+
+    /// The same, with a memory of earlier turns.
+    pub fn with_memory(self, memory: Arc<Memory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// The tools there are now, for a turn that begins.
@@ -95,6 +106,7 @@ impl Agent {
     /// happens, the way it ended is stored and returned.
     pub async fn turn(&self, sessions: &Sessions, session: Session, play: Play) -> Finished {
         let mut stage = Stage::new(self, sessions, session, play);
+        stage.recall().await;
         let mut turn = Turn::begin(&self.limits, Duration::ZERO);
         let ending = loop {
             if stage.play.cancel.is_cancelled() {
@@ -111,6 +123,23 @@ impl Agent {
             }
         };
         stage.end(&turn, ending).await
+    }
+
+    /// Takes what turns have taught to where it can be found. For after the reply: it may take a
+    /// moment, and what is not done is done by the next turn.
+    pub async fn settle(&self) {
+        let Some(memory) = &self.memory else { return };
+        if let Err(error) = memory.settle().await {
+            tracing::warn!("what was learned waits for the next turn: {error}");
+        }
+    }
+
+    /// A person's verdict on the last turn of a session. Returns whether there was one.
+    pub async fn judge(&self, session: &str, good: bool) -> Result<bool, memory::Error> {
+        let Some(memory) = &self.memory else { return Ok(false) };
+        let Some(turn) = memory.last(session).await? else { return Ok(false) };
+        memory.judge(&turn, good).await?;
+        Ok(true)
     }
 
     fn system(&self, session: &Session) -> String {
@@ -132,6 +161,10 @@ struct Stage<'a> {
     play: Play,
     scope: Arc<Scope>,
     began: Instant,
+    /// What earlier turns taught that may help.
+    recall: Recall,
+    /// Where in the conversation the user's message is.
+    place: usize,
     /// How many of the turn's messages are stored.
     stored: usize,
     /// What the provider counted for the last prompt, over what we had estimated.
@@ -166,7 +199,42 @@ impl<'a> Stage<'a> {
         let offer = agent.offer().for_turn(agent.model.window(), &session.messages);
         let system = agent.system(&session);
         let began = Instant::now();
-        Self { agent, offer, system, sessions, session, play, scope, began, stored: 0, factor: 1.0 }
+        let place = session.messages.len().saturating_sub(1);
+        let recall = Recall::default();
+        Self {
+            agent,
+            offer,
+            system,
+            sessions,
+            session,
+            play,
+            scope,
+            began,
+            recall,
+            place,
+            stored: 0,
+            factor: 1.0,
+        }
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::here(self.session.id())
+    }
+
+    /// Asks the memory what may help. Without an answer in time the turn goes on without.
+    async fn recall(&mut self) {
+        let Some(memory) = &self.agent.memory else { return };
+        let (asked, reader) = (self.play.message.text(), self.reader());
+        let recall = memory.recall(&asked, &reader, &window::tokens);
+        self.recall = match tokio::time::timeout(RECALL, recall).await {
+            Ok(Ok(recall)) => recall,
+            Ok(Err(error)) => return tracing::warn!("nothing is recalled: {error}"),
+            Err(_) => return tracing::warn!("nothing is recalled: the memory took too long"),
+        };
+        if !self.recall.shown.is_empty() {
+            let episodes = self.recall.shown.iter().map(|shown| shown.id.clone()).collect();
+            (self.play.events)(EventKind::Recalled { episodes });
+        }
     }
 
     /// What the model is asked, and how many tokens we take it for.
@@ -177,6 +245,10 @@ impl<'a> Stage<'a> {
         let window = self.agent.model.window();
         let room = ((window - window / ANSWER) as f64 / self.factor) as usize;
         let mut messages = self.session.messages.clone();
+        if !self.recall.shown.is_empty() {
+            // In front of the question: what comes after stays the same in every round.
+            messages.insert(self.place, Message::user(self.recall.text.clone()));
+        }
         messages.extend(ask.extra.as_ref().map(|extra| Message::user(format!("[note from omni: {extra}]"))));
         let packed = window::pack(&messages, room.saturating_sub(fixed), &window::estimate);
         let estimate = fixed + packed.messages.iter().map(window::estimate).sum::<usize>();
@@ -234,6 +306,62 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// What the turn teaches, once all of it is stored.
+    async fn learning(&self, memory: &Memory, stop: StopReason) -> Learning {
+        let (earlier, turn) = self.session.messages.split_at(self.place.min(self.session.messages.len()));
+        let reading = outcome::read(earlier, turn, stop);
+        let id = &self.play.turn;
+        let mut rewards: Vec<_> = reading.reward.into_iter().map(|reward| (id.clone(), reward)).collect();
+        if let Some(reward) = reading.before {
+            match memory.last(self.session.id()).await {
+                Ok(before) => rewards.extend(before.map(|before| (before, reward))),
+                Err(error) => tracing::warn!("a correction is not counted: {error}"),
+            }
+        }
+        let episodes = reading.lesson.map(|lesson| Episode {
+            id: id.clone(),
+            kind: Kind::Episode,
+            scope: self.reader().own(),
+            intent: memory::kept(&lesson.intent, episode::INTENT),
+            experience: memory::kept(&lesson.experience, episode::EXPERIENCE),
+            outcome: lesson.outcome,
+            trust: lesson.trust,
+            session: self.session.id().to_owned(),
+            turn: id.clone(),
+            workspace: self.agent.workspace.display().to_string(),
+            created: Timestamp::now(),
+            pinned: false,
+            superseded: None,
+        });
+        Learning {
+            turn: id.clone(),
+            session: self.session.id().to_owned(),
+            asked: memory::kept(&self.play.message.text(), episode::INTENT),
+            shown: self.recall.shown.clone(),
+            rewards,
+            episodes: episodes.into_iter().collect(),
+        }
+    }
+
+    /// Stores the last entry and what the turn teaches, both or neither. A memory that cannot be
+    /// written must not keep the turn from its end.
+    async fn conclude(&mut self, ended: Ended) -> Result<(), session::Error> {
+        let (entries, now) = (vec![Entry::TurnEnded(ended.clone())], Timestamp::now());
+        if let Some(memory) = &self.agent.memory {
+            let learning = self.learning(memory, ended.stop).await;
+            let mut write = self.sessions.begin().await?;
+            self.sessions.add(&mut write, &self.session, &self.play.turn, &entries, now).await?;
+            match memory.add(&mut write, &learning, now).await {
+                Ok(()) => {
+                    self.sessions.commit(write, &mut self.session, entries, now).await?;
+                    return Ok(());
+                }
+                Err(error) => tracing::error!("the turn taught nothing: {error}"),
+            }
+        }
+        self.sessions.append(&mut self.session, &self.play.turn, entries, now).await
+    }
+
     /// Stores how the turn ended.
     async fn end(&mut self, turn: &Turn, ending: Ending) -> Finished {
         let Ending { text, stop, error, rounds, tool_calls, usage } = ending;
@@ -241,9 +369,7 @@ impl<'a> Stage<'a> {
         let mut finished = Finished { text, stop, error, usage, rounds, tool_calls, milliseconds };
         let mut stored = self.store(turn).await;
         if stored.is_ok() {
-            let entries = vec![Entry::TurnEnded(Ended::from(&finished))];
-            stored =
-                self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await;
+            stored = self.conclude(Ended::from(&finished)).await;
         }
         if let Err(error) = stored {
             tracing::error!(session = self.session.id(), "the end of a turn was not stored: {error}");

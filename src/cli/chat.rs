@@ -5,12 +5,14 @@ use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
+use crate::hub::Hub;
 use crate::message::{Incoming, Message};
 
 /// Talk, line by line.
 ///
 /// Each line is a question in the same session. `/new` begins another one, `/quit` or the end of
-/// the input ends the talk. Ctrl-C cancels the turn that is going on.
+/// the input ends the talk. `/good` and `/bad` say how the last answer was, which is remembered. Ctrl-C
+/// cancels the turn that is going on.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Chat {
     /// Go on with a session, by its id or the beginning of it
@@ -42,8 +44,12 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
                 lane = None;
             }
             "/help" => {
-                screen.remark("/new begins a new session, /quit leaves; everything else is a question")
+                screen.remark(
+                    "/new begins a new session, /good and /bad judge the last answer, /quit leaves; \
+                     everything else is a question",
+                );
             }
+            verdict @ ("/good" | "/bad") => judge(&hub, session.as_deref(), verdict == "/good", screen).await,
             command if command.starts_with('/') && !command.contains(' ') => {
                 screen.remark(&format!("there is no `{command}`; /help shows what there is"));
             }
@@ -59,6 +65,20 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
     drop(lane);
     app.finish().await;
     Ok(code::OK)
+}
+
+/// Passes a verdict on.
+async fn judge(hub: &Hub, session: Option<&str>, good: bool, screen: &Screen) {
+    let judged = match session {
+        Some(session) => hub.judge(session, good).await,
+        None => Ok(false),
+    };
+    match judged {
+        Ok(true) if good => screen.remark("good: what helped counts more from now on"),
+        Ok(true) => screen.remark("bad: what was shown and done counts less from now on"),
+        Ok(false) => screen.remark("there is no answer to judge, or `memory.enabled` is off"),
+        Err(error) => screen.remark(&format!("the verdict was not kept: {error}")),
+    }
 }
 
 /// The next line; `None` at the end of the input or after Ctrl-C.

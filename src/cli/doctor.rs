@@ -41,6 +41,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.extend(servers(&app));
             findings.push(model(&app).await);
             findings.push(store(&app).await);
+            findings.push(memory(&app).await);
             findings.extend(programs());
         }
         Err(error) => findings.push(Finding::wrong(
@@ -184,6 +185,22 @@ async fn store(app: &App) -> Finding {
     match app.store().await {
         Ok(store) => Finding::fine("sessions", store.place().to_owned()),
         Err(error) => Finding::wrong("sessions", error.to_string(), "mend what it says, or set `store.url`"),
+    }
+}
+
+/// What is remembered, and how it is found.
+async fn memory(app: &App) -> Finding {
+    if !app.loaded.config.memory.enabled {
+        return Finding::fine("memory", "off");
+    }
+    let count = async { Ok::<_, Failure>(app.memory().await?.list().await?.len()) };
+    match count.await {
+        Ok(count) => {
+            Finding::fine("memory", format!("{count} kept; found by their words, no encoder is needed"))
+        }
+        Err(failure) => {
+            Finding::wrong("memory", failure.message, "mend it, or set `memory.enabled` to false")
+        }
     }
 }
 

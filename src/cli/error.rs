@@ -5,7 +5,7 @@ use std::io;
 use crate::app;
 use crate::hub;
 use crate::message::event::StopReason;
-use crate::{llm, session, store, tool};
+use crate::{llm, memory, session, store, tool};
 
 /// Exit codes, after the conventions of the field: `timeout(1)`'s 124, 128 + signal.
 pub(super) mod code {
@@ -91,6 +91,14 @@ impl From<session::Error> for Failure {
             }
             other => Self::new(code::FAILED, other.to_string()),
         }
+    }
+}
+
+impl From<memory::Error> for Failure {
+    fn from(error: memory::Error) -> Self {
+        use memory::Error::{Ambiguous, Line, Turn, Unknown};
+        let asked = matches!(error, Unknown(_) | Ambiguous(_) | Turn(_) | Line { .. });
+        Self::new(if asked { code::USAGE } else { code::FAILED }, error.to_string())
     }
 }
 

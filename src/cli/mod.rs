@@ -9,6 +9,7 @@ mod error;
 mod install;
 mod login;
 mod mcp;
+mod memory;
 mod session;
 mod signal;
 mod skill;
@@ -87,6 +88,8 @@ enum Command {
     Skill(skill::Skill),
     #[command(subcommand)]
     Session(session::Session),
+    #[command(subcommand)]
+    Memory(memory::Memory),
     #[command(subcommand)]
     Config(config::Config),
     Mcp(mcp::Mcp),
@@ -183,6 +186,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Tool(tool)) => tool::run(tool, &app, screen).await,
         Some(Command::Skill(skill)) => skill::run(skill, &app, cli.globals.yes, screen).await,
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
+        Some(Command::Memory(memory)) => memory::run(memory, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,

@@ -249,6 +249,12 @@ impl<'a> Show<'a> {
         }
         match &event.kind {
             EventKind::Started { model } => self.spin(model),
+            EventKind::Recalled { episodes } => {
+                self.close()?;
+                let times = if episodes.len() == 1 { "note" } else { "notes" };
+                self.screen
+                    .remark(&format!("recalled {} {times}; `omni memory why` shows them", episodes.len()));
+            }
             EventKind::Text { text } => self.text(text)?,
             EventKind::Reasoning { text } if self.screen.verbose => {
                 self.rest();

@@ -129,6 +129,13 @@ impl Hub {
         let finished = self.leased(id, play).await;
         drop(alone);
         events(EventKind::Finished(finished));
+        // Nobody waits for this but the end of the program.
+        self.agent.settle().await;
+    }
+
+    /// A person's verdict on the last turn of a session. Returns whether there was one.
+    pub async fn judge(&self, session: &str, good: bool) -> Result<bool, String> {
+        self.agent.judge(session, good).await.map_err(|error| error.to_string())
     }
 
     /// Plays the turn while the session is leased.

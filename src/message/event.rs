@@ -33,6 +33,12 @@ pub enum EventKind {
         /// The model that will answer.
         model: String,
     },
+    /// What earlier turns taught was put in front of the question.
+    #[serde(rename = "memory.recalled")]
+    Recalled {
+        /// The ids of what was recalled, the best first.
+        episodes: Vec<String>,
+    },
     /// A piece of the answer.
     #[serde(rename = "message.delta")]
     Text {

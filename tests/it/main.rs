@@ -31,6 +31,8 @@ mod kernel;
 mod llm;
 /// The Model Context Protocol, by raw lines and by clients that others wrote.
 mod mcp;
+/// What was learned from turns: its worth, its recall, and that nothing is lost, doubled or leaked.
+mod memory;
 /// What a tool asks for while it runs: other tools, the person, the model.
 mod nested;
 /// What skills offer besides tools: documents and prompts.

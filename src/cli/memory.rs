@@ -1,0 +1,470 @@
+//! `omni memory`: what was learned, why, and what becomes of it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, Zoned};
+use serde_json::json;
+
+use super::error::{Failure, code};
+use super::ui::Screen;
+use crate::app::App;
+use crate::memory::evolve::{self, Run, Stream, World};
+use crate::memory::{Kind, Memory as Store, Reader, Scope, Told, Trust, Worth};
+
+use crate::store::Store as Database;
+
+/// Characters of a line in a list.
+const LINE: usize = 100;
+
+/// See, judge, change and remove what was learned from earlier turns.
+///
+/// Memories belong to you: nothing is learned that is not shown here, and nothing stays that is
+/// forgotten here. Ids may be shortened as long as they fit one memory.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Memory {
+    /// List what is remembered, the latest first
+    List {
+        /// At most this many
+        #[arg(short, long, default_value_t = 20)]
+        limit: usize,
+        /// Of this scope only: everyone, person:ID or session:ID
+        #[arg(long, value_parser = |text: &str| Scope::try_from(text.to_owned()))]
+        scope: Option<Scope>,
+        /// The most valuable first
+        #[arg(long)]
+        best: bool,
+    },
+    /// Find what fits a question
+    Search {
+        /// The question; several words are joined
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// At most this many
+        #[arg(short, long, default_value_t = 10)]
+        limit: usize,
+    },
+    /// Find what fits each line of standard input, as a program would use it
+    ///
+    /// Prints one line of JSON for each: the question, and the ids that were found, the best
+    /// first, with their similarity.
+    Recall {
+        /// At most this many for each
+        #[arg(short, long, value_name = "N", default_value_t = 10)]
+        k: usize,
+    },
+    /// Show a memory whole
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Show what was recalled in a turn, and what came of it
+    Why {
+        /// The turn's id; without it, the last turn
+        turn: Option<String>,
+    },
+    /// Say that a turn went well
+    Good {
+        /// The turn's id; without it, the last turn
+        turn: Option<String>,
+    },
+    /// Say that a turn went wrong
+    Bad {
+        /// The turn's id; without it, the last turn
+        turn: Option<String>,
+    },
+    /// Keep a note
+    Note {
+        /// What to remember; several words are joined
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Put other words in the place of a memory's
+    Edit {
+        /// Its id, or the beginning of it
+        id: String,
+        /// The new words; several are joined
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Keep a memory from being evicted
+    Pin {
+        /// Its id, or the beginning of it
+        id: String,
+        /// No longer
+        #[arg(long)]
+        off: bool,
+    },
+    /// Remove memories for good, from the disk as well
+    Forget {
+        /// Their ids, or the beginnings of them
+        #[arg(required_unless_present_any = ["session", "all"])]
+        ids: Vec<String>,
+        /// All that come from this session
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
+        /// Everything
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take back what turns taught, as if they had not been
+    Undo {
+        /// The turns' ids
+        #[arg(required_unless_present = "since")]
+        turns: Vec<String>,
+        /// All turns since then, as in `2h`, `3d` or `2026-11-24`
+        #[arg(long, value_name = "TIME", conflicts_with = "turns")]
+        since: Option<String>,
+        /// Let them count again
+        #[arg(long)]
+        redo: bool,
+    },
+    /// Print everything as JSON lines
+    Export,
+    /// Add memories from JSON lines, as `export` prints them; they count as written by anybody
+    Import {
+        /// The file; standard input if it is `-`
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Say how much is remembered and how well it did
+    Stats,
+    /// Measure how well the memory learns; what you have is left alone
+    #[command(subcommand)]
+    Eval(Eval),
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Eval {
+    /// Play a stream of tasks with a simulated agent
+    ///
+    /// PATH is a file of tasks of LifelongAgentBench, with `instruction` and `skill_list` in each. A
+    /// stream is played on a memory of its own in a temporary folder, once for each rule and seed.
+    Evolve {
+        /// The file of tasks
+        path: PathBuf,
+        /// What happens on the way
+        #[arg(long, default_value = "transfer", value_parser = ["transfer", "shift", "poison"])]
+        stream: String,
+        /// The first seed
+        #[arg(long, default_value_t = 400)]
+        seed: u64,
+        /// How many seeds, each a stream of its own
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// Tasks in a stream
+        #[arg(long, default_value_t = 1500)]
+        turns: usize,
+        /// The rules to compare: nothing, similar, paper, ours
+        #[arg(long, value_delimiter = ',', default_value = "nothing,similar,paper,ours", value_parser = ["nothing", "similar", "paper", "ours"])]
+        rules: Vec<String>,
+    },
+}
+
+pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let command = match command {
+        Memory::Eval(Eval::Evolve { path, stream, seed, seeds, turns, rules }) => {
+            let seeds = seed..seed + seeds;
+            return evolve(app, &path, named(&stream), &rules, turns, seeds, screen).await;
+        }
+        other => other,
+    };
+    let memory = app.memory().await?;
+    match command {
+        Memory::List { limit, scope, best } => {
+            let mut found = memory.list().await?;
+            found.retain(|worth| {
+                worth.episode.superseded.is_none()
+                    && scope.as_ref().is_none_or(|scope| worth.episode.scope == *scope)
+            });
+            if best {
+                found.sort_by(|a, b| b.value.total_cmp(&a.value));
+            }
+            if found.is_empty() {
+                screen.remark("nothing is remembered yet");
+            }
+            found.iter().take(limit).try_for_each(|worth| line(worth, screen))?;
+        }
+        Memory::Search { words, limit } => {
+            let found = memory.search(&words.join(" "), &reader(), limit).await?;
+            if found.is_empty() {
+                screen.remark("nothing fits");
+            }
+            found.iter().try_for_each(|worth| line(worth, screen))?;
+        }
+        Memory::Recall { k } => {
+            let mut questions = String::new();
+            std::io::stdin().read_to_string(&mut questions)?;
+            for question in questions.lines().filter(|line| !line.trim().is_empty()) {
+                let found = memory.search(question, &reader(), k).await?;
+                let found: Vec<_> = found.iter().map(|worth| json!({"id": worth.episode.id, "similarity": worth.similarity, "value": worth.value})).collect();
+                screen.value(&json!({"question": question, "found": found}))?;
+            }
+        }
+        Memory::Show { id } => show(&memory.get(&id).await?, screen)?,
+        Memory::Why { turn } => {
+            let told = memory.why(turn.as_deref()).await?;
+            why(&told, &memory, screen).await?;
+        }
+        Memory::Good { turn } => judge(&memory, turn, true, screen).await?,
+        Memory::Bad { turn } => judge(&memory, turn, false, screen).await?,
+        Memory::Note { words } => {
+            let note = memory.note(&words.join(" "), &reader(), Trust::Said, &app.paths.workspace).await?;
+            screen.remark(&format!("noted as {}", note.id));
+        }
+        Memory::Edit { id, words } => {
+            let new = memory.edit(&id, &words.join(" ")).await?;
+            screen.remark(&format!("{} takes its place", new.id));
+        }
+        Memory::Pin { id, off } => {
+            let episode = memory.pin(&id, !off).await?;
+            screen.remark(&format!("{} {}", episode.id, if off { "may be evicted" } else { "stays" }));
+        }
+        Memory::Forget { ids, session, all } => forget(app, &memory, ids, session, all, screen).await?,
+        Memory::Undo { turns, since, redo } => {
+            let turns = match since {
+                Some(since) => memory.since(moment(&since)?).await?,
+                None => turns,
+            };
+            for turn in &turns {
+                memory.undo(turn, !redo).await?;
+            }
+            let what = if redo { "count again" } else { "count no longer" };
+            screen.remark(&format!("{} turns {what}", turns.len()));
+        }
+        Memory::Export => memory.list().await?.iter().try_for_each(|worth| screen.value(worth))?,
+        Memory::Import { file } => {
+            let mut lines = String::new();
+            match file.as_os_str() == "-" {
+                true => std::io::stdin().read_to_string(&mut lines).map(drop)?,
+                false => {
+                    lines = std::fs::read_to_string(&file).map_err(|error| {
+                        Failure::new(code::USAGE, format!("cannot read `{}`: {error}", file.display()))
+                    })?;
+                }
+            }
+            let count = memory.import(&lines).await?;
+            screen.remark(&format!("{count} memories came in; they count as written by anybody"));
+        }
+        Memory::Stats => stats(&memory, screen).await?,
+        Memory::Eval(_) => unreachable!("handled above"),
+    }
+    app.finish().await;
+    Ok(code::OK)
+}
+
+/// The person at this machine; no session is going on.
+fn reader() -> Reader {
+    Reader::here("")
+}
+
+async fn judge(memory: &Store, turn: Option<String>, good: bool, screen: &Screen) -> Result<(), Failure> {
+    let told = memory.why(turn.as_deref()).await?;
+    memory.judge(&told.turn, good).await?;
+    screen.remark(&format!("“{}” went {}", short(&told.asked), if good { "well" } else { "wrong" }));
+    Ok(())
+}
+
+async fn forget(
+    app: &App,
+    memory: &Store,
+    ids: Vec<String>,
+    session: Option<String>,
+    all: bool,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let gone = match (all, session) {
+        (true, _) => memory.forget_all(None).await?,
+        (false, Some(session)) => {
+            let session = app.sessions().await?.resolve(&session).await.map_or(session, |found| found.id);
+            memory.forget_all(Some(&session)).await?
+        }
+        (false, None) => {
+            let mut named = Vec::new();
+            for id in ids {
+                named.push(memory.get(&id).await?.episode.id);
+            }
+            memory.forget(&named.iter().map(String::as_str).collect::<Vec<_>>()).await?
+        }
+    };
+    screen.remark(&format!(
+        "{} forgotten: gone from the table, its index and older versions, and from the ledger",
+        gone.len()
+    ));
+    let mut sessions: Vec<_> =
+        gone.into_iter().map(|episode| episode.session).filter(|id| !id.is_empty()).collect();
+    sessions.sort();
+    sessions.dedup();
+    if !sessions.is_empty() {
+        screen.remark(&format!(
+            "what was said is still in {}; `omni session delete` removes it",
+            sessions.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn line(worth: &Worth, screen: &Screen) -> Result<(), Failure> {
+    if screen.json {
+        return Ok(screen.value(worth)?);
+    }
+    let episode = &worth.episode;
+    let told = if episode.kind == Kind::Note { &episode.experience } else { &episode.intent };
+    let day = episode.created.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string();
+    let value = match episode.kind {
+        Kind::Note => " note".to_owned(),
+        Kind::Episode => format!("{:+.2}", worth.value),
+    };
+    let pin = if episode.pinned { "*" } else { " " };
+    Ok(screen.line(&format!("{}  {day}  {value}{pin} {}", episode.id, short(told)))?)
+}
+
+fn show(worth: &Worth, screen: &Screen) -> Result<(), Failure> {
+    if screen.json {
+        return Ok(screen.value(worth)?);
+    }
+    let episode = &worth.episode;
+    let mut lines = vec![format!("{}  {}", episode.id, episode.created)];
+    lines.push(format!("  for       {}", episode.scope));
+    lines.push(format!("  words     {}", episode.trust.name()));
+    lines.push(format!("  outcome   {}", episode.outcome.name()));
+    lines.push(format!(
+        "  value     {:+.3} after {} turns, {} of them good",
+        worth.value, worth.tries, worth.wins
+    ));
+    if !episode.turn.is_empty() {
+        lines.push(format!("  from      turn {}, session {}", episode.turn, episode.session));
+    }
+    if let Some(other) = &episode.superseded {
+        lines.push(format!("  replaced  by {other}"));
+    }
+    if !episode.intent.is_empty() {
+        lines.push(format!("\n{}", episode.intent));
+    }
+    lines.push(format!("\n{}", episode.experience));
+    Ok(screen.line(&lines.join("\n"))?)
+}
+
+async fn why(told: &Told, memory: &Store, screen: &Screen) -> Result<(), Failure> {
+    let ids: Vec<&str> = told.shown.iter().map(|ranked| ranked.id.as_str()).collect();
+    let now = memory.named(&ids).await?;
+    let now = |id: &str| now.iter().find(|worth| worth.episode.id == id);
+    if screen.json {
+        let shown: Vec<_> =
+            told.shown.iter().map(|ranked| json!({"before": ranked, "now": now(&ranked.id)})).collect();
+        return Ok(screen.value(&json!({"turn": told.turn, "session": told.session, "asked": told.asked, "shown": shown, "rewards": told.rewards, "undone": told.undone}))?);
+    }
+    screen.line(&format!("turn {} in session {}", told.turn, told.session))?;
+    screen.line(&format!("asked: {}", short(&told.asked)))?;
+    if told.shown.is_empty() {
+        screen.line("nothing was recalled")?;
+    }
+    for ranked in &told.shown {
+        let after = now(&ranked.id).map_or("gone".to_owned(), |worth| format!("{:+.3}", worth.value));
+        screen.line(&format!(
+            "recalled {}: similarity {:+.2}, score {:+.2}, value {:+.3} → {after}",
+            ranked.id, ranked.similarity, ranked.score, ranked.value
+        ))?;
+        if let Some(worth) = now(&ranked.id) {
+            screen.line(&format!("  {}", worth.episode.experience.replace('\n', "\n  ")))?;
+        }
+    }
+    for reward in &told.rewards {
+        screen.line(&format!(
+            "earned {:+.1} from {}, trusted {:.1}",
+            reward.amount,
+            reward.source.name(),
+            reward.source.confidence()
+        ))?;
+    }
+    match (told.rewards.is_empty(), told.undone) {
+        (_, true) => screen.line("this turn was undone: nothing of it counts")?,
+        (true, _) => screen.line("nobody has said how it went; `omni memory good` or `bad` does")?,
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn stats(memory: &Store, screen: &Screen) -> Result<(), Failure> {
+    let all = memory.list().await?;
+    let count = |keep: &dyn Fn(&Worth) -> bool| all.iter().filter(|worth| keep(worth)).count();
+    let (episodes, notes) = (
+        count(&|worth| worth.episode.kind == Kind::Episode),
+        count(&|worth| worth.episode.kind == Kind::Note),
+    );
+    let (tried, good) =
+        (count(&|worth| worth.tries > 0), count(&|worth| worth.tries > 0 && worth.value > 0.0));
+    if screen.json {
+        return Ok(screen.value(&json!({"episodes": episodes, "notes": notes, "tried": tried, "good": good, "folder": memory.folder()}))?);
+    }
+    screen.line(&format!("{episodes} episodes, {notes} notes in {}", memory.folder().display()))?;
+    Ok(screen.line(&format!("{tried} were tried, {good} of them are worth something"))?)
+}
+
+/// Plays each rule on each seed and says how often the agent succeeded, with the interval that
+/// has the mean of all seeds in it 19 times out of 20.
+async fn evolve(
+    app: &App,
+    path: &Path,
+    stream: Stream,
+    rules: &[String],
+    turns: usize,
+    seeds: std::ops::Range<u64>,
+    screen: &Screen,
+) -> Result<u8, Failure> {
+    let cannot =
+        |reason: String| Failure::new(code::USAGE, format!("cannot use `{}`: {reason}", path.display()));
+    let tasks = std::fs::read_to_string(path).map_err(|error| cannot(error.to_string()))?;
+    let world = World::read(&tasks).map_err(cannot)?;
+    for rule in rules {
+        let mut runs = Vec::new();
+        for seed in seeds.clone() {
+            let folder = tempfile::tempdir()?;
+            let database = Database::open(None, folder.path()).await?;
+            let memory = Store::new(database.clone(), folder.path(), (&app.loaded.config.memory).into());
+            runs.push(evolve::run(&world, &memory, stream, named(rule), turns, seed).await?);
+            database.close().await;
+        }
+        let of = |part: fn(&Run) -> f64| runs.iter().map(part).collect::<Vec<f64>>();
+        let success = of(|run| run.success);
+        let (mean, last) = (evolve::mean(&success), evolve::mean(&of(|run| run.last)));
+        let (misleading, shown) =
+            (evolve::mean(&of(|run| run.misleading)), evolve::mean(&of(|run| run.shown)));
+        let spread = success.iter().map(|number| (number - mean).powi(2)).sum::<f64>()
+            / (runs.len() as f64 - 1.0).max(1.0);
+        let within = 2.0 * (spread / runs.len() as f64).sqrt();
+        match screen.json {
+            true => screen.value(&json!({"rule": rule, "seeds": runs.len(), "success": mean, "within": within, "last": last, "misleading": misleading, "shown": shown}))?,
+            false => screen.line(&format!(
+                "{rule:8} success {mean:.3} ± {within:.3}  last quarter {last:.3}  misleading {misleading:.3}  shown {shown:.2}"
+            ))?,
+        }
+    }
+    Ok(code::OK)
+}
+
+/// The value of this name; clap has checked it.
+fn named<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    serde_json::from_value(name.into()).expect("one of the names that are allowed")
+}
+
+/// `2h`, `3d`, a day or a moment.
+fn moment(text: &str) -> Result<Timestamp, Failure> {
+    let wrong = || Failure::new(code::USAGE, format!("`{text}` is no time; use `2h`, `3d` or `2026-11-24`"));
+    if let Ok(span) = text.parse::<Span>() {
+        let now = Zoned::now();
+        return now.checked_sub(span.abs()).map(|then| then.timestamp()).map_err(|_| wrong());
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment);
+    }
+    let day: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
+    day.to_zoned(TimeZone::system()).map(|then| then.timestamp()).map_err(|_| wrong())
+}
+
+fn short(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(LINE).collect();
+    if short.len() < line.len() { format!("{short}…") } else { short }
+}
