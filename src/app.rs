@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
@@ -23,6 +23,7 @@ use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::{self, Model, detect};
 use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
 use crate::mcp::{self, Servers};
+use crate::memory::tools::{self, Tools};
 use crate::memory::{self, Memory};
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
@@ -223,6 +224,14 @@ impl App {
         }
     }
 
+    /// The memory's tools, unless it is switched off.
+    fn memory_tools(&self) -> Option<Arc<dyn Toolset>> {
+        let open = self.memory_opener();
+        let open: tools::Open = Arc::new(move || open().map_err(|error| error.to_string()).boxed());
+        let tools = || Arc::new(Tools::new(open)) as Arc<dyn Toolset>;
+        self.config().memory.enabled.then(tools)
+    }
+
     /// The session of this workspace that was last added to.
     pub async fn latest_session(&self) -> Result<Option<String>, Error> {
         let latest = self.sessions().await?.latest(&self.paths.workspace).await?;
@@ -279,7 +288,8 @@ impl App {
             config.policy.allow.extend(servers.allowed());
             let mut settings = Settings::new(&config, &self.paths, self.choices.yes)?;
             settings.audit = self.audit();
-            let sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
+            let mut sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
+            sets.extend(self.memory_tools());
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()

@@ -14,6 +14,7 @@ pub mod rank;
 pub mod recall;
 pub mod store;
 pub mod text;
+pub mod tools;
 pub mod value;
 
 use std::collections::HashSet;

@@ -959,6 +959,29 @@ fn people_own_what_is_remembered() {
 }
 
 #[test]
+fn the_assistant_has_tools_for_its_memory() {
+    let world = World::new();
+    let list = world.omni(["--json", "tool", "list"]).run().succeeded();
+    for name in ["memory.search", "memory.note", "memory.forget"] {
+        assert!(list.out.contains(name), "{list}");
+    }
+    let call = |tool: &str, arguments: &str| world.omni(["tool", "call", tool, arguments]).run();
+    call("memory.note", r#"{"note": "the staging server is called heron"}"#).succeeded();
+    let found = call("memory.search", r#"{"query": "staging server"}"#).succeeded();
+    assert!(found.out.contains("heron") && found.out.contains("inferred"), "{found}");
+    let id = world.omni(["--json", "memory", "list"]).run().succeeded().last()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let forget = format!(r#"{{"id": "{id}"}}"#);
+    call("memory.forget", &forget).exited(5);
+    world.omni(["--yes", "tool", "call", "memory.forget", &forget]).run().succeeded();
+    assert!(call("memory.search", r#"{"query": "staging server"}"#).succeeded().out.contains("Nothing"));
+    let off = world.omni(["--set", "memory.enabled=false", "--json", "tool", "list"]).run().succeeded();
+    assert!(!off.out.contains("memory."), "{off}");
+}
+
+#[test]
 fn a_project_may_not_change_what_is_remembered() {
     let world = World::new();
     world.write(".omni/config.toml", "[memory]\nenabled = false\n");
