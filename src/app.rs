@@ -20,6 +20,7 @@ use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::Hub;
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, describe, interpreter};
+use crate::llm::embed::Embedder;
 use crate::llm::{self, Model, detect};
 use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
 use crate::mcp::{self, Servers};
@@ -211,16 +212,34 @@ impl App {
         let (store, memory) = (self.store.clone(), self.memory.clone());
         let (url, data) = (self.config().store.url.clone(), self.paths.data.clone());
         let settings = memory::Settings::from(&self.config().memory);
+        let embedder = self.embedder();
         move || {
             let (store, memory) = (store.clone(), memory.clone());
-            let (url, data) = (url.clone(), data.clone());
+            let (url, data, embedder) = (url.clone(), data.clone(), embedder.clone());
             Box::pin(async move {
                 let make = || async {
                     let store = open_store(&store, &url, &data).await?.clone();
-                    Ok::<_, Error>(Arc::new(Memory::new(store, &data, settings)))
+                    let memory = Memory::new(store, &data, settings);
+                    Ok::<_, Error>(Arc::new(match embedder? {
+                        Some(embedder) => memory.with_embedder(embedder),
+                        None => memory,
+                    }))
                 };
                 memory.get_or_try_init(make).await.cloned()
             })
+        }
+    }
+
+    /// What turns texts into vectors, if that is configured.
+    pub fn embedder(&self) -> Result<Option<Arc<dyn Embedder>>, llm::Error> {
+        let config = self.config();
+        match config.memory.encoder.trim() {
+            "" => Ok(None),
+            name => {
+                let environment = |name: &str| std::env::var(name).ok();
+                let embedder = detect::embedder(name, &config.model, &config.provider, &environment)?;
+                Ok(Some(Arc::new(embedder)))
+            }
         }
     }
 

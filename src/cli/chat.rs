@@ -11,8 +11,8 @@ use crate::message::{Incoming, Message};
 /// Talk, line by line.
 ///
 /// Each line is a question in the same session. `/new` begins another one, `/quit` or the end of
-/// the input ends the talk. `/good` and `/bad` say how the last answer was, which is remembered. Ctrl-C
-/// cancels the turn that is going on.
+/// the input ends the talk. `/good` and `/bad` say how the last answer was, which is remembered;
+/// `/memory` is `omni memory`. Ctrl-C cancels the turn that is going on.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Chat {
     /// Go on with a session, by its id or the beginning of it
@@ -45,11 +45,17 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
             }
             "/help" => {
                 screen.remark(
-                    "/new begins a new session, /good and /bad judge the last answer, /quit leaves; \
-                     everything else is a question",
+                    "/new begins a new session, /good and /bad judge the last answer, /memory shows and changes \
+                     what is remembered, /quit leaves; everything else is a question",
                 );
             }
             verdict @ ("/good" | "/bad") => judge(&hub, session.as_deref(), verdict == "/good", screen).await,
+            command if command == "/memory" || command.starts_with("/memory ") => {
+                let words = command.trim_start_matches("/memory");
+                if let Err(failure) = super::memory::slash(words, app, screen).await {
+                    screen.remark(&failure.message);
+                }
+            }
             command if command.starts_with('/') && !command.contains(' ') => {
                 screen.remark(&format!("there is no `{command}`; /help shows what there is"));
             }

@@ -196,7 +196,11 @@ async fn memory(app: &App) -> Finding {
     let count = async { Ok::<_, Failure>(app.memory().await?.list().await?.len()) };
     match count.await {
         Ok(count) => {
-            Finding::fine("memory", format!("{count} kept; found by their words, no encoder is needed"))
+            let by = match app.loaded.config.memory.encoder.trim() {
+                "" => "their words; no encoder is needed".to_owned(),
+                encoder => format!("their words, and their meaning by `{encoder}`"),
+            };
+            Finding::fine("memory", format!("{count} kept, found by {by}"))
         }
         Err(failure) => {
             Finding::wrong("memory", failure.message, "mend it, or set `memory.enabled` to false")

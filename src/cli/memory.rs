@@ -1,19 +1,18 @@
 //! `omni memory`: what was learned, why, and what becomes of it.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use clap::Parser;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 use serde_json::json;
 
 use super::error::{Failure, code};
+use super::eval;
 use super::ui::Screen;
 use crate::app::App;
-use crate::memory::evolve::{self, Run, Stream, World};
 use crate::memory::{Kind, Memory as Store, Reader, Scope, Told, Trust, Worth};
-
-use crate::store::Store as Database;
 
 /// Characters of a line in a list.
 const LINE: usize = 100;
@@ -130,46 +129,51 @@ pub(super) enum Memory {
     },
     /// Say how much is remembered and how well it did
     Stats,
+    /// Draw how turns went and what memories are worth, as an SVG image
+    Plot {
+        /// The file to write; standard output if it is `-`
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
     /// Measure how well the memory learns; what you have is left alone
     #[command(subcommand)]
-    Eval(Eval),
-}
-
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Eval {
-    /// Play a stream of tasks with a simulated agent
-    ///
-    /// PATH is a file of tasks of LifelongAgentBench, with `instruction` and `skill_list` in each. A
-    /// stream is played on a memory of its own in a temporary folder, once for each rule and seed.
-    Evolve {
-        /// The file of tasks
-        path: PathBuf,
-        /// What happens on the way
-        #[arg(long, default_value = "transfer", value_parser = ["transfer", "shift", "poison"])]
-        stream: String,
-        /// The first seed
-        #[arg(long, default_value_t = 400)]
-        seed: u64,
-        /// How many seeds, each a stream of its own
-        #[arg(long, default_value_t = 10)]
-        seeds: u64,
-        /// Tasks in a stream
-        #[arg(long, default_value_t = 1500)]
-        turns: usize,
-        /// The rules to compare: nothing, similar, paper, ours
-        #[arg(long, value_delimiter = ',', default_value = "nothing,similar,paper,ours", value_parser = ["nothing", "similar", "paper", "ours"])]
-        rules: Vec<String>,
-    },
+    Eval(eval::Eval),
 }
 
 pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u8, Failure> {
     let command = match command {
-        Memory::Eval(Eval::Evolve { path, stream, seed, seeds, turns, rules }) => {
-            let seeds = seed..seed + seeds;
-            return evolve(app, &path, named(&stream), &rules, turns, seeds, screen).await;
-        }
+        Memory::Eval(eval) => return eval::run(eval, app, screen).await,
         other => other,
     };
+    act(command, app, screen).await?;
+    // Vectors that were made on the way are kept.
+    app.memory().await?.flush().await?;
+    app.finish().await;
+    Ok(code::OK)
+}
+
+/// The same in the middle of a talk; `words` are what stands behind `/memory`.
+pub(super) async fn slash(words: &str, app: &App, screen: &Screen) -> Result<(), Failure> {
+    let words = std::iter::once("/memory").chain(words.split_whitespace());
+    match Slash::try_parse_from(words) {
+        Ok(Slash { command: Memory::Eval(_) | Memory::Import { .. } | Memory::Recall { .. } }) => {
+            screen.remark("that is for `omni memory`, outside of a talk");
+            Ok(())
+        }
+        Ok(Slash { command }) => act(command, app, screen).await,
+        // Help is an error as well, of a friendly kind.
+        Err(error) => Ok(screen.line(error.to_string().trim_end())?),
+    }
+}
+
+#[derive(clap::Parser)]
+#[command(name = "/memory", no_binary_name = false, color = clap::ColorChoice::Never)]
+struct Slash {
+    #[command(subcommand)]
+    command: Memory,
+}
+
+async fn act(command: Memory, app: &App, screen: &Screen) -> Result<(), Failure> {
     let memory = app.memory().await?;
     match command {
         Memory::List { limit, scope, best } => {
@@ -248,10 +252,18 @@ pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u
             screen.remark(&format!("{count} memories came in; they count as written by anybody"));
         }
         Memory::Stats => stats(&memory, screen).await?,
+        Memory::Plot { file } => {
+            let image = memory.plot().await?;
+            match file.as_os_str() == "-" {
+                true => screen.line(image.trim_end())?,
+                false => std::fs::write(&file, image).map_err(|error| {
+                    Failure::new(code::USAGE, format!("cannot write `{}`: {error}", file.display()))
+                })?,
+            }
+        }
         Memory::Eval(_) => unreachable!("handled above"),
     }
-    app.finish().await;
-    Ok(code::OK)
+    Ok(())
 }
 
 /// The person at this machine; no session is going on.
@@ -400,53 +412,6 @@ async fn stats(memory: &Store, screen: &Screen) -> Result<(), Failure> {
     }
     screen.line(&format!("{episodes} episodes, {notes} notes in {}", memory.folder().display()))?;
     Ok(screen.line(&format!("{tried} were tried, {good} of them are worth something"))?)
-}
-
-/// Plays each rule on each seed and says how often the agent succeeded, with the interval that
-/// has the mean of all seeds in it 19 times out of 20.
-async fn evolve(
-    app: &App,
-    path: &Path,
-    stream: Stream,
-    rules: &[String],
-    turns: usize,
-    seeds: std::ops::Range<u64>,
-    screen: &Screen,
-) -> Result<u8, Failure> {
-    let cannot =
-        |reason: String| Failure::new(code::USAGE, format!("cannot use `{}`: {reason}", path.display()));
-    let tasks = std::fs::read_to_string(path).map_err(|error| cannot(error.to_string()))?;
-    let world = World::read(&tasks).map_err(cannot)?;
-    for rule in rules {
-        let mut runs = Vec::new();
-        for seed in seeds.clone() {
-            let folder = tempfile::tempdir()?;
-            let database = Database::open(None, folder.path()).await?;
-            let memory = Store::new(database.clone(), folder.path(), (&app.loaded.config.memory).into());
-            runs.push(evolve::run(&world, &memory, stream, named(rule), turns, seed).await?);
-            database.close().await;
-        }
-        let of = |part: fn(&Run) -> f64| runs.iter().map(part).collect::<Vec<f64>>();
-        let success = of(|run| run.success);
-        let (mean, last) = (evolve::mean(&success), evolve::mean(&of(|run| run.last)));
-        let (misleading, shown) =
-            (evolve::mean(&of(|run| run.misleading)), evolve::mean(&of(|run| run.shown)));
-        let spread = success.iter().map(|number| (number - mean).powi(2)).sum::<f64>()
-            / (runs.len() as f64 - 1.0).max(1.0);
-        let within = 2.0 * (spread / runs.len() as f64).sqrt();
-        match screen.json {
-            true => screen.value(&json!({"rule": rule, "seeds": runs.len(), "success": mean, "within": within, "last": last, "misleading": misleading, "shown": shown}))?,
-            false => screen.line(&format!(
-                "{rule:8} success {mean:.3} ± {within:.3}  last quarter {last:.3}  misleading {misleading:.3}  shown {shown:.2}"
-            ))?,
-        }
-    }
-    Ok(code::OK)
-}
-
-/// The value of this name; clap has checked it.
-fn named<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    serde_json::from_value(name.into()).expect("one of the names that are allowed")
 }
 
 /// `2h`, `3d`, a day or a moment.

@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod doctor;
 mod error;
+mod eval;
 mod install;
 mod login;
 mod mcp;

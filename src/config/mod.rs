@@ -169,6 +169,8 @@ pub struct Store {
 pub struct Memory {
     /// Whether anything is learned or recalled.
     pub enabled: bool,
+    /// What turns texts into vectors, `provider/model`; empty for words alone.
+    pub encoder: String,
     /// Candidates by similarity.
     pub k1: usize,
     /// Shown at most.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::catalog::{self, KNOWN, Kind, Known};
+use super::embed::Embeddings;
 use super::retry::Limits;
 use super::{Error, Model, Offline, Provider, Resilient, Scripted, Server};
 use crate::config;
@@ -73,6 +74,22 @@ pub async fn describe(
     };
     let model = choice.model();
     Ok(Found { model: model.name().to_owned(), why, address, window: model.window() })
+}
+
+/// The embedder of this name, `provider/model`, among those that are known or configured.
+pub fn embedder(
+    name: &str,
+    settings: &config::Model,
+    providers: &BTreeMap<String, config::Provider>,
+    env: &Env<'_>,
+) -> Result<Embeddings, Error> {
+    let search = Search { settings, providers, env };
+    let (provider, model) = name.split_once('/').filter(|(_, model)| !model.is_empty()).ok_or_else(|| {
+        Error::Setup(format!("`{name}` is no encoder; use `PROVIDER/MODEL`, as in `ollama/all-minilm`"))
+    })?;
+    let server = search.server(provider)?;
+    search.require_key(&server)?;
+    Embeddings::new(server, model)
 }
 
 enum Choice {

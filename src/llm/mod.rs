@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod detect;
+pub mod embed;
 pub mod retry;
 pub mod schema;
 

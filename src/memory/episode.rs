@@ -61,6 +61,13 @@ impl Episode {
         hasher.finish()
     }
 
+    /// The same for two that [repeat](Self::repeats) each other.
+    pub fn told(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.scope, &self.intent, &self.experience).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Whether it says the same to the letter.
     pub fn repeats(&self, other: &Self) -> bool {
         (&self.scope, &self.intent, &self.experience) == (&other.scope, &other.intent, &other.experience)

@@ -6,15 +6,16 @@
 //! cost a little. The memory sees texts and how it went, never skills. Everything it does is the
 //! real thing: the table, the search, the ledger, the rule.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::value::Rule as Worth;
 use super::{
-    Compared, Episode, Error, History, Kind, Learning, Memory, Outcome, Ranked, Reader, Reward, Scope,
-    Source, Trust, rank, value,
+    By, Compared, Episode, Error, Kind, Learning, Memory, Outcome, Ranked, Reader, Reward, Scope, Settings,
+    Source, Trust, rank,
 };
 
 /// Episodes at the beginning, and how many of them mislead.
@@ -39,40 +40,77 @@ pub enum Stream {
     Shift,
     /// After a third, misleading episodes are planted on the most central tasks.
     Poison,
+    /// One in four of what went well is misleading all the same, instead of one in ten.
+    Noise,
 }
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// No memory.
     Nothing,
     /// The most similar.
     Similar,
-    /// Both, scaled among the candidates, as the paper has it.
+    /// Similarity and value, scaled among the candidates, with k1 10 and k2 5, as the paper has it.
     Paper,
+    /// The same with our k1 and k2.
+    PaperWide,
     /// The rule that turns use.
     Ours,
+    /// Ours, but values begin at zero.
+    NoPrior,
+    /// Ours, with no limit for what was tried little.
+    NoProbation,
+    /// Ours, but values do not fade.
+    NoFading,
+    /// Ours, but a turn's reward goes to all that was compared, shown or not.
+    AllCredit,
+}
+
+impl Rule {
+    /// The settings of a memory that plays by this rule.
+    pub fn settings(self, ours: Settings) -> Settings {
+        let mut settings = ours;
+        match self {
+            Self::Similar => settings.rank.lambda = 0.0,
+            Self::Paper => (settings.rank.k1, settings.rank.k2) = (10, 5),
+            Self::NoPrior => settings.value.prior = 0.0,
+            Self::NoProbation => settings.rank.probation = usize::MAX,
+            Self::NoFading => settings.value.fading = 0.0,
+            Self::Nothing | Self::PaperWide | Self::Ours | Self::AllCredit => {}
+        }
+        if matches!(self, Self::Paper | Self::PaperWide) {
+            settings.value = Worth { prior: 0.0, fading: 0.0, ..settings.value };
+        }
+        settings
+    }
 }
 
 /// The tasks and what they need.
 #[derive(Debug, Clone)]
 pub struct World {
     texts: Vec<String>,
-    needs: Vec<HashSet<usize>>,
+    /// The skills of each task, a bit for each.
+    needs: Vec<Skills>,
     /// How rare each skill is.
     weights: Vec<f64>,
     /// The tasks, the most central first.
     central: Vec<usize>,
 }
 
+/// Skills, a bit for each.
+type Skills = u128;
+
 /// What came of one stream.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
     /// The mean probability of success.
     pub success: f64,
     /// The same in the last quarter.
     pub last: f64,
+    /// How much better the best choice among the same candidates would have been, in each turn.
+    pub regret: f64,
     /// The part of what was shown that misled.
     pub misleading: f64,
     /// Episodes shown in a turn.
@@ -112,36 +150,38 @@ impl World {
                 return Err(format!("task {} has no `skill_list`", place + 1));
             }
             texts.push(text.to_owned());
-            needs.push(
-                skills
-                    .into_iter()
-                    .map(|skill| {
-                        let next = numbers.len();
-                        *numbers.entry(skill).or_insert(next)
-                    })
-                    .collect::<HashSet<usize>>(),
-            );
+            let mut bits: Skills = 0;
+            for skill in skills {
+                let next = numbers.len();
+                bits |= 1 << (*numbers.entry(skill).or_insert(next)).min(127);
+            }
+            needs.push(bits);
+        }
+        if numbers.len() > Skills::BITS as usize {
+            return Err(format!("it has {} skills; {} are the most", numbers.len(), Skills::BITS));
         }
         if texts.len() < 2 {
             return Err("it has less than two tasks".to_owned());
         }
-        let count = |skill: usize| needs.iter().filter(|needs| needs.contains(&skill)).count() as f64;
+        let count =
+            |skill: usize| needs.iter().filter(|needs: &&Skills| **needs >> skill & 1 == 1).count() as f64;
         let weights = (0..numbers.len()).map(|skill| (texts.len() as f64 / count(skill)).ln_1p()).collect();
         let words: Vec<_> = texts.iter().map(|text| super::store::words(text)).collect();
-        let near = |task: usize| words.iter().map(|other| rank::share(other, &words[task])).sum::<f64>();
+        let joined: Vec<_> = words.iter().map(|words| words.join(" ")).collect();
+        let near = |task: usize| words.iter().map(|other| rank::share(other, &joined[task])).sum::<f64>();
         let near: Vec<f64> = (0..texts.len()).map(near).collect();
         let mut central: Vec<usize> = (0..texts.len()).collect();
         central.sort_by(|a, b| near[*b].total_cmp(&near[*a]));
         Ok(Self { texts, needs, weights, central })
     }
 
-    fn weight<'a>(&self, skills: impl IntoIterator<Item = &'a usize>) -> f64 {
-        skills.into_iter().map(|skill| self.weights[*skill]).sum()
-    }
-
-    /// The part of what a task needs that another one's skills are.
-    fn covers(&self, other: usize, task: usize) -> f64 {
-        self.weight(self.needs[other].intersection(&self.needs[task])) / self.weight(&self.needs[task])
+    fn weight(&self, mut skills: Skills) -> f64 {
+        let mut weight = 0.0;
+        while skills != 0 {
+            weight += self.weights[skills.trailing_zeros() as usize];
+            skills &= skills - 1;
+        }
+        weight
     }
 }
 
@@ -167,7 +207,7 @@ struct Play<'a> {
     turns: usize,
     /// How easy each task is.
     ease: Vec<f64>,
-    changed: Vec<bool>,
+    changed: Skills,
     known: HashMap<String, Known>,
 }
 
@@ -182,12 +222,13 @@ pub async fn run(
     seed: u64,
 ) -> Result<Run, Error> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d65_6d72_6c00);
-    let sizes: Vec<f64> = world.needs.iter().map(|needs| needs.len() as f64).collect();
+    let sizes: Vec<f64> = world.needs.iter().map(|needs| f64::from(needs.count_ones())).collect();
     let mean = sizes.iter().sum::<f64>() / sizes.len() as f64;
     let deviation = (sizes.iter().map(|size| (size - mean).powi(2)).sum::<f64>() / sizes.len() as f64).sqrt();
     let ease =
         sizes.iter().map(|size| -0.5 * (size - mean) / deviation.max(1e-9) + 0.5 * random.normal()).collect();
-    let changed = world.weights.iter().map(|_| random.uniform() < 0.5).collect();
+    let changed = (0..world.weights.len()).filter(|_| random.uniform() < 0.5);
+    let changed = changed.fold(0, |changed, skill| changed | 1 << skill);
     let mut play = Play { world, memory, stream, rule, turns, ease, changed, known: HashMap::new() };
     let bank = (0..BANK).map(|_| {
         let nature = if random.uniform() < MISLEADING { Nature::Bad } else { Nature::Good };
@@ -200,7 +241,8 @@ pub async fn run(
 
 impl Play<'_> {
     async fn go(&mut self, random: &mut Random) -> Result<Run, Error> {
-        let (mut success, mut shown, mut misleading) = (Vec::new(), 0usize, 0usize);
+        let (mut success, mut shown, mut misleading, mut regret) = (Vec::new(), 0usize, 0usize, 0.0);
+        let right = if self.stream == Stream::Noise { 0.75 } else { 0.90 };
         for turn in 0..self.turns {
             // All luck of a turn is drawn here, whatever the rule makes of it.
             let (task, coin, luck) =
@@ -209,15 +251,17 @@ impl Play<'_> {
                 let central = self.world.central.iter().take(POISON).map(|task| (*task, Nature::Bad));
                 self.plant("poison", &central.collect::<Vec<_>>(), turn, Some(1.0)).await?;
             }
-            let picked = self.pick(task).await?;
+            let found = self.find(task).await?;
+            let picked = self.pick(&found);
             let known: Vec<Known> = picked.iter().map(|ranked| self.known[&ranked.id]).collect();
             let chance = self.chance(task, &known, turn);
             success.push(chance);
+            regret += (self.best(task, &found, turn) - chance).max(0.0);
             shown += known.len();
             misleading += known.iter().filter(|known| known.nature == Nature::Bad).count();
             let went_well = coin < chance;
             let nature = match (went_well, luck) {
-                (true, luck) if luck < 0.90 => Nature::Good,
+                (true, luck) if luck < right => Nature::Good,
                 (true, _) => Nature::Bad,
                 (false, luck) if luck < 0.25 => Nature::Good,
                 (false, luck) if luck < 0.65 => Nature::Bad,
@@ -225,53 +269,90 @@ impl Play<'_> {
             };
             let id = format!("turn-{turn:06}");
             self.known.insert(id.clone(), Known { task, nature, born: turn });
-            self.learn(&id, task, if went_well { 1.0 } else { -1.0 }, picked).await?;
+            let credited = if self.rule == Rule::AllCredit { self.all(&found) } else { picked };
+            self.learn(&id, task, if went_well { 1.0 } else { -1.0 }, credited).await?;
         }
         let quarter = &success[self.turns - (self.turns / 4).max(1).min(self.turns)..];
         Ok(Run {
             success: mean(&success),
             last: mean(quarter),
+            regret: regret / self.turns.max(1) as f64,
             misleading: misleading as f64 / shown.max(1) as f64,
             shown: shown as f64 / self.turns.max(1) as f64,
         })
     }
 
-    /// What is shown for a task. Episodes of the same task are hidden: they would make it easy.
-    async fn pick(&self, task: usize) -> Result<Vec<Ranked>, Error> {
+    /// What may be shown for a task. Episodes of the same task are hidden: they would make it easy.
+    async fn find(&self, task: usize) -> Result<Vec<Compared>, Error> {
         if self.rule == Rule::Nothing {
             return Ok(Vec::new());
         }
-        let mut found = self.memory.find(&self.world.texts[task], &Reader::here("none")).await?;
-        found.retain(|(found, _)| self.known[&found.episode.id].task != task);
+        let mut found = self.memory.find(&self.world.texts[task], &Reader::here("none"), By::Worth).await?;
+        found.retain(|found| self.known[&found.episode.id].task != task);
+        Ok(found)
+    }
+
+    fn pick(&self, found: &[Compared]) -> Vec<Ranked> {
         let settings = self.memory.settings.rank;
-        Ok(match self.rule {
-            Rule::Ours => self.memory.pick(&found, settings),
-            Rule::Similar => by_paper(&found, rank::Settings { lambda: 0.0, ..settings }),
-            _ => by_paper(&found, settings),
-        })
+        match self.rule {
+            Rule::Similar | Rule::Paper | Rule::PaperWide => by_paper(self.memory, found, settings),
+            _ => self.memory.pick(found, settings),
+        }
+    }
+
+    /// All that is compared.
+    fn all(&self, found: &[Compared]) -> Vec<Ranked> {
+        let ranked = |found: &Compared| Ranked {
+            id: found.episode.id.clone(),
+            similarity: found.words,
+            value: 0.0,
+            score: 0.0,
+        };
+        found.iter().take(self.memory.settings.rank.k1).map(ranked).collect()
     }
 
     fn chance(&self, task: usize, shown: &[Known], turn: usize) -> f64 {
         let world = self.world;
-        let needs = &world.needs[task];
+        let needs = world.needs[task];
+        let whole = world.weight(needs);
         let shifted = self.stream == Stream::Shift && turn >= self.turns / 2;
-        let is_stale =
-            |known: &Known, skill: &usize| shifted && known.born < self.turns / 2 && self.changed[*skill];
-        let good = shown.iter().filter(|known| known.nature == Nature::Good);
-        let helps = good.flat_map(|known| {
-            world.needs[known.task].iter().filter(|skill| needs.contains(*skill) && !is_stale(known, skill))
-        });
-        let helps = world.weight(helps.collect::<HashSet<_>>()) / world.weight(needs);
-        let harms = shown.iter().map(|known| {
-            let covers = world.covers(known.task, task);
-            let stale = world.needs[known.task].intersection(needs).filter(|skill| is_stale(known, skill));
-            let stale = world.weight(stale) / world.weight(needs);
-            if known.nature == Nature::Bad { covers.max(stale) } else { stale }
-        });
-        let harms = harms.fold(0.0, f64::max);
-        let beside = shown.iter().filter(|known| world.covers(known.task, task) < RELEVANT).count();
-        let logit = self.ease[task] + HELP * helps - HARM * harms - COST * beside as f64;
+        let is_old = |known: &Known| shifted && known.born < self.turns / 2;
+        let (mut helps, mut harms, mut beside): (Skills, f64, usize) = (0, 0.0, 0);
+        for known in shown {
+            let common = world.needs[known.task] & needs;
+            let stale = if is_old(known) { common & self.changed } else { 0 };
+            let covers = world.weight(common) / whole;
+            harms = harms.max(world.weight(stale) / whole);
+            match known.nature {
+                Nature::Good => helps |= common & !stale,
+                Nature::Bad => harms = harms.max(covers),
+                Nature::Neutral => {}
+            }
+            beside += usize::from(covers < RELEVANT);
+        }
+        let logit =
+            self.ease[task] + HELP * world.weight(helps) / whole - HARM * harms - COST * beside as f64;
         1.0 / (1.0 + (-logit).exp())
+    }
+
+    /// The chance with the best choice among the candidates, taken greedily by who knows all.
+    fn best(&self, task: usize, found: &[Compared], turn: usize) -> f64 {
+        let settings = self.memory.settings.rank;
+        let good = found.iter().take(settings.k1).map(|found| self.known[&found.episode.id]);
+        let good: Vec<Known> = good.filter(|known| known.nature == Nature::Good).collect();
+        let (mut shown, mut best) = (Vec::new(), self.chance(task, &[], turn));
+        for _ in 0..settings.k2 {
+            let with = |known: &Known| self.chance(task, &[&shown[..], &[*known]].concat(), turn);
+            let next = good.iter().map(|known| (with(known), *known)).max_by(|(a, _), (b, _)| a.total_cmp(b));
+            match next {
+                Some((chance, known)) if chance > best => {
+                    best = chance;
+                    shown.push(known);
+                }
+                _ => break,
+            }
+        }
+        best
     }
 
     async fn learn(&self, id: &str, task: usize, amount: f64, shown: Vec<Ranked>) -> Result<(), Error> {
@@ -341,22 +422,17 @@ impl Play<'_> {
     }
 }
 
-/// The paper's rule: similarity and value, each as deviations among the candidates. No head
-/// start, no fading, no probation.
-fn by_paper(found: &[(Compared, History)], settings: rank::Settings) -> Vec<Ranked> {
-    let mut found: Vec<_> = found.iter().collect();
-    found.sort_by(|(a, _), (b, _)| b.words.total_cmp(&a.words).then_with(|| b.episode.id.cmp(&a.episode.id)));
-    found.truncate(settings.k1);
-    let similar: Vec<f64> = found.iter().map(|(found, _)| found.words).collect();
-    let worth = found
-        .iter()
-        .map(|(found, history)| value::value(found.episode.trust, None, history.uses.iter().copied()).value);
-    let worth: Vec<f64> = worth.collect();
-    let ranked = found.iter().zip(scaled(&similar).into_iter().zip(scaled(&worth))).zip(&worth);
+/// The paper's rule: similarity and value, each as deviations among the candidates.
+fn by_paper(memory: &Memory, found: &[Compared], settings: rank::Settings) -> Vec<Ranked> {
+    let found = &found[..found.len().min(settings.k1)];
+    let candidates: Vec<_> = found.iter().map(|found| memory.candidate(found)).collect();
+    let similar: Vec<f64> = found.iter().map(|found| found.words).collect();
+    let worth: Vec<f64> = candidates.iter().map(|candidate| candidate.value).collect();
+    let ranked = candidates.iter().zip(scaled(&similar).into_iter().zip(scaled(&worth)));
     let mut ranked: Vec<Ranked> = ranked
-        .map(|(((found, _), (similarity, scaled)), value)| {
-            let score = (1.0 - settings.lambda) * similarity + settings.lambda * scaled;
-            Ranked { id: found.episode.id.clone(), similarity, value: *value, score }
+        .map(|(candidate, (similarity, worth))| {
+            let score = (1.0 - settings.lambda) * similarity + settings.lambda * worth;
+            Ranked { id: candidate.id.clone(), similarity, value: candidate.value, score }
         })
         .collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.id.cmp(&a.id)));
@@ -371,6 +447,15 @@ fn scaled(numbers: &[f64]) -> Vec<f64> {
         .sqrt();
     let deviation = if deviation < 1e-9 { 1.0 } else { deviation };
     numbers.iter().map(|number| (number - mean) / deviation).collect()
+}
+
+/// How far from the mean of these numbers the true one is at most, 19 times out of 20: the
+/// interval of Student's t, which is well approximated from five numbers on.
+pub fn within(numbers: &[f64]) -> f64 {
+    let mean = mean(numbers);
+    let free = numbers.len().saturating_sub(1).max(1) as f64;
+    let spread = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / free;
+    (1.96 + 2.37 / free + 2.8 / (free * free)) * (spread / numbers.len().max(1) as f64).sqrt()
 }
 
 /// The mean of numbers; zero of none.

@@ -55,10 +55,37 @@ pub struct History {
     pub birth: Option<Reward>,
     /// How the turns went that it was shown in, in their order.
     pub uses: Vec<Reward>,
-    /// Turns since it was last shown, or born; all of them where neither is known.
-    pub idle: u64,
+    /// The [tick](Now::tick) at which it was last shown, or born; 0 where neither is known.
+    pub last: i64,
     /// The turn it was born in was undone.
     pub undone: bool,
+}
+
+impl History {
+    /// Turns since it was last shown or born.
+    pub fn idle(&self, tick: i64) -> u64 {
+        u64::try_from(tick - self.last).unwrap_or_default()
+    }
+}
+
+/// How far the ledger has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Turns so far.
+    pub tick: i64,
+    /// Changes so far: turns, and what is said of turns later.
+    pub change: i64,
+}
+
+/// What has changed in the ledger.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// How far it has come.
+    pub now: Now,
+    /// Turns that are new, or of which something is said.
+    pub turns: Vec<String>,
+    /// What was shown in them.
+    pub episodes: Vec<String>,
 }
 
 /// A turn, explained.
@@ -89,10 +116,11 @@ impl Ledger {
     /// Adds a turn's part. It is there when `write` is committed; a second time changes nothing.
     pub async fn add(&self, write: &mut Write, learning: &Learning, now: Timestamp) -> Result<(), Error> {
         let (turn, now) = (&learning.turn, now.as_millisecond());
+        self.advance(write).await?;
         let new = sqlx::query(
-            "INSERT INTO memory_turn (turn, session, asked, tick, undone, created) \
-             VALUES ($1, $2, $3, (SELECT COALESCE(MAX(tick), 0) + 1 FROM memory_turn), 0, $4) \
-             ON CONFLICT (turn) DO NOTHING",
+            "INSERT INTO memory_turn (turn, session, asked, tick, undone, created, changed) \
+             VALUES ($1, $2, $3, (SELECT COALESCE(MAX(tick), 0) + 1 FROM memory_turn), 0, $4, \
+             (SELECT now FROM memory_clock)) ON CONFLICT (turn) DO NOTHING",
         );
         let new = new.bind(turn).bind(&learning.session).bind(text::cut(&learning.asked, ASKED)).bind(now);
         self.execute(write, new).await?;
@@ -104,8 +132,11 @@ impl Ledger {
             let shown = shown.bind(turn).bind(&ranked.id).bind(place).bind(fixed(ranked.similarity));
             self.execute(write, shown.bind(fixed(ranked.value)).bind(fixed(ranked.score))).await?;
         }
-        for (turn, reward) in &learning.rewards {
-            self.earn(write, turn, *reward, 0, now).await?;
+        for (about, reward) in &learning.rewards {
+            self.earn(write, about, *reward, 0, now).await?;
+            if about != turn {
+                self.touch(write, about).await?;
+            }
         }
         for episode in &learning.episodes {
             let body = serde_json::to_string(episode).expect("an episode is texts");
@@ -128,7 +159,45 @@ impl Ledger {
             query.bind(turn).fetch_one(&mut *write).await.map_err(|error| self.store.explain(error))?;
         self.earn(&mut write, turn, Reward::new(Source::Person, amount), number, now.as_millisecond())
             .await?;
+        self.advance(&mut write).await?;
+        self.touch(&mut write, turn).await?;
         Ok(write.commit().await?)
+    }
+
+    /// Counts a change. Until the transaction ends nobody else can count one, so changes are
+    /// numbered in the order in which they can be seen.
+    async fn advance(&self, write: &mut Write) -> Result<(), Error> {
+        self.execute(write, sqlx::query("UPDATE memory_clock SET now = now + 1")).await
+    }
+
+    /// Says that a turn has changed with the present change.
+    async fn touch(&self, write: &mut Write, turn: &str) -> Result<(), Error> {
+        let touched =
+            sqlx::query("UPDATE memory_turn SET changed = (SELECT now FROM memory_clock) WHERE turn = $1");
+        self.execute(write, touched.bind(turn)).await
+    }
+
+    /// What has changed since a change.
+    pub async fn changes(&self, since: i64) -> Result<Changes, Error> {
+        let row = sqlx::query(
+            "SELECT now AS change, (SELECT COALESCE(MAX(tick), 0) FROM memory_turn) AS tick FROM memory_clock",
+        );
+        let row = row.fetch_one(self.store.pool()).await.map_err(|error| self.store.explain(error))?;
+        let now = Now { tick: self.get(&row, "tick")?, change: self.get(&row, "change")? };
+        let mut changes = Changes { now, ..Changes::default() };
+        if since == 0 || now.change == since {
+            return Ok(changes);
+        }
+        let rows = sqlx::query(
+            "SELECT t.turn AS turn, COALESCE(s.episode, '') AS episode FROM memory_turn t \
+             LEFT JOIN memory_shown s ON s.turn = t.turn WHERE t.changed > $1",
+        );
+        let rows = rows.bind(since).fetch_all(self.store.pool()).await;
+        for row in rows.map_err(|error| self.store.explain(error))? {
+            changes.turns.push(self.get(&row, "turn")?);
+            changes.episodes.push(self.get(&row, "episode")?);
+        }
+        Ok(changes)
     }
 
     async fn earn(
@@ -152,6 +221,8 @@ impl Ledger {
         let mut write = self.store.write().await?;
         let query = sqlx::query("UPDATE memory_turn SET undone = $2 WHERE turn = $1");
         self.execute(&mut write, query.bind(turn).bind(i64::from(undone))).await?;
+        self.advance(&mut write).await?;
+        self.touch(&mut write, turn).await?;
         Ok(write.commit().await?)
     }
 
@@ -184,9 +255,27 @@ impl Ledger {
         query.fetch_all(self.store.pool()).await.map_err(|error| self.store.explain(error).into())
     }
 
+    /// How the turns went of which something is known, in their order.
+    pub async fn course(&self) -> Result<Vec<Reward>, Error> {
+        let rows = sqlx::query(
+            "SELECT t.turn AS turn, r.source AS source, r.amount AS amount FROM memory_turn t \
+             JOIN memory_reward r ON r.turn = t.turn WHERE t.undone = 0 \
+             ORDER BY t.tick, t.turn, r.created, r.number",
+        );
+        let rows = rows.fetch_all(self.store.pool()).await.map_err(|error| self.store.explain(error))?;
+        let mut turns: Vec<(String, Vec<Reward>)> = Vec::new();
+        for row in &rows {
+            let (turn, reward): (String, _) = (self.get(row, "turn")?, self.reward(row)?);
+            match turns.last_mut() {
+                Some((last, said)) if *last == turn => said.extend(reward),
+                _ => turns.push((turn, reward.into_iter().collect())),
+            }
+        }
+        Ok(turns.into_iter().filter_map(|(_, said)| verdict(said)).collect())
+    }
+
     /// What is known of these episodes.
     pub async fn histories(&self, episodes: &[&Episode]) -> Result<HashMap<String, History>, Error> {
-        let now = self.tick().await?;
         let mut histories = HashMap::new();
         for episodes in episodes.chunks(CHUNK) {
             let ids: Vec<&str> = episodes.iter().map(|episode| episode.id.as_str()).collect();
@@ -212,21 +301,13 @@ impl Ledger {
                 let history = History {
                     birth: verdict(birth.said).filter(|_| !birth.undone),
                     uses: uses.into_values().filter_map(verdict).collect(),
-                    idle: u64::try_from(now - last).unwrap_or_default(),
+                    last,
                     undone: birth.undone,
                 };
                 histories.insert(episode.id.clone(), history);
             }
         }
         Ok(histories)
-    }
-
-    /// How many turns there were.
-    async fn tick(&self) -> Result<i64, Error> {
-        sqlx::query_scalar("SELECT COALESCE(MAX(tick), 0) FROM memory_turn")
-            .fetch_one(self.store.pool())
-            .await
-            .map_err(|error| self.store.explain(error).into())
     }
 
     /// A turn, explained.
@@ -260,21 +341,29 @@ impl Ledger {
         })
     }
 
-    /// Episodes that are not in their table yet, the oldest first.
-    pub async fn pending(&self) -> Result<Vec<Episode>, Error> {
-        let bodies: Vec<String> =
-            sqlx::query_scalar("SELECT body FROM memory_pending ORDER BY created, episode")
-                .fetch_all(self.store.pool())
-                .await
-                .map_err(|error| self.store.explain(error))?;
-        let read = |body: &String| match serde_json::from_str(body) {
-            Ok(episode) => Some(episode),
-            Err(error) => {
-                tracing::error!("an episode that waits to be learned cannot be read: {error}");
-                None
+    /// The ids of episodes that are not in their table yet, the oldest first.
+    pub async fn waiting(&self) -> Result<Vec<String>, Error> {
+        sqlx::query_scalar("SELECT episode FROM memory_pending ORDER BY created, episode")
+            .fetch_all(self.store.pool())
+            .await
+            .map_err(|error| self.store.explain(error).into())
+    }
+
+    /// Those of these episodes that are not in their table yet, the oldest first.
+    pub async fn pending(&self, ids: &[&str]) -> Result<Vec<Episode>, Error> {
+        let mut episodes = Vec::new();
+        for ids in ids.chunks(CHUNK) {
+            let rows = "SELECT body FROM memory_pending WHERE episode IN ({}) ORDER BY created, episode";
+            for row in self.rows(rows, ids).await? {
+                match serde_json::from_str(&self.get::<String>(&row, "body")?) {
+                    Ok(episode) => episodes.push(episode),
+                    Err(error) => {
+                        tracing::error!("an episode that waits to be learned cannot be read: {error}");
+                    }
+                }
             }
-        };
-        Ok(bodies.iter().filter_map(read).collect())
+        }
+        Ok(episodes)
     }
 
     /// These are in their table now.

@@ -13,7 +13,7 @@ use serde::Serialize;
 const TRIED: usize = 2;
 /// Episodes on probation that may be shown at once: new ones come in with every turn, which is
 /// exploration enough, and they are where what misleads is found.
-const PROBATION: usize = 1;
+pub const PROBATION: usize = 1;
 /// What counts as one step of value: as much as one deviation of similarity. The share of
 /// words is coarse, so value may say more than it would beside an encoder.
 const VALUE: f64 = 0.2;
@@ -27,6 +27,8 @@ pub struct Settings {
     pub k2: usize,
     /// The weight of value against similarity, from 0 to 1.
     pub lambda: f64,
+    /// Shown at once of those that were tried little.
+    pub probation: usize,
 }
 
 /// How similar two things of the store usually are.
@@ -78,15 +80,20 @@ pub struct Ranked {
 /// Phase 1: how similar a candidate is, in deviations above what is usual; `None` if it does not
 /// pass the gate of either.
 pub fn similarity(candidate: &Candidate, words: Scale, meaning: Option<Scale>) -> Option<f64> {
-    let scaled = |value: f64, scale: Scale| (value - scale.mean) / scale.deviation.max(1e-6);
-    // A word leg that found nothing found nothing in common.
     let (common, alike) = (candidate.words.unwrap_or(0.0), candidate.meaning);
     let passes = common >= words.gate || alike.zip(meaning).is_some_and(|(alike, scale)| alike >= scale.gate);
-    let similarity = match alike.zip(meaning) {
-        Some((alike, scale)) => (scaled(common, words) + scaled(alike, scale)) / 2.0,
-        None => scaled(common, words),
-    };
-    passes.then_some(similarity)
+    passes.then(|| closeness(candidate.words, alike, words, meaning))
+}
+
+/// How similar something is by its words and, where it is known, its meaning.
+pub fn closeness(words: Option<f64>, alike: Option<f64>, usual: Scale, meaning: Option<Scale>) -> f64 {
+    let scaled = |value: f64, scale: Scale| (value - scale.mean) / scale.deviation.max(1e-6);
+    // Words that found nothing found nothing in common.
+    let words = scaled(words.unwrap_or(0.0), usual);
+    match alike.zip(meaning) {
+        Some((alike, scale)) => (words + scaled(alike, scale)) / 2.0,
+        None => words,
+    }
 }
 
 /// Both phases: the candidates to show, the best first. It may well be none.
@@ -111,7 +118,7 @@ pub fn pick(
     let (mut seen, mut fresh) = (HashSet::new(), 0);
     let shown = ranked.into_iter().filter(|(candidate, _)| {
         let on_probation = candidate.tries < TRIED && !candidate.is_note;
-        if (on_probation && fresh == PROBATION) || !seen.insert(candidate.print) {
+        if (on_probation && fresh >= settings.probation) || !seen.insert(candidate.print) {
             return false;
         }
         fresh += usize::from(on_probation);
@@ -133,10 +140,11 @@ fn first(a: f64, a_id: &str, b: f64, b_id: &str) -> Ordering {
 }
 
 /// How many of the question's words are in the other text, from 0 to 1. Each counts once, and all
-/// the same: in a simulation on the task texts of LifelongAgentBench this led to better choices
-/// than BM25 and than cosines of words, weighted or not.
-pub fn share(question: &[String], text: &[String]) -> f64 {
-    let (question, text): (HashSet<_>, HashSet<_>) = (question.iter().collect(), text.iter().collect());
+/// the same: on the task texts of LifelongAgentBench this led to better choices than BM25 and than
+/// cosines of words, weighted or not.
+pub fn share(question: &[String], text: &str) -> f64 {
+    let question: HashSet<&str> = question.iter().map(String::as_str).collect();
+    let text: HashSet<&str> = text.split_whitespace().collect();
     match question.len() {
         0 => 0.0,
         words => question.intersection(&text).count() as f64 / words as f64,

@@ -1,21 +1,24 @@
-//! The table of episodes: a LanceDB folder with a full-text index.
+//! The table of episodes: a LanceDB folder, with a full-text index where it is large.
 //!
 //! The words are made here, once, when an episode is written, and the same way for a question:
 //! lower case, no accents, English stems, no stop words, pairs of letters where there are no
-//! spaces. The index takes them as they are, so what is searched and what is compared is the
+//! spaces. An index takes them as they are, so what is searched and what is compared is the
 //! same.
 //!
 //! What changes often is not in here. Updated in place, values were measured to make a search
 //! six times slower and to leave hundreds of files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use arrow_array::types::{Float32Type, Int64Type};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Int64Array, RecordBatch,
+    RecordBatchIterator, StringArray,
+};
 use arrow_schema::{DataType, Field, Schema};
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -24,6 +27,7 @@ use lancedb::index::scalar::{FtsIndexBuilder, FullTextSearchQuery};
 use lancedb::query::{ExecutableQuery, QueryBase};
 use lancedb::table::{OptimizeAction, tokenize};
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::episode::{Episode, Kind, Outcome, Scope};
@@ -33,8 +37,9 @@ use super::value::Trust;
 const TABLE: &str = "episodes";
 /// The column that is searched.
 const WORDS: &str = "words";
-/// Changes after which the files are put in order.
-const CHANGES: u64 = 64;
+/// Files after which they are put in order, and rows that an index may be behind.
+const FILES: usize = 16;
+const BEHIND: usize = 1024;
 /// Words of a question that are looked for: what is piped in may be long.
 const QUESTION: usize = 64;
 /// Ids in one condition.
@@ -52,15 +57,24 @@ pub struct Table {
 pub struct Found {
     /// What.
     pub episode: Episode,
-    /// The words it is compared by: those of what was wanted, or of the note.
-    pub key: Vec<String>,
-    /// How well it fits the question, by BM25.
+    /// The words it is compared by, with spaces between: those of what was wanted, or of the note.
+    pub key: String,
+    /// All of its words.
+    pub words: String,
+    /// How well it fits the question, by BM25; zero where nothing was asked.
     pub score: f64,
 }
 
 /// The folder of the table in the data folder.
 pub fn folder(data: &Path) -> PathBuf {
     data.join("memory")
+}
+
+/// The words an episode is compared by, and all of its words, with spaces between.
+pub fn told(episode: &Episode) -> (String, String) {
+    let (intent, experience) = (words(&episode.intent), words(&episode.experience));
+    let key = if intent.is_empty() { &experience } else { &intent }.join(" ");
+    (key, [intent, experience].concat().join(" "))
 }
 
 /// The words of a text, as they are searched and compared.
@@ -103,13 +117,20 @@ impl Table {
         if episodes.is_empty() {
             return Ok(());
         }
-        let batch = batch(episodes);
+        self.merge(batch(episodes)).await
+    }
+
+    async fn merge(&self, batch: RecordBatch) -> Result<(), Error> {
         let schema = batch.schema();
         let mut merge = self.table.merge_insert(&["id"]);
         merge.when_matched_update_all(None).when_not_matched_insert_all();
         let rows = RecordBatchIterator::new([Ok(batch)], schema);
-        merge.execute(Box::new(rows)).await.map_err(|error| self.failed(error))?;
-        self.index().await
+        merge.execute(Box::new(rows)).await.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// A number that changes with everything that is written, by whatever process.
+    pub async fn version(&self) -> Result<u64, Error> {
+        self.table.version().await.map_err(|error| self.failed(error))
     }
 
     /// At most `limit` episodes of these scopes that share words with the question, the best
@@ -147,10 +168,16 @@ impl Table {
 
     /// All episodes, the youngest first.
     pub async fn all(&self) -> Result<Vec<Episode>, Error> {
-        let found = self.read(self.table.query()).await?;
-        let mut episodes: Vec<_> = found.into_iter().map(|found| found.episode).collect();
-        episodes.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
-        Ok(episodes)
+        let mut found = self.whole().await?;
+        found.reverse();
+        Ok(found.into_iter().map(|found| found.episode).collect())
+    }
+
+    /// All episodes with their words, the oldest first.
+    pub async fn whole(&self) -> Result<Vec<Found>, Error> {
+        let mut found = self.read(self.table.query()).await?;
+        found.sort_by(|a, b| (a.episode.created, &a.episode.id).cmp(&(b.episode.created, &b.episode.id)));
+        Ok(found)
     }
 
     /// How many there are.
@@ -174,21 +201,27 @@ impl Table {
         self.optimize(OptimizeAction::Compact { options, remap_options: None }).await?;
         if self.is_indexed().await? {
             self.table.drop_index(INDEX).await.map_err(|error| self.failed(error))?;
+            self.index().await?;
         }
-        self.index().await?;
         self.prune(Duration::ZERO).await
     }
 
-    /// Puts the files in order if there were many changes since the last time: one file instead
-    /// of many, the index up to date, versions older than a day removed.
-    pub async fn tend(&self) -> Result<(), Error> {
+    /// Puts the files in order if there are many: one file instead of many, versions older than a
+    /// day removed. A table that is `large` has an index, which is brought up to date.
+    pub async fn tend(&self, large: bool) -> Result<(), Error> {
+        if large {
+            self.index().await?;
+        }
         let stats = self.table.index_stats(INDEX).await.map_err(|error| self.failed(error))?;
-        if stats.is_none_or(|stats| (stats.num_unindexed_rows as u64) < CHANGES) {
+        if stats.is_some_and(|stats| stats.num_unindexed_rows > BEHIND) {
+            self.optimize(OptimizeAction::Index(lancedb::table::OptimizeOptions::default())).await?;
+        }
+        let stats = self.table.stats().await.map_err(|error| self.failed(error))?;
+        if stats.fragment_stats.num_small_fragments < FILES {
             return Ok(());
         }
         let options = lancedb::table::CompactionOptions::default();
         self.optimize(OptimizeAction::Compact { options, remap_options: None }).await?;
-        self.optimize(OptimizeAction::Index(lancedb::table::OptimizeOptions::default())).await?;
         self.prune(Duration::from_secs(24 * 3600)).await
     }
 
@@ -229,11 +262,14 @@ impl Table {
         made.await.map_err(|error| self.failed(error))
     }
 
-    async fn read(&self, query: lancedb::query::Query) -> Result<Vec<Found>, Error> {
+    async fn batches(&self, query: lancedb::query::Query) -> Result<Vec<RecordBatch>, Error> {
         let batches = query.execute().await.map_err(|error| self.failed(error))?;
-        let batches: Vec<RecordBatch> = batches.try_collect().await.map_err(|error| self.failed(error))?;
+        batches.try_collect().await.map_err(|error| self.failed(error))
+    }
+
+    async fn read(&self, query: lancedb::query::Query) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        for batch in &batches {
+        for batch in &self.batches(query).await? {
             let rows =
                 rows(batch).map_err(|reason| Error::Table { place: self.place.to_string(), reason })?;
             found.extend(rows);
@@ -244,6 +280,101 @@ impl Table {
     fn failed(&self, error: lancedb::Error) -> Error {
         failed(&self.place, error)
     }
+}
+
+/// The vectors of one embedder, by the ids of episodes. Each embedder and length has a table of
+/// its own: what cannot be compared is never in one.
+#[derive(Debug, Clone)]
+pub struct Vectors(Table);
+
+impl Vectors {
+    /// The table of this embedder's vectors of that length, made if there is none.
+    pub async fn open(folder: &Path, identity: &str, length: usize) -> Result<Self, Error> {
+        let place: Arc<str> = folder.display().to_string().into();
+        let name = format!("{}{length}", named_for(identity));
+        let connection = connect(&place).await?;
+        let table = match connection.open_table(&name).execute().await {
+            Err(lancedb::Error::TableNotFound { .. }) => {
+                connection.create_empty_table(&name, vector_schema(length)).execute().await
+            }
+            other => other,
+        };
+        Ok(Self(Table { table: table.map_err(|error| failed(&place, error))?, place }))
+    }
+
+    /// How long this embedder's vectors were when it was last heard of.
+    pub async fn length(folder: &Path, identity: &str) -> Result<Option<usize>, Error> {
+        let (place, prefix) = (folder.display().to_string(), named_for(identity));
+        let names = connect(&place).await?.table_names().execute().await;
+        let names = names.map_err(|error| failed(&place, error))?;
+        Ok(names.iter().find_map(|name| name.strip_prefix(&prefix)?.parse().ok()))
+    }
+
+    /// Adds vectors; those of ids that are there already take their place.
+    pub async fn put(&self, vectors: &[(&str, &[f32])]) -> Result<(), Error> {
+        let Some((_, first)) = vectors.first() else { return Ok(()) };
+        let ids = StringArray::from_iter_values(vectors.iter().map(|(id, _)| *id));
+        let numbers =
+            Float32Array::from_iter_values(vectors.iter().flat_map(|(_, vector)| vector.iter().copied()));
+        let (field, length) = (number(), first.len() as i32);
+        let list = FixedSizeListArray::try_new(field, length, Arc::new(numbers), None);
+        let list = list.map_err(|error| self.0.failed(error.into()))?;
+        let batch = RecordBatch::try_new(vector_schema(first.len()), vec![Arc::new(ids), Arc::new(list)]);
+        self.0.merge(batch.map_err(|error| self.0.failed(error.into()))?).await?;
+        self.0.tend(false).await
+    }
+
+    /// All of them.
+    pub async fn all(&self) -> Result<HashMap<String, Vec<f32>>, Error> {
+        let mut vectors = HashMap::new();
+        for batch in self.0.batches(self.0.table.query()).await? {
+            let columns = (batch["id"].as_string_opt::<i32>(), batch["vector"].as_fixed_size_list_opt());
+            let (Some(ids), Some(list)) = columns else { continue };
+            let Some(numbers) = list.values().as_primitive_opt::<Float32Type>() else { continue };
+            let length = list.value_length() as usize;
+            for row in 0..batch.num_rows() {
+                let vector = numbers.values()[row * length..(row + 1) * length].to_vec();
+                vectors.insert(ids.value(row).to_owned(), vector);
+            }
+        }
+        Ok(vectors)
+    }
+
+    /// A number that changes with everything that is written.
+    pub async fn version(&self) -> Result<u64, Error> {
+        self.0.version().await
+    }
+}
+
+/// Removes the vectors of episodes for good, those of embedders that are in use no more as well.
+pub async fn erase_vectors(folder: &Path, ids: &[&str]) -> Result<(), Error> {
+    let place: Arc<str> = folder.display().to_string().into();
+    let connection = connect(&place).await?;
+    let names = connection.table_names().execute().await.map_err(|error| failed(&place, error))?;
+    for name in names.iter().filter(|name| name.starts_with(VECTORS)) {
+        let table = connection.open_table(name).execute().await.map_err(|error| failed(&place, error))?;
+        Table { table, place: place.clone() }.erase(ids).await?;
+    }
+    Ok(())
+}
+
+/// How names of tables of vectors begin.
+const VECTORS: &str = "vectors_";
+
+/// How the names of this embedder's tables begin.
+fn named_for(identity: &str) -> String {
+    let hash = Sha256::digest(identity.as_bytes());
+    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{VECTORS}{hash}_")
+}
+
+fn number() -> Arc<Field> {
+    Arc::new(Field::new("item", DataType::Float32, true))
+}
+
+fn vector_schema(length: usize) -> Arc<Schema> {
+    let vector = DataType::FixedSizeList(number(), length as i32);
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), Field::new("vector", vector, false)]))
 }
 
 /// The index of [`WORDS`].
@@ -310,9 +441,7 @@ fn batch(episodes: &[Episode]) -> RecordBatch {
 }
 
 fn texts(episode: &Episode) -> [Option<String>; 13] {
-    let (intent, experience) = (words(&episode.intent), words(&episode.experience));
-    let key = if intent.is_empty() { &experience } else { &intent }.join(" ");
-    let all = [intent, experience].concat().join(" ");
+    let (key, all) = told(episode);
     let Episode { id, scope, intent, experience, session, turn, workspace, .. } = episode;
     [
         Some(id.clone()),
@@ -341,11 +470,9 @@ fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
     let texts: Vec<&StringArray> = texts.collect::<Result<_, _>>()?;
     let created = column("created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
     let pinned = column("pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
-    let scores = batch
-        .column_by_name("_score")
-        .and_then(|scores| scores.as_primitive_opt::<arrow_array::types::Float32Type>());
+    let scores = batch.column_by_name("_score").and_then(|scores| scores.as_primitive_opt::<Float32Type>());
     let row = |row: usize| -> Result<Found, String> {
-        let [id, kind, scope, intent, experience, outcome, trust, session, turn, workspace, _, key, _] =
+        let [id, kind, scope, intent, experience, outcome, trust, session, turn, workspace, _, key, words] =
             std::array::from_fn(|place| texts[place].value(row).to_owned());
         let superseded = texts[10];
         let episode = Episode {
@@ -355,8 +482,7 @@ fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
             trust: named::<Trust>(&trust)?,
             created: Timestamp::from_millisecond(created.value(row)).map_err(|error| error.to_string())?,
             pinned: pinned.value(row),
-            superseded: (!arrow_array::Array::is_null(superseded, row))
-                .then(|| superseded.value(row).to_owned()),
+            superseded: (!superseded.is_null(row)).then(|| superseded.value(row).to_owned()),
             id,
             intent,
             experience,
@@ -364,9 +490,8 @@ fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
             turn,
             workspace,
         };
-        let key = key.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
         let score = scores.map_or(0.0, |scores| f64::from(scores.value(row)));
-        Ok(Found { episode, key, score })
+        Ok(Found { episode, key, words, score })
     };
     (0..batch.num_rows()).map(row).collect()
 }

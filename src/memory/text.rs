@@ -38,6 +38,19 @@ fn is_cjk(letter: char) -> bool {
         0x3040..=0x30ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xac00..=0xd7af | 0xf900..=0xfaff | 0x20000..=0x3ffff)
 }
 
+/// Words that a question has and what is asked for has not, by their stems.
+const ASKING: &[&str] = &[
+    "what", "when", "where", "who", "whom", "which", "whi", "how", "did", "do", "doe", "has", "have", "had",
+    "would", "could", "i", "you", "he", "she", "his", "her", "him", "me", "my", "your", "s",
+];
+
+/// The words of a question that say what it is about; all of them where none does.
+pub fn asked(words: Vec<String>) -> Vec<String> {
+    let telling: Vec<String> =
+        words.iter().filter(|word| !ASKING.contains(&word.as_str())).cloned().collect();
+    if telling.is_empty() { words } else { telling }
+}
+
 /// What is never kept: its name, and how it looks.
 pub const SECRETS: &[(&str, &str)] = &[
     ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)"),

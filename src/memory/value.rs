@@ -7,13 +7,20 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much one reward moves a value.
-const STEP: f64 = 0.3;
-/// Where an episode of a turn that went well begins, and one of a turn that went wrong below
-/// zero. A larger head start was worse as soon as some successes were false.
-const PRIOR: f64 = 0.2;
-/// What is left of a value after one use of the memory that was not its own: half after 350.
-const FADING: f64 = 0.002;
+/// What a value begins with, and how it moves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// How much one reward moves a value.
+    pub step: f64,
+    /// Where an episode of a turn that went well begins, and one of a turn that went wrong below
+    /// zero. A larger head start was worse as soon as some successes were false.
+    pub prior: f64,
+    /// How fast a value fades with every turn that the episode is not shown in: half after 350.
+    pub fading: f64,
+}
+
+/// The rule that turns use.
+pub const RULE: Rule = Rule { step: 0.3, prior: 0.2, fading: 0.002 };
 
 /// Who says how a turn went. The later ones outrank the earlier: a turn has one reward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,28 +124,31 @@ pub struct Value {
     pub wins: usize,
 }
 
-/// The value of an episode: how the turn went that it was born in, then the turns it was shown in,
-/// in their order.
-///
-/// What anybody may have written does not earn its way up: of foreign words, only a person's own
-/// praise counts as praise.
-pub fn value(trust: Trust, birth: Option<Reward>, uses: impl IntoIterator<Item = Reward>) -> Value {
-    let counts =
-        |reward: &Reward| trust > Trust::Foreign || reward.amount < 0.0 || reward.source == Source::Person;
-    let prior = birth.filter(counts).map_or(0.0, |birth| PRIOR * direction(birth.amount));
-    let mut learned = Value { value: prior, ..Value::default() };
-    for reward in uses.into_iter().filter(counts) {
-        learned.value += STEP * reward.source.confidence() * (reward.amount - learned.value);
-        learned.tries += 1;
-        learned.wins += usize::from(reward.amount > 0.0);
+impl Rule {
+    /// The value of an episode: how the turn went that it was born in, then the turns it was shown
+    /// in, in their order.
+    ///
+    /// What anybody may have written does not earn its way up: of foreign words, only a person's own
+    /// praise counts as praise.
+    pub fn value(self, trust: Trust, birth: Option<Reward>, uses: impl IntoIterator<Item = Reward>) -> Value {
+        let counts = |reward: &Reward| {
+            trust > Trust::Foreign || reward.amount < 0.0 || reward.source == Source::Person
+        };
+        let prior = birth.filter(counts).map_or(0.0, |birth| self.prior * direction(birth.amount));
+        let mut learned = Value { value: prior, ..Value::default() };
+        for reward in uses.into_iter().filter(counts) {
+            learned.value += self.step * reward.source.confidence() * (reward.amount - learned.value);
+            learned.tries += 1;
+            learned.wins += usize::from(reward.amount > 0.0);
+        }
+        learned
     }
-    learned
-}
 
-/// A value after `idle` uses of the memory since the episode was last shown. It fades when it
-/// is read: what is stored stays.
-pub fn faded(value: f64, idle: u64) -> f64 {
-    value * (-FADING * idle as f64).exp()
+    /// A value after `idle` uses of the memory since the episode was last shown. It fades when it
+    /// is read: what is stored stays.
+    pub fn faded(self, value: f64, idle: u64) -> f64 {
+        value * (-self.fading * idle as f64).exp()
+    }
 }
 
 fn direction(amount: f64) -> f64 {

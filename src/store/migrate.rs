@@ -11,6 +11,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("sessions", include_str!("migrations/0001_sessions.sql")),
     ("leases", include_str!("migrations/0002_leases.sql")),
     ("memory", include_str!("migrations/0003_memory.sql")),
+    ("memory changes", include_str!("migrations/0004_memory_changes.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in

@@ -29,6 +29,7 @@ struct Desk {
     answers: VecDeque<Answer>,
     requests: Vec<Recorded>,
     models: Vec<String>,
+    meanings: Vec<Vec<String>>,
     hung_up: bool,
 }
 
@@ -119,6 +120,12 @@ impl Vendor {
     /// The models it lists: at `/v1/models`, and at `/api/tags` as Ollama would.
     pub fn models(&self, names: &[&str]) {
         self.desk.lock().expect("no panic").models = names.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// What it takes for one thing when it makes vectors of texts: `/embeddings` answers then.
+    pub fn means(&self, meanings: &[&[&str]]) {
+        let meanings = meanings.iter().map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        self.desk.lock().expect("no panic").meanings = meanings.collect();
     }
 
     /// The requests so far; questions for the list of models left out.
@@ -344,6 +351,9 @@ async fn serve(
     let answer = {
         let mut desk = desk.lock().expect("no panic");
         desk.requests.push(recorded);
+        if path.ends_with("/embeddings") && !desk.meanings.is_empty() {
+            return page(200, "application/json", embeddings(&body, &desk.meanings).to_string());
+        }
         desk.answers.pop_front()
     };
     let answer = answer.unwrap_or_else(|| Answer::status(418, "no answer was queued"));
@@ -353,6 +363,22 @@ async fn serve(
     let line = (answer.ending == Ending::Stalls).then(|| Line(Arc::clone(&desk)));
     let streams = body["stream"] == true || path.ends_with(":streamGenerateContent");
     answer.send(dialect, streams, body["model"].as_str().unwrap_or("fake"), line)
+}
+
+/// A vector for each text: how often it says each of the things, and a little that is its own.
+fn embeddings(body: &Value, meanings: &[Vec<String>]) -> Value {
+    let vector = |text: &str| -> Vec<f64> {
+        let count = |words: &Vec<String>| {
+            text.split(|letter: char| !letter.is_alphanumeric())
+                .filter(|word| words.contains(&word.to_lowercase()))
+                .count()
+        };
+        let own = text.len() as f64 / 1e4 + 0.01;
+        meanings.iter().map(|words| count(words) as f64).chain([own]).collect()
+    };
+    let texts = body["input"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let data = texts.enumerate().map(|(index, text)| json!({ "index": index, "embedding": vector(text) }));
+    json!({ "object": "list", "data": data.collect::<Vec<_>>() })
 }
 
 /// Dropped with the body it belongs to.
