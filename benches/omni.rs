@@ -10,6 +10,7 @@ mod index;
 mod limit;
 mod mcp;
 mod measure;
+mod memory;
 mod packages;
 mod sdk;
 mod search;
@@ -35,6 +36,7 @@ const SECTIONS: [(&str, Section); 7] = [
     ("start", start::run),
     ("packages", packages::run),
     ("search", search::run),
+    ("memory", memory::run),
     ("find", find::run),
 ];
 
