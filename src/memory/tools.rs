@@ -59,7 +59,7 @@ fn note() -> Spec {
 fn forget() -> Spec {
     Spec {
         name: "memory.forget".to_owned(),
-        description: "Forget what memory.search found.".to_owned(),
+        description: "Forget a memory.".to_owned(),
         input: input("id"),
         annotations: Annotations { read_only: false, destructive: true, idempotent: true, open_world: false },
         examples: vec!["forget what you noted about me".to_owned()],

@@ -254,8 +254,8 @@ pub(super) fn excerpt(value: &impl std::fmt::Display, limit: usize) -> String {
 /// A schema as a model reads it: without what costs tokens and says nothing.
 ///
 /// Left out are titles (those that annotate, not properties of that name), `$schema`, closed
-/// `additionalProperties`, defaults of `null`, and the `null` of properties that may be
-/// absent anyway. Descriptions, enumerations and bounds stay.
+/// `additionalProperties`, defaults that are nothing (`null`, `""`, `false`, `[]`, `{}`), and the
+/// `null` of properties that may be absent anyway. Descriptions, enumerations and bounds stay.
 pub fn for_model(schema: &Value) -> Value {
     let Value::Object(schema) = schema else { return schema.clone() };
     let required = schema.get("required").and_then(Value::as_array);
@@ -266,7 +266,7 @@ pub fn for_model(schema: &Value) -> Value {
             "title" => value.is_string(),
             "$schema" => true,
             "additionalProperties" | "unevaluatedProperties" => *value == Value::Bool(false),
-            "default" => value.is_null(),
+            "default" => is_nothing(value),
             "required" => value.as_array().is_some_and(Vec::is_empty),
             _ => false,
         };
@@ -293,6 +293,16 @@ pub fn for_model(schema: &Value) -> Value {
         out.insert(key.to_owned(), value);
     }
     Value::Object(out)
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
 }
 
 /// The schema of an optional property without its `null`.

@@ -234,13 +234,13 @@ impl Toolset for Spill {
         vec![Arc::new(Spec {
             name: READ.to_owned(),
             title: None,
-            description: "Reads a result that was too long to show whole, or finds text in it.".to_owned(),
+            description: "Read on in a result that was cut, or find text in it.".to_owned(),
             input: json!({
                 "type": "object",
                 "properties": {
                     "handle": {"type": "string"},
-                    "start": {"type": "integer", "minimum": 0, "description": "first byte"},
-                    "length": {"type": "integer", "minimum": 1, "description": "bytes"},
+                    "start": {"type": "integer", "minimum": 0},
+                    "length": {"type": "integer", "minimum": 1},
                     "find": {"type": "string"},
                 },
                 "required": ["handle"],
