@@ -1,0 +1,169 @@
+//! How what is learned gets into the table, and what has no room there any more.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::episode::{Episode, Kind};
+use super::mirror::{self, Mirror};
+use super::store::{self, Table, Vectors};
+use super::{Error, Memory};
+use crate::llm::embed::TEXTS;
+use crate::store::lease::{self, Acquired, Lease};
+
+/// Episodes that wait in the database before they are taken to the table: each time is a file.
+const BATCH: usize = 64;
+/// How long a writer may take, and how long another one waits for it.
+const WRITING: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests for vectors after one turn, where an embedder is new to what is there.
+const REQUESTS: usize = 16;
+/// Turns in which a new episode is not evicted.
+const PROTECTED: u64 = 100;
+
+impl Memory {
+    /// Takes what is new to the table of episodes if there is much of it.
+    pub async fn settle(&self) -> Result<(), Error> {
+        self.backfill(REQUESTS).await?;
+        let unsaved = self.mirror.lock().await.meanings.unsaved().0.len();
+        if self.ledger.waiting().await?.len() < BATCH && unsaved < BATCH {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Takes what is new to the table of episodes. What another process is just doing is left to
+    /// it.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let unsaved = self.mirror.lock().await.meanings.unsaved().0.len();
+        if self.ledger.waiting().await?.is_empty() && unsaved == 0 {
+            return Ok(());
+        }
+        let flushed = self.writing(async |table| {
+            let mut mirror = self.mirror.lock().await;
+            mirror.refresh(&self.ledger, Some(table)).await?;
+            let waiting: Vec<&str> = mirror.waiting.iter().map(String::as_str).collect();
+            let pending = self.ledger.pending(&waiting).await?;
+            // The same was learned before, to the letter.
+            let new: Vec<_> = pending.iter().filter(|episode| mirror.is_new(&episode.id)).cloned().collect();
+            table.put(&new).await?;
+            let ids: Vec<&str> = pending.iter().map(|episode| episode.id.as_str()).collect();
+            self.ledger.arrived(&ids).await?;
+            mirror.follow(table.version().await?);
+            self.keep_meanings(&mut mirror).await?;
+            let evicted = self.evict(table).await?;
+            table.tend(mirror::is_large(table).await?).await?;
+            if !evicted {
+                mirror.follow(table.version().await?);
+            }
+            Ok(())
+        });
+        match flushed.await {
+            Err(Error::Busy) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes the least valuable episodes where there are too many: those that are pinned, noted
+    /// or young stay. Returns whether there were any.
+    async fn evict(&self, table: &Table) -> Result<bool, Error> {
+        let capacity = self.settings.capacity;
+        if capacity == 0 || table.count().await? <= capacity {
+            return Ok(false);
+        }
+        let all = table.all().await?;
+        let histories = self.ledger.histories(&all.iter().collect::<Vec<_>>()).await?;
+        let tick = self.ledger.changes(0).await?.now.tick;
+        let mut worth: Vec<(f64, &Episode)> = Vec::new();
+        for episode in all.iter().filter(|episode| !episode.pinned && episode.kind == Kind::Episode) {
+            let history = &histories[&episode.id];
+            let known = self.settings.value.value(episode.trust, history.birth, history.uses.iter().copied());
+            if history.idle(tick) >= PROTECTED {
+                // Little is known of what was tried little.
+                worth.push((known.value - 0.3 / (known.tries as f64 + 1.0).sqrt(), episode));
+            }
+        }
+        worth.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        // A tenth more than has to go, so that not every turn evicts.
+        let surplus = all.len() - capacity + capacity / 10;
+        let gone: Vec<&Episode> = worth.into_iter().take(surplus).map(|(_, episode)| episode).collect();
+        self.remove(table, &gone).await?;
+        Ok(!gone.is_empty())
+    }
+
+    pub(super) async fn remove(&self, table: &Table, episodes: &[&Episode]) -> Result<(), Error> {
+        if episodes.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = episodes.iter().map(|episode| episode.id.as_str()).collect();
+        let turns: Vec<&str> = episodes.iter().map(|episode| episode.turn.as_str()).collect();
+        table.erase(&ids).await?;
+        store::erase_vectors(&self.folder, &ids).await?;
+        self.ledger.forget(&ids, &turns).await
+    }
+
+    /// Gives vectors to episodes that have none yet, in at most so many requests.
+    pub(super) async fn backfill(&self, requests: usize) -> Result<(), Error> {
+        let table = self.table().await?;
+        for _ in 0..requests {
+            let (_, embedded) = self.meant(None, table.as_ref()).await?;
+            if embedded < TEXTS - 1 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes new vectors to their table, but for those of what was forgotten meanwhile.
+    async fn keep_meanings(&self, mirror: &mut Mirror) -> Result<(), Error> {
+        let Some(embedder) = &self.embedder else { return Ok(()) };
+        let (unsaved, length) = mirror.meanings.unsaved();
+        let unsaved: Vec<_> = unsaved.into_iter().filter(|(id, _)| mirror.index.has(id)).collect();
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        let stored = Vectors::open(&self.folder, embedder.identity(), length).await?;
+        stored.put(&unsaved).await?;
+        let version = stored.version().await?;
+        mirror.meanings.saved(version);
+        Ok(())
+    }
+
+    /// Does something to the table while nobody else does, in this process or another.
+    pub(super) async fn writing<T>(
+        &self,
+        work: impl AsyncFnOnce(&Table) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let _alone = self.writer.lock().await;
+        let lease = self.lease().await?;
+        let done = async {
+            let mut table = self.table.lock().await;
+            if table.is_none() {
+                *table = Some(Table::create(&self.folder).await?);
+            }
+            let open = table.clone().expect("just made");
+            drop(table);
+            work(&open).await
+        };
+        // Longer than its lease it must not take.
+        let done = tokio::time::timeout(WRITING, done).await.unwrap_or(Err(Error::Busy));
+        if let Err(error) = lease::release(&self.store, &lease).await {
+            tracing::warn!("the lease of the memory stays until it ends: {error}");
+        }
+        done
+    }
+
+    async fn lease(&self) -> Result<Lease, Error> {
+        let name = format!("memory:{}", self.folder.display());
+        let began = tokio::time::Instant::now();
+        loop {
+            let lease =
+                lease::acquire(&self.store, &name, &self.owner, 2 * WRITING, Timestamp::now()).await?;
+            match lease {
+                Acquired::Mine(lease) => return Ok(lease),
+                Acquired::Held { .. } if began.elapsed() > PATIENCE => return Err(Error::Busy),
+                Acquired::Held { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+}
