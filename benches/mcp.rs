@@ -123,7 +123,7 @@ fn rows(way: &str, callers: usize, promised: f64, samples: &[Vec<Sample>; 4]) ->
 
 /// From the start of a process to the whole list of many tools.
 async fn listed(world: &World) -> Result<Report> {
-    let folder = world.path("many");
+    let folder = world.path("crowd");
     let mut script = "from omni import tool\n".to_owned();
     for number in 0..TOOLS {
         script.push_str(&format!(
