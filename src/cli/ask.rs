@@ -1,17 +1,20 @@
 //! `omni ask`: one question, one answer.
 
 use std::io::{IsTerminal, Read};
+use std::time::{Duration, Instant};
 
 use super::error::{self, Failure, code};
 use super::signal::Stop;
-use super::ui::{Screen, Show};
+use super::ui::{Screen, Show, Silence};
 use crate::app::App;
 use crate::hub::Running;
-use crate::message::event::{EventKind, StopReason};
+use crate::message::event::{Answer, EventKind, StopReason};
 use crate::message::{Incoming, Message};
 
 /// Bytes of standard input that become context.
 const CONTEXT: u64 = 1 << 20;
+/// Ctrl-C twice within this time means it.
+pub(super) const TWICE: Duration = Duration::from_secs(2);
 
 /// Ask one question and print the answer.
 ///
@@ -49,12 +52,17 @@ pub(super) async fn run(ask: Ask, app: &App, screen: &Screen) -> Result<u8, Fail
 /// Shows a turn to its end. Ctrl-C cancels it; what it had is kept.
 pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop) -> Result<u8, Failure> {
     let mut show = Show::new(screen);
-    let mut told = None;
+    let mut told: Option<(u8, Instant)> = None;
     loop {
         let event = tokio::select! {
             event = running.events.next() => event,
             code = stop.told() => {
-                told = Some(code);
+                // It ends where it can: whoever cannot wait for that need not.
+                if told.is_some_and(|(_, before)| before.elapsed() < TWICE) {
+                    show.rest();
+                    return Ok(code);
+                }
+                told = Some((code, Instant::now()));
                 running.cancel.cancel();
                 continue;
             }
@@ -69,21 +77,37 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
         }
         match event.kind {
             EventKind::Approval(approval) => {
-                if let Some(consent) = screen.approve(&approval).await {
-                    approval.answer.give(consent);
-                }
+                let consent = screen.approve(&approval).await;
+                given(consent, &approval.answer, &running, &mut told);
             }
             EventKind::Elicitation(question) => {
-                if let Some(answer) = screen.elicit(&question).await {
-                    question.answer.give(answer);
-                }
+                let answer = screen.elicit(&question).await;
+                given(answer, &question.answer, &running, &mut told);
             }
             EventKind::Finished(finished) => {
-                let told = told.filter(|_| finished.stop == StopReason::Cancelled);
+                let told = told.map(|(code, _)| code).filter(|_| finished.stop == StopReason::Cancelled);
                 return Ok(told.unwrap_or(error::turn(finished.stop)));
             }
             _ => {}
         }
+    }
+}
+
+/// Passes an answer on; Ctrl-C instead of one cancels the turn.
+fn given<T>(
+    given: Result<T, Silence>,
+    answer: &Answer<T>,
+    running: &Running,
+    told: &mut Option<(u8, Instant)>,
+) {
+    match given {
+        Ok(given) => drop(answer.give(given)),
+        Err(Silence::Interrupted) => {
+            *told = Some((code::INTERRUPTED, Instant::now()));
+            running.cancel.cancel();
+        }
+        // Dropped, it is refused.
+        Err(Silence::Nobody) => {}
     }
 }
 

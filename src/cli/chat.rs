@@ -1,96 +1,198 @@
 //! `omni chat`: question by question, in one session.
 
-use super::ask::watch;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ask::{TWICE, watch};
+use super::editor::{Surroundings, Typed};
 use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
+use super::{memory, session, tool};
 use crate::app::App;
-use crate::hub::Hub;
+use crate::hub::{Hub, Lane};
 use crate::message::{Incoming, Message};
 
-/// Talk, line by line.
+/// Talk, message by message, in one session.
 ///
-/// Each line is a question in the same session. `/new` begins another one, `/quit` or the end of
-/// the input ends the talk. `/good` and `/bad` say how the last answer was, which is remembered;
-/// `/memory` is `omni memory`. Ctrl-C cancels the turn that is going on.
+/// On a terminal, Tab completes `/commands` and the names of files after an `@`, Alt-Enter begins
+/// another line, Ctrl-R looks for earlier messages, and Ctrl-O opens `$EDITOR`. Ctrl-C cancels the turn
+/// that is going on, or clears the line; twice, or Ctrl-D, it leaves. `/help` says what else there is.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct Chat {
     /// Go on with a session, by its id or the beginning of it
     #[arg(short, long, value_name = "ID")]
     session: Option<String>,
     /// Go on with the last session of this folder
-    #[arg(short = 'c', long = "continue", conflicts_with = "session")]
+    #[arg(short = 'c', long = "continue", visible_alias = "resume", conflicts_with = "session")]
     resume: bool,
 }
 
+/// What begins with a slash: its name, and what it does.
+const COMMANDS: [(&str, &str); 9] = [
+    ("/new", "begin another session"),
+    ("/sessions", "list the sessions of this folder"),
+    ("/resume", "go on with the last session, or the one of this id"),
+    ("/tools", "list the tools there are"),
+    ("/good", "the last answer was good: what helped counts more"),
+    ("/bad", "the last answer was bad: what was shown counts less"),
+    ("/memory", "show and change what is remembered"),
+    ("/help", "show this list"),
+    ("/quit", "leave"),
+];
+/// Sessions that `/sessions` lists.
+const LISTED: usize = 10;
+
 pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Failure> {
-    let mut session = match chat.resume {
+    let session = match chat.resume {
         true => app.latest_session().await?,
         false => chat.session,
     };
+    screen.surround(Surroundings {
+        history: Some(app.paths.state.join("history")),
+        commands: COMMANDS.to_vec(),
+        workspace: app.paths.workspace.clone(),
+    });
     app.watch().await?;
     let hub = app.hub().await?;
     screen
-        .remark(&format!("omni with {}; /new for a new session, /quit to leave", app.model().await?.name()));
-    // Held so that what was agreed to "always" stays agreed to for the session.
-    let mut lane = None;
+        .remark(&format!("omni with {}; /help shows what there is, /quit leaves", app.model().await?.name()));
+    let mut talk = Talk { app, screen, hub, session: None, lane: None };
+    if let Some(session) = session {
+        talk.resume(&session).await?;
+    }
     let mut stop = Stop::listen()?;
-    while let Some(line) = next(screen, &mut stop).await {
-        match line.trim() {
-            "" => {}
-            "/quit" | "/exit" => break,
-            "/new" => {
-                session = None;
-                lane = None;
-            }
-            "/help" => {
-                screen.remark(
-                    "/new begins a new session, /good and /bad judge the last answer, /memory shows and changes \
-                     what is remembered, /quit leaves; everything else is a question",
-                );
-            }
-            verdict @ ("/good" | "/bad") => judge(&hub, session.as_deref(), verdict == "/good", screen).await,
-            command if command == "/memory" || command.starts_with("/memory ") => {
-                let words = command.trim_start_matches("/memory");
-                if let Err(failure) = super::memory::slash(words, app, screen).await {
-                    screen.remark(&failure.message);
+    let result = talk.go_on(&mut stop).await;
+    drop(talk);
+    app.finish().await;
+    result
+}
+
+/// A conversation with somebody.
+struct Talk<'a> {
+    app: &'a App,
+    screen: &'a Screen,
+    hub: Arc<Hub>,
+    session: Option<String>,
+    /// Held so that what was agreed to "always" stays agreed to for the session.
+    lane: Option<Arc<Lane>>,
+}
+
+impl Talk<'_> {
+    /// Takes messages until somebody leaves.
+    async fn go_on(&mut self, stop: &mut Stop) -> Result<u8, Failure> {
+        let mut interrupted: Option<Instant> = None;
+        loop {
+            let typed = tokio::select! {
+                typed = self.screen.message("› ") => typed,
+                _ = stop.told() => return Ok(code::OK),
+            };
+            let message = match typed {
+                Typed::End => return Ok(code::OK),
+                Typed::Interrupted if interrupted.is_some_and(|before| before.elapsed() < TWICE) => {
+                    return Ok(code::OK);
                 }
-            }
-            command if command.starts_with('/') && !command.contains(' ') => {
-                screen.remark(&format!("there is no `{command}`; /help shows what there is"));
-            }
-            question => {
-                let incoming = Incoming { session: session.clone(), message: Message::user(question) };
-                let running = hub.submit(incoming, true).await?;
-                session = Some(running.session.clone());
-                lane = Some(running.lane.clone());
-                watch(running, screen, &mut stop).await?;
+                Typed::Interrupted => {
+                    self.screen.remark("Ctrl-C again, or Ctrl-D, leaves");
+                    interrupted = Some(Instant::now());
+                    continue;
+                }
+                Typed::Line(message) => message,
+            };
+            let message = message.trim();
+            match message.split_once(char::is_whitespace).unwrap_or((message, "")) {
+                ("", _) => {}
+                ("/quit" | "/exit", "") => return Ok(code::OK),
+                (command, words) if is_command(command, words) => self.command(command, words.trim()).await,
+                _ => self.ask(message, stop).await?,
             }
         }
     }
-    drop(lane);
-    app.finish().await;
-    Ok(code::OK)
-}
 
-/// Passes a verdict on.
-async fn judge(hub: &Hub, session: Option<&str>, good: bool, screen: &Screen) {
-    let judged = match session {
-        Some(session) => hub.judge(session, good).await,
-        None => Ok(false),
-    };
-    match judged {
-        Ok(true) if good => screen.remark("good: what helped counts more from now on"),
-        Ok(true) => screen.remark("bad: what was shown and done counts less from now on"),
-        Ok(false) => screen.remark("there is no answer to judge, or `memory.enabled` is off"),
-        Err(error) => screen.remark(&format!("the verdict was not kept: {error}")),
+    /// One question and its answer.
+    async fn ask(&mut self, question: &str, stop: &mut Stop) -> Result<(), Failure> {
+        let incoming = Incoming { session: self.session.clone(), message: Message::user(question) };
+        let running = self.hub.submit(incoming, true).await?;
+        self.session = Some(running.session.clone());
+        self.lane = Some(running.lane.clone());
+        watch(running, self.screen, stop).await?;
+        Ok(())
+    }
+
+    /// What goes wrong with a command is no reason to leave.
+    async fn command(&mut self, command: &str, words: &str) {
+        let done = match command {
+            "/help" => self.help(),
+            "/new" => self.leave_session(),
+            "/sessions" => {
+                let list = session::Session::List { all: false, limit: LISTED };
+                session::run(list, self.app, self.screen).await.map(drop)
+            }
+            "/resume" => self.resume(words).await,
+            "/tools" => tool::all(self.app, self.screen).await.map(drop),
+            "/good" | "/bad" => self.judge(command == "/good").await,
+            "/memory" => memory::slash(words, self.app, self.screen).await,
+            _ => {
+                self.screen.remark(&format!("there is no `{command}`; /help shows what there is"));
+                Ok(())
+            }
+        };
+        if let Err(failure) = done {
+            self.screen.failure(&failure);
+        }
+    }
+
+    fn help(&self) -> Result<(), Failure> {
+        for (name, about) in COMMANDS {
+            self.screen.line(&format!("{name:<10} {about}"))?;
+        }
+        self.screen.remark("everything else is a message; docs/cli.md has the keys");
+        Ok(())
+    }
+
+    fn leave_session(&mut self) -> Result<(), Failure> {
+        (self.session, self.lane) = (None, None);
+        self.screen.remark("a new session begins with the next message");
+        Ok(())
+    }
+
+    /// Goes on with a session: the last one of this folder, if none is named.
+    async fn resume(&mut self, id: &str) -> Result<(), Failure> {
+        let sessions = self.app.sessions().await?;
+        let summary = match id {
+            "" => sessions.list(Some(&self.app.paths.workspace), 1).await?.into_iter().next(),
+            id => Some(sessions.resolve(id).await?),
+        };
+        let Some(summary) = summary else {
+            self.screen.remark("this folder has no session yet");
+            return Ok(());
+        };
+        self.screen.remark(&format!("going on with {}: {}", summary.id, summary.title));
+        if !summary.last.is_empty() {
+            self.screen.remark(&format!("last: {}", summary.last));
+        }
+        (self.session, self.lane) = (Some(summary.id), None);
+        Ok(())
+    }
+
+    /// Passes a verdict on.
+    async fn judge(&self, good: bool) -> Result<(), Failure> {
+        let judged = match &self.session {
+            Some(session) => self.hub.judge(session, good).await,
+            None => Ok(false),
+        };
+        match judged {
+            Ok(true) if good => self.screen.remark("good: what helped counts more from now on"),
+            Ok(true) => self.screen.remark("bad: what was shown and done counts less from now on"),
+            Ok(false) => self.screen.remark("there is no answer to judge, or `memory.enabled` is off"),
+            Err(error) => self.screen.remark(&format!("the verdict was not kept: {error}")),
+        }
+        Ok(())
     }
 }
 
-/// The next line; `None` at the end of the input or after Ctrl-C.
-async fn next(screen: &Screen, stop: &mut Stop) -> Option<String> {
-    tokio::select! {
-        line = screen.read("› ") => line,
-        _ = stop.told() => None,
-    }
+/// Whether it is a command or means to be one: a path with a slash in front is a message.
+fn is_command(word: &str, rest: &str) -> bool {
+    let is_known = COMMANDS.iter().any(|(name, _)| *name == word);
+    is_known || (rest.is_empty() && word.starts_with('/') && !word[1..].contains('/'))
 }

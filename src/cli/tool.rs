@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, code};
 use super::signal::Stop;
 use super::skill::told;
-use super::ui::Screen;
+use super::ui::{Screen, Silence};
 use crate::app::App;
 use crate::mcp::Status;
 use crate::message::{Arguments, Block, ToolCall};
@@ -49,18 +50,21 @@ pub(super) async fn run(command: Tool, app: &App, screen: &Screen) -> Result<u8,
 
 async fn answer(command: Tool, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match command {
-        Tool::List => {
-            let servers = app.servers().await;
-            for silent in servers.met(GREETING).await {
-                screen.remark(&format!("the server `{silent}` has not said yet what tools it has"));
-            }
-            list(&*app.manifest().await?, &*app.toolbox().await?, screen)
-        }
+        Tool::List => all(app, screen).await,
         Tool::Show { name } => show(app, &*having(app, &name).await?, &name, screen).await,
         Tool::Call { name, arguments } => {
             call(app, &having(app, &name).await?, &name, arguments, screen).await
         }
     }
+}
+
+/// Lists all tools, also those of servers.
+pub(super) async fn all(app: &App, screen: &Screen) -> Result<u8, Failure> {
+    let servers = app.servers().await;
+    for silent in servers.met(GREETING).await {
+        screen.remark(&format!("the server `{silent}` has not said yet what tools it has"));
+    }
+    list(&*app.manifest().await?, &*app.toolbox().await?, screen)
 }
 
 /// The toolbox with this tool in it. That of a server that was never heard of is waited for.
@@ -197,13 +201,15 @@ async fn carry_out(
         tokio::select! {
             outcome = &mut work => return Ok((outcome, told)),
             Some(approval) = approvals.recv() => {
-                if let Some(consent) = screen.approve(&approval).await {
-                    approval.answer.give(consent);
+                match screen.approve(&approval).await {
+                    Ok(consent) => drop(approval.answer.give(consent)),
+                    Err(silence) => told = interrupted(silence, &cancel).or(told),
                 }
             }
             Some(question) = questions.recv() => {
-                if let Some(answer) = screen.elicit(&question).await {
-                    question.answer.give(answer);
+                match screen.elicit(&question).await {
+                    Ok(answer) => drop(question.answer.give(answer)),
+                    Err(silence) => told = interrupted(silence, &cancel).or(told),
                 }
             }
             code = stop.told() => {
@@ -212,6 +218,15 @@ async fn carry_out(
             }
         }
     }
+}
+
+/// Ctrl-C instead of an answer cancels the call.
+fn interrupted(silence: Silence, cancel: &CancellationToken) -> Option<u8> {
+    let is_it = silence == Silence::Interrupted;
+    is_it.then(|| {
+        cancel.cancel();
+        code::INTERRUPTED
+    })
 }
 
 /// A block for people: structured values over several lines.

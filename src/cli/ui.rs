@@ -1,16 +1,19 @@
 //! What people see: answers on standard output, everything else on standard error.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anstream::{eprint, eprintln};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Mutex, mpsc};
 
 use super::Globals;
+use super::editor::{Editor, Surroundings, Typed, Wanted};
 use super::error::Failure;
+use super::markdown::Markdown;
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
 
@@ -31,17 +34,21 @@ pub(super) struct Screen {
     pub(super) json: bool,
     pub(super) quiet: bool,
     pub(super) verbose: bool,
-    keyboard: Mutex<Option<Keyboard>>,
+    editor: OnceLock<Editor>,
+}
+
+/// Why a question got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// There is nobody to ask.
+    Nobody,
+    /// Ctrl-C.
+    Interrupted,
 }
 
 impl Screen {
     pub(super) fn new(globals: &Globals) -> Self {
-        Self {
-            json: globals.json,
-            quiet: globals.quiet,
-            verbose: globals.verbose,
-            keyboard: Mutex::new(None),
-        }
+        Self { json: globals.json, quiet: globals.quiet, verbose: globals.verbose, editor: OnceLock::new() }
     }
 
     /// Prints a piece of the answer.
@@ -90,73 +97,103 @@ impl Screen {
         }
     }
 
-    /// Reads a line from the keyboard, or `None` at its end.
-    pub(super) async fn read(&self, prompt: &str) -> Option<String> {
-        if io::stdin().is_terminal() {
-            eprint!("{prompt}");
-            let _ = io::stderr().flush();
-        }
-        let mut keyboard = self.keyboard.lock().await;
-        keyboard.get_or_insert_with(Keyboard::start).lines.recv().await
+    /// Says what messages may be completed with, before the first one is read.
+    pub(super) fn surround(&self, surroundings: Surroundings) {
+        self.editor.get_or_init(|| Editor::start(surroundings));
     }
 
-    /// Asks what a tool wants to know; the inner `None` declines. Without a terminal there is
-    /// nobody to ask.
-    pub(super) async fn elicit(&self, question: &Elicitation) -> Option<Option<Map<String, Value>>> {
-        if !io::stdin().is_terminal() || self.json {
-            return None;
+    /// Reads a message.
+    pub(super) async fn message(&self, prompt: &str) -> Typed {
+        self.editor().read(Wanted::Message, prompt).await
+    }
+
+    /// Reads the answer to a question; `None` if there is none.
+    pub(super) async fn read(&self, prompt: &str) -> Option<String> {
+        self.answer(prompt).await.ok()
+    }
+
+    async fn answer(&self, prompt: &str) -> Result<String, Silence> {
+        match self.editor().read(Wanted::Answer, prompt).await {
+            Typed::Line(line) => Ok(line),
+            Typed::Interrupted => Err(Silence::Interrupted),
+            Typed::End => Err(Silence::Nobody),
         }
+    }
+
+    fn editor(&self) -> &Editor {
+        self.editor.get_or_init(|| Editor::start(Surroundings::default()))
+    }
+
+    /// Whether somebody can be asked.
+    fn asks(&self) -> Result<(), Silence> {
+        if io::stdin().is_terminal() && !self.json { Ok(()) } else { Err(Silence::Nobody) }
+    }
+
+    /// Asks what a tool wants to know; `None` declines.
+    pub(super) async fn elicit(&self, question: &Elicitation) -> Result<Option<Map<String, Value>>, Silence> {
+        self.asks()?;
         let Elicitation { tool, message, schema, .. } = question;
-        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{tool}{PLAIN} asks: {message}");
+        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{tool}{PLAIN} asks: {}", harmless(message));
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let mut answer = Map::new();
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-            match value(self, name, property).await {
+            match value(self, name, property).await? {
                 Some(value) => drop(answer.insert(name.clone(), value)),
                 None if required.contains(&name.as_str()) => {
                     self.remark("declined");
-                    return Some(None);
+                    return Ok(None);
                 }
                 None => {}
             }
         }
-        Some(Some(answer))
+        Ok(Some(answer))
     }
 
     /// Asks a question that is answered with yes or no. Without a terminal there is nobody to ask.
     pub(super) async fn agree(&self, question: &str) -> Option<bool> {
-        if !io::stdin().is_terminal() || self.json {
-            return None;
-        }
+        self.asks().ok()?;
         let answer = self.read(&format!("{BOLD}{YELLOW}?{PLAIN} {question} [y/N]: ")).await?;
         Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
-    /// Asks whether a call may run. Without a terminal there is nobody to ask.
-    pub(super) async fn approve(&self, approval: &Approval) -> Option<Consent> {
-        if !io::stdin().is_terminal() || self.json {
-            return None;
-        }
+    /// Asks whether a call may run, and shows exactly what would.
+    pub(super) async fn approve(&self, approval: &Approval) -> Result<Consent, Silence> {
+        self.asks()?;
         eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{}{PLAIN} wants to run ({})", approval.tool, approval.reason);
         for (name, value) in &approval.arguments {
-            eprintln!("    {name}: {}", indented(value));
+            eprintln!("    {name}: {}", argument(name, value));
         }
         loop {
-            let answer = self.read("  run it? [y]es once, [a]lways in this session, [n]o: ").await?;
+            let answer = self.answer("  run it? [y]es once, [a]lways in this session, [n]o: ").await?;
             match answer.trim().to_lowercase().as_str() {
-                "y" | "yes" => return Some(Consent::Once),
-                "a" | "always" => return Some(Consent::Always),
-                "n" | "no" | "" => return Some(Consent::No),
+                "y" | "yes" => return Ok(Consent::Once),
+                "a" | "always" => return Ok(Consent::Always),
+                "n" | "no" | "" => return Ok(Consent::No),
                 _ => {}
             }
         }
     }
 }
 
+/// An argument as it is shown before it is used: what an edit takes away and what it puts there
+/// in the colours of a diff.
+fn argument(name: &str, value: &Value) -> String {
+    let (sign, colour) = match (name, value) {
+        ("old", Value::String(_)) => ("-", RED),
+        ("new", Value::String(_)) => ("+", GREEN),
+        _ => return indented(value),
+    };
+    let lines = indented(value);
+    let lines = lines
+        .lines()
+        .map(|line| format!("\n      {colour}{sign} {}{PLAIN}", line.trim_start_matches("      ")));
+    lines.collect()
+}
+
 /// Asks for one value, described by JSON Schema, until the answer is one; `None` for an empty line
 /// where there is no default.
-async fn value(screen: &Screen, name: &str, schema: &Value) -> Option<Value> {
+async fn value(screen: &Screen, name: &str, schema: &Value) -> Result<Option<Value>, Silence> {
     let about = ["title", "description"].iter().find_map(|key| schema[key].as_str()).unwrap_or(name);
     let choices: Vec<&Value> = schema["enum"].as_array().into_iter().flatten().collect();
     let default = schema.get("default");
@@ -168,10 +205,10 @@ async fn value(screen: &Screen, name: &str, schema: &Value) -> Option<Value> {
     };
     let default_shown = default.map(|value| format!("; {} if empty", plain(value))).unwrap_or_default();
     loop {
-        let line = screen.read(&format!("  {about} ({kind}{default_shown}): ")).await?;
+        let line = screen.answer(&format!("  {about} ({kind}{default_shown}): ")).await?;
         let line = line.trim();
         if line.is_empty() {
-            return default.cloned();
+            return Ok(default.cloned());
         }
         let read = match schema["type"].as_str() {
             _ if !choices.is_empty() => choices.iter().find(|choice| plain(choice) == line).copied().cloned(),
@@ -185,7 +222,7 @@ async fn value(screen: &Screen, name: &str, schema: &Value) -> Option<Value> {
             _ => Some(line.into()),
         };
         match read {
-            Some(value) => return Some(value),
+            Some(value) => return Ok(Some(value)),
             None => eprintln!("  `{line}` is not one of: {kind}"),
         }
     }
@@ -195,37 +232,26 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A text without what a terminal would take for orders: whoever wrote it must not be able to hide
+/// or forge what is on the screen.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_order = |letter: char| letter.is_control() && !['\n', '\t'].contains(&letter);
+    match text.contains(is_order) {
+        true => Cow::Owned(text.replace("\r\n", "\n").replace(is_order, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
 /// A value over several lines as people read it, clipped.
 fn indented(value: &Value) -> String {
     let text = match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => harmless(text).into_owned(),
         other => other.to_string(),
     };
     let lines: Vec<_> = text.lines().take(40).collect();
     let rest = text.lines().count().saturating_sub(lines.len());
     let shown = lines.join("\n      ");
     if rest == 0 { shown } else { format!("{shown}\n      … {rest} more lines") }
-}
-
-/// Lines from standard input. Reading blocks and cannot be cancelled, so it has a thread of
-/// its own, one line ahead at most.
-struct Keyboard {
-    lines: mpsc::Receiver<String>,
-}
-
-impl Keyboard {
-    fn start() -> Self {
-        let (sender, lines) = mpsc::channel(1);
-        std::thread::spawn(move || {
-            for line in io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                if sender.blocking_send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { lines }
-    }
 }
 
 /// Shows one turn while it goes on.
@@ -235,11 +261,14 @@ pub(super) struct Show<'a> {
     /// Whether the answer's last line is still open.
     open: bool,
     shown: usize,
+    /// Makes markdown readable, on a terminal that can show it.
+    markdown: Option<Markdown>,
 }
 
 impl<'a> Show<'a> {
     pub(super) fn new(screen: &'a Screen) -> Self {
-        Self { screen, spinner: None, open: false, shown: 0 }
+        let markdown = renders().then(Markdown::default);
+        Self { screen, spinner: None, open: false, shown: 0, markdown }
     }
 
     /// Shows an event. An error means that nobody reads any more.
@@ -258,7 +287,7 @@ impl<'a> Show<'a> {
             EventKind::Text { text } => self.text(text)?,
             EventKind::Reasoning { text } if self.screen.verbose => {
                 self.rest();
-                eprint!("{DIM}{text}{PLAIN}");
+                eprint!("{DIM}{}{PLAIN}", harmless(text));
             }
             // What a tool calls is its own affair, unless somebody wants to know it all.
             EventKind::ToolStarted { parent: Some(_), .. }
@@ -285,9 +314,23 @@ impl<'a> Show<'a> {
     }
 
     fn text(&mut self, text: &str) -> io::Result<()> {
+        self.shown += text.len();
+        match &mut self.markdown {
+            Some(markdown) => {
+                let ready = markdown.push(&harmless(text));
+                self.put(&ready)
+            }
+            None if io::stdout().is_terminal() => self.put(&harmless(text)),
+            None => self.put(text),
+        }
+    }
+
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
         self.rest();
         self.open = !text.ends_with('\n');
-        self.shown += text.len();
         self.screen.print(text)
     }
 
@@ -312,7 +355,7 @@ impl<'a> Show<'a> {
             summary(result)
         );
         if self.screen.verbose {
-            eprintln!("{DIM}{}{PLAIN}", result.text());
+            eprintln!("{DIM}{}{PLAIN}", harmless(&result.text()));
         }
         Ok(())
     }
@@ -323,6 +366,9 @@ impl<'a> Show<'a> {
             self.text(&finished.text)?;
         }
         self.close()?;
+        if finished.stop == StopReason::Cancelled {
+            self.screen.remark("cancelled; what there was is kept");
+        }
         if let Some(error) = &finished.error {
             let mut failure = Failure::new(1, error.clone());
             if finished.stop == StopReason::Unauthorized {
@@ -347,6 +393,10 @@ impl<'a> Show<'a> {
 
     /// Ends an open line of the answer, so that what follows begins a line.
     fn close(&mut self) -> io::Result<()> {
+        if let Some(markdown) = &mut self.markdown {
+            let rest = markdown.finish();
+            self.put(&rest)?;
+        }
         self.rest();
         if std::mem::take(&mut self.open) { self.screen.print("\n") } else { Ok(()) }
     }
@@ -372,6 +422,13 @@ impl<'a> Show<'a> {
     }
 }
 
+/// Whether answers go to a terminal with colours; everything else gets them as they are.
+fn renders() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    let colours = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    io::stdout().is_terminal() && colours && !is_dumb
+}
+
 fn progress_line(progress: f64, total: Option<f64>, message: Option<&str>) -> String {
     let count = match total {
         Some(total) => format!("{progress}/{total}"),
@@ -391,7 +448,7 @@ pub(super) fn lasted(milliseconds: f64) -> String {
 
 /// The gist of a result: its one line, or how many there are.
 fn summary(result: &ToolResult) -> String {
-    let text = result.text();
+    let text = harmless(&result.text()).into_owned();
     let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output").trim();
     if lines > 1 && !result.is_error {

@@ -39,6 +39,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("axum", &["mcp/http.rs"]),
     ("bm25", &["words.rs"]),
     ("clap", &["cli/"]),
+    ("reedline", &["cli/editor.rs"]),
+    ("pulldown_cmark", &["cli/markdown.rs"]),
     ("anstream", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("anyhow", &["cli/", "app.rs", "main.rs", "python.rs"]),

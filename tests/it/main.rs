@@ -51,6 +51,8 @@ mod session;
 mod skill;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
+/// The chat at a real terminal: what is typed, and what the screen shows.
+mod terminal;
 /// The toolbox: schemas, policy, time limits, long results.
 mod tool;
 /// One turn as a state machine: limits, circles, and that it always ends.

@@ -7,5 +7,6 @@ pub mod omni;
 pub mod peers;
 pub mod postgres;
 pub mod servers;
+pub mod terminal;
 pub mod tools;
 pub mod vendor;

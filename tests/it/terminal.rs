@@ -1,0 +1,127 @@
+//! The chat as people have it: typed at a real terminal, and read off its screen.
+
+use serde_json::json;
+
+use crate::support::omni::{Run, World};
+use crate::support::terminal::Terminal;
+use crate::support::vendor::{Answer, Vendor};
+
+const MARKDOWN: &str = "# Three things\n\nThere is **one** file, `säule.txt`:\n\n- it *stands*\n- it is small\n\n\
+                        | name | bytes |\n|---|--:|\n| säule.txt | 7 |\n\n```sh\ncat säule.txt\n```\nThat is all.";
+
+/// A chat with the vendor's model.
+fn chat<'a>(world: &'a World, vendor: &Vendor, arguments: &[&str]) -> Terminal<'a> {
+    let with = |run: Run| {
+        run.model("openai/gpt-4o")
+            .env("OPENAI_BASE_URL", vendor.openai_url())
+            .env("OPENAI_API_KEY", "sk-test")
+    };
+    let terminal = Terminal::open(world, arguments, with);
+    terminal.until("/help shows what there is");
+    terminal.until("›");
+    terminal
+}
+
+/// A screen without what differs from run to run.
+fn golden(name: &str, screen: &str) {
+    insta::with_settings!({filters => vec![
+        (r"\d+(\.\d+)? (ms|s)\b", "[time]"),
+        (r"[0-9a-f]{8}-[0-9a-f-]{27}", "[session]"),
+    ]}, { insta::assert_snapshot!(name, screen) });
+}
+
+#[test]
+fn commands_and_files_are_completed_with_tab() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    world.write("notes/milk.txt", "");
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("/se").presses(&["Tab"]).until("/sessions");
+    chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
+    chat.types("/").presses(&["Tab"]);
+    golden("terminal_commands", &chat.until("/memory"));
+    chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
+    chat.types("read @no").presses(&["Tab"]).until("@notes/");
+    chat.types("mi").presses(&["Tab"]).until("@notes/milk.txt");
+}
+
+#[test]
+fn an_answer_is_rendered_while_it_comes() {
+    let (world, vendor) = (World::repository(), Vendor::launch());
+    vendor.answer(Answer::call("git__status", json!({})).saying("Let me look."));
+    vendor.answer(Answer::text(MARKDOWN));
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("what is here?").presses(&["M-Enter"]).types("in detail").presses(&["Enter"]);
+    chat.until("That is all.");
+    let screen = chat.when("the next line", |screen| screen.ends_with('›'));
+    golden("terminal_answer", &screen);
+    let coloured = chat.coloured();
+    let heading = coloured.lines().find(|line| line.contains("Three things")).expect("a heading");
+    assert!(heading.contains("1m"), "a heading is bold: {heading:?}");
+    let asked = vendor.requests()[0].body["messages"].to_string();
+    assert!(asked.contains(r"what is here?\nin detail"), "{asked}");
+}
+
+#[test]
+fn a_tool_asks_and_shows_what_would_run() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    world.write("a.txt", "one\ntwo\n");
+    // What it would do cannot be hidden with the terminal's own orders.
+    let edit = json!({"path": "a.txt", "old": "two", "new": "three\n\u{1b}[1A\u{1b}[2Kfour"});
+    vendor.answer(Answer::call("fs__edit", edit));
+    vendor.answer(Answer::text("Done."));
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("make it longer").presses(&["Enter"]);
+    golden("terminal_permission", &chat.until("run it?"));
+    chat.types("y").presses(&["Enter"]).until("Done.");
+    let file = std::fs::read_to_string(world.work().join("a.txt")).expect("a file");
+    assert_eq!(file, "one\nthree\n\u{1b}[1A\u{1b}[2Kfour\n");
+}
+
+#[test]
+fn ctrl_c_at_a_question_refuses_and_cancels() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(Answer::call("fs__write", json!({"path": "a.txt", "content": "x"})));
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("write it").presses(&["Enter"]).until("run it?");
+    chat.presses(&["C-c"]).when("the next line", |screen| screen.ends_with('›'));
+    assert!(!world.work().join("a.txt").exists(), "a refused call never runs");
+    chat.types("/quit").presses(&["Enter"]).until("left with 0");
+}
+
+#[test]
+fn ctrl_c_clears_then_cancels_then_leaves() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(Answer::text("The beginning of an answer that nobody will ever hear to its end").stalls());
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("half a thought").until("half a thought");
+    chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
+    chat.types("a question").presses(&["Enter"]).until("The beginning");
+    chat.resize(50);
+    chat.presses(&["C-c"]).when("the next line", |screen| screen.ends_with('›'));
+    chat.presses(&["C-c"]).until("Ctrl-C again");
+    chat.when("the next line", |screen| screen.ends_with('›'));
+    golden("terminal_interrupted", &chat.presses(&["C-c"]).until("left with 0"));
+    let kept = world.omni(["session", "list"]).run().succeeded();
+    assert!(kept.out.contains("a question"), "{kept}");
+}
+
+#[test]
+fn a_talk_goes_on_where_it_ended_and_remembers_what_was_typed() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(Answer::text("I am fine."));
+    vendor.answer(Answer::text("You asked how I am."));
+    let first = chat(&world, &vendor, &["chat"]);
+    first.types("how are you?").presses(&["Enter"]).until("I am fine.");
+    first.types(" not for the history").presses(&["Enter"]).until("You asked");
+    first.when("the next line", |screen| screen.ends_with('›'));
+    first.presses(&["C-d"]).until("left with 0");
+    let history = std::fs::read_to_string(world.home().join("state/history")).expect("a history");
+    assert_eq!(history.trim(), "how are you?");
+
+    vendor.answer(Answer::text("Still fine."));
+    let second = chat(&world, &vendor, &["chat", "--continue"]);
+    golden("terminal_resumed", &second.until("last:"));
+    second.presses(&["Up", "Enter"]).until("Still fine.");
+    let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
+    assert!(asked.contains("I am fine.") && asked.matches("how are you?").count() == 2, "{asked}");
+}
