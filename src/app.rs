@@ -416,6 +416,20 @@ impl App {
         Ok(detect::describe(&self.config().model, &self.config().provider, &environment).await?)
     }
 
+    /// Every model that could be used here, the one that is used unless another is named first.
+    pub async fn models_found(&self) -> Vec<detect::Found> {
+        let environment = |name: &str| std::env::var(name).ok();
+        detect::all(&self.config().model, &self.config().provider, &environment).await
+    }
+
+    /// The model of this name, whichever is configured.
+    pub async fn model_named(&self, name: &str) -> Result<Arc<dyn Model>, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let settings =
+            config::Model { name: name.to_owned(), fallback: Vec::new(), ..self.config().model.clone() };
+        Ok(detect::choose(&settings, &self.config().provider, &environment).await?)
+    }
+
     /// A scope for calls outside of a turn.
     pub fn scope(&self) -> Scope {
         let mut scope = Scope::new(&self.paths.workspace);

@@ -14,6 +14,7 @@ mod markdown;
 mod mcp;
 mod memory;
 mod session;
+mod setup;
 mod signal;
 mod skill;
 mod sync;
@@ -98,6 +99,7 @@ enum Command {
     Mcp(mcp::Mcp),
     /// Read all skills and write the index of their tools
     Sync,
+    Setup(setup::Setup),
     /// Look for problems and say how to mend them
     Doctor,
     /// Import skill files in a process of their own
@@ -193,6 +195,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
+        Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
         Some(Command::Doctor | Command::Worker(_)) => unreachable!("handled above"),
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,

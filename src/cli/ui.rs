@@ -150,6 +150,12 @@ impl Screen {
         Ok(Some(answer))
     }
 
+    /// Asks a question that is answered in words. Without a terminal there is nobody to ask.
+    pub(super) async fn asked(&self, question: &str) -> Option<String> {
+        self.asks().ok()?;
+        self.read(question).await
+    }
+
     /// Asks a question that is answered with yes or no. Without a terminal there is nobody to ask.
     pub(super) async fn agree(&self, question: &str) -> Option<bool> {
         self.asks().ok()?;

@@ -3,6 +3,7 @@
 //! [`DEFAULTS`] is the reference: every key with its default and a comment. A test holds it
 //! equal to these types, and `docs/configuration.md` is made from it.
 
+pub mod edit;
 pub mod environment;
 pub mod error;
 pub mod layers;

@@ -68,12 +68,28 @@ pub async fn describe(
     env: &Env<'_>,
 ) -> Result<Found, Error> {
     let (choice, why) = Search { settings, providers, env }.first().await?;
-    let address = match &choice {
-        Choice::Provider(_, address) => Some(catalog::shown(address)),
-        _ => None,
-    };
-    let model = choice.model();
-    Ok(Found { model: model.name().to_owned(), why, address, window: model.window() })
+    Ok(choice.found(why))
+}
+
+/// Every model that could be used here, the one that would be chosen first; the last is `offline`.
+pub async fn all(
+    settings: &config::Model,
+    providers: &BTreeMap<String, config::Provider>,
+    env: &Env<'_>,
+) -> Vec<Found> {
+    let search = Search { settings, providers, env };
+    let mut found = Vec::new();
+    for (known, why) in search.keys() {
+        let Ok(server) = search.server(known.name) else { continue };
+        let choice = search.provider(server, "").await;
+        found.extend(choice.map(|choice| choice.found(why)));
+    }
+    if let Some((choice, why)) = search.ollama().await {
+        found.push(choice.found(why));
+    }
+    let why = "words are routed to tools".to_owned();
+    found.push(Choice::Offline(Offline).found(why));
+    found
 }
 
 /// The embedder of this name, `provider/model`, among those that are known or configured.
@@ -99,6 +115,15 @@ enum Choice {
 }
 
 impl Choice {
+    fn found(self, why: String) -> Found {
+        let address = match &self {
+            Self::Provider(_, address) => Some(catalog::shown(address)),
+            _ => None,
+        };
+        let model = self.model();
+        Found { model: model.name().to_owned(), why, address, window: model.window() }
+    }
+
     fn model(self) -> Arc<dyn Model> {
         match self {
             Self::Provider(model, _) => Arc::new(model),
@@ -141,27 +166,38 @@ impl Search<'_> {
     }
 
     async fn found(&self) -> Result<(Choice, String), Error> {
-        for known in KNOWN.iter().filter(|known| !known.keys.is_empty() && known.name != "openai-responses") {
-            let key = self.key_variable(known);
-            let url = self.url_variable(known);
-            let configured = self.providers.get(known.name).is_some_and(|provider| {
-                provider.api_key.as_ref().is_some_and(|key| !key.is_empty()) || !provider.base_url.is_empty()
-            });
-            let why = match (key, url) {
-                (Some(key), _) => format!("`{key}` is set"),
-                (None, Some(url)) => format!("`{url}` is set"),
-                (None, None) if configured => format!("`provider.{}` is configured", known.name),
-                (None, None) => continue,
-            };
+        if let Some((known, why)) = self.keys().next() {
             let server = self.server(known.name)?;
             return Ok((self.provider(server, "").await?, why));
         }
-        let server = self.server("ollama")?;
-        if let Some(model) = ollama_model(&server.base_url).await {
-            let why = format!("no key is set, and Ollama answers at {}", catalog::shown(&server.base_url));
-            return Ok((self.provider(server, &model).await?, why));
+        if let Some(found) = self.ollama().await {
+            return Ok(found);
         }
         Ok((Choice::Offline(Offline), "no key is set, and no Ollama answers".to_owned()))
+    }
+
+    // Those with a key or an address of their own, and which.
+    fn keys(&self) -> impl Iterator<Item = (&'static Known, String)> {
+        let usual = KNOWN.iter().filter(|known| !known.keys.is_empty() && known.name != "openai-responses");
+        usual.filter_map(|known| {
+            let configured = self.providers.get(known.name).is_some_and(|provider| {
+                provider.api_key.as_ref().is_some_and(|key| !key.is_empty()) || !provider.base_url.is_empty()
+            });
+            let why = match (self.key_variable(known), self.url_variable(known)) {
+                (Some(key), _) => format!("`{key}` is set"),
+                (None, Some(url)) => format!("`{url}` is set"),
+                (None, None) if configured => format!("`provider.{}` is configured", known.name),
+                (None, None) => return None,
+            };
+            Some((known, why))
+        })
+    }
+
+    async fn ollama(&self) -> Option<(Choice, String)> {
+        let server = self.server("ollama").ok()?;
+        let model = ollama_model(&server.base_url).await?;
+        let why = format!("Ollama answers at {}", catalog::shown(&server.base_url));
+        Some((self.provider(server, &model).await.ok()?, why))
     }
 
     // Where and how, after configuration and environment; the key may still be missing.

@@ -47,6 +47,8 @@ mod reload;
 mod servers;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
+/// From nothing to a model that answers, and to the editors there are.
+mod setup;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.
 mod skill;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.

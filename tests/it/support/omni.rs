@@ -169,6 +169,12 @@ impl Run {
         self
     }
 
+    /// Without a variable that is set otherwise.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// With this model.
     pub fn model(self, name: &str) -> Self {
         self.env("OMNI_MODEL__NAME", name)
