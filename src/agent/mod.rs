@@ -62,6 +62,8 @@ pub struct Play {
     pub asks: bool,
     /// What the person has agreed to in this session.
     pub consents: Arc<Consents>,
+    /// What the program that asks wants of the answer.
+    pub instructions: Option<String>,
 }
 
 impl Agent {
@@ -142,11 +144,12 @@ impl Agent {
         Ok(true)
     }
 
-    fn system(&self, session: &Session) -> String {
+    fn system(&self, session: &Session, instructions: Option<&str>) -> String {
         prompt::system(&prompt::Facts {
             workspace: self.workspace.to_string_lossy().into_owned(),
             day: session.summary.created.strftime("%Y-%m-%d").to_string(),
             skills: (self.skills)(),
+            instructions: instructions.unwrap_or_default().to_owned(),
         })
     }
 }
@@ -197,7 +200,7 @@ impl<'a> Stage<'a> {
             whole: false,
         });
         let offer = agent.offer().for_turn(agent.model.window(), &session.messages);
-        let system = agent.system(&session);
+        let system = agent.system(&session, play.instructions.as_deref());
         let began = Instant::now();
         let place = session.messages.len().saturating_sub(1);
         let recall = Recall::default();

@@ -12,6 +12,8 @@ pub struct Facts {
     pub day: String,
     /// Skills the model may read up on: name and description.
     pub skills: Vec<(String, String)>,
+    /// What the program that asks wants of the answers.
+    pub instructions: String,
 }
 
 const CHARACTER: &str = "\
@@ -35,6 +37,9 @@ pub fn system(facts: &Facts) -> String {
                 description.split_whitespace().collect::<Vec<_>>().join(" ")
             );
         }
+    }
+    if !facts.instructions.trim().is_empty() {
+        let _ = writeln!(prompt, "The program you answer through adds:\n{}", facts.instructions.trim());
     }
     prompt
 }

@@ -71,6 +71,9 @@ impl From<hub::Error> for Failure {
     fn from(error: hub::Error) -> Self {
         match error {
             hub::Error::Session(error) => error.into(),
+            hub::Error::Full(_) | hub::Error::Busy | hub::Error::Draining => {
+                Self::new(code::FAILED, error.to_string())
+            }
         }
     }
 }

@@ -2,25 +2,31 @@
 //!
 //! A session is a lane: one turn at a time, in the order of arrival, also across processes
 //! that share the database, by a lease. Turns run in tasks of their own; a face that goes
-//! away loses nothing.
+//! away loses nothing. How many go on at once is bounded, and so is how many wait; a session
+//! that is asked a lot takes one place in that queue, so the others come to their turn.
 
 pub mod outbox;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::agent::{Agent, Play};
 use crate::message::event::{EventKind, Finished, StopReason};
-use crate::message::{Incoming, Usage};
-use crate::session::{self, Began, Entry, Session, Sessions};
+use crate::message::{Incoming, Message, Usage};
+use crate::session::{self, Began, Entry, Session, Sessions, log};
 use crate::shutdown::Shutdown;
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
 
+pub use crate::session::Error as SessionError;
 pub use outbox::Events;
 use outbox::Outbox;
 
@@ -29,6 +35,23 @@ use outbox::Outbox;
 const LEASE: Duration = Duration::from_secs(10);
 /// How long a turn waits for another process to finish with its session.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Turns of one session: the one that goes on, and those that wait for it.
+const LANE: usize = 16;
+
+/// How much may go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Turns at once.
+    pub turns: usize,
+    /// Turns that wait, of all sessions together.
+    pub waiting: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { turns: 16, waiting: 256 }
+    }
+}
 
 /// The house: sessions in flight.
 pub struct Hub {
@@ -37,15 +60,42 @@ pub struct Hub {
     store: Store,
     owner: Owner,
     lanes: Mutex<HashMap<String, Weak<Lane>>>,
+    bounds: Bounds,
+    /// For those that go on.
+    turns: Semaphore,
+    /// For those that go on or wait.
+    places: Arc<Semaphore>,
+    draining: AtomicBool,
     shutdown: Shutdown,
 }
 
 /// What outlives a turn of a session in this process. A face that holds it across turns keeps
 /// what was agreed to "always".
-#[derive(Default)]
 pub struct Lane {
     turn: tokio::sync::Mutex<()>,
+    places: Arc<Semaphore>,
     consents: Arc<crate::agent::Consents>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(LANE));
+        Self { turn: tokio::sync::Mutex::default(), places, consents: Arc::default() }
+    }
+}
+
+/// A message, and what is to be known about it.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// What was said, and where.
+    pub incoming: Incoming,
+    /// Whether the face will answer [`EventKind::Approval`].
+    pub asks: bool,
+    /// What the program that asks wants of the answer; the end of the system prompt.
+    pub instructions: Option<String>,
+    /// What was said before, where the one who asks keeps the conversation: the turn then belongs
+    /// to no session, and nothing of it is kept but what it teaches.
+    pub earlier: Option<Vec<Message>>,
 }
 
 /// A turn that was accepted.
@@ -68,26 +118,90 @@ pub enum Error {
     /// The session cannot be had.
     #[error(transparent)]
     Session(#[from] session::Error),
+    /// Too many messages of this session wait.
+    #[error("{LANE} messages wait in the session `{0}` already; say it again when there are answers")]
+    Full(String),
+    /// Too many messages wait.
+    #[error("too many messages wait for their turn; say it again later")]
+    Busy,
+    /// The program is about to end.
+    #[error("omni is about to stop and takes no more messages")]
+    Draining,
 }
 
 impl Hub {
     /// A hub for this agent.
     pub fn new(agent: Arc<Agent>, sessions: Sessions, store: Store, shutdown: Shutdown) -> Arc<Self> {
-        let lanes = Mutex::default();
-        Arc::new(Self { agent, sessions, store, owner: Owner::new(), lanes, shutdown })
+        Self::bounded(agent, sessions, store, shutdown, Bounds::default())
+    }
+
+    /// A hub where this much may go on.
+    pub fn bounded(
+        agent: Arc<Agent>,
+        sessions: Sessions,
+        store: Store,
+        shutdown: Shutdown,
+        bounds: Bounds,
+    ) -> Arc<Self> {
+        let most = Semaphore::MAX_PERMITS / 2;
+        let bounds = Bounds { turns: bounds.turns.clamp(1, most), waiting: bounds.waiting.min(most) };
+        Arc::new(Self {
+            agent,
+            sessions,
+            store,
+            owner: Owner::new(),
+            lanes: Mutex::default(),
+            bounds,
+            turns: Semaphore::new(bounds.turns),
+            places: Arc::new(Semaphore::new(bounds.turns + bounds.waiting)),
+            draining: AtomicBool::new(false),
+            shutdown,
+        })
+    }
+
+    /// The sessions there are.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The id of the session that a client calls `key`; started if there is none. A key that
+    /// cannot be an id stands for one that is made of it.
+    pub async fn session(&self, key: &str) -> Result<String, Error> {
+        let id = match log::check(key) {
+            Ok(()) => key.to_owned(),
+            Err(_) => {
+                Sha256::digest(key).iter().fold("key.".to_owned(), |id, byte| format!("{id}{byte:02x}"))
+            }
+        };
+        Ok(self.sessions.ensured(&id, self.agent.workspace(), Timestamp::now()).await?.id)
     }
 
     /// Accepts a message. The turn begins when the session is free; `asks` says whether the
     /// face will answer [`EventKind::Approval`].
     pub async fn submit(self: &Arc<Self>, incoming: Incoming, asks: bool) -> Result<Running, Error> {
-        let id = match incoming.session {
-            Some(id) => self.sessions.resolve(&id).await?.id,
-            None => self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned(),
+        self.order(Order { incoming, asks, instructions: None, earlier: None }).await
+    }
+
+    /// Accepts a message with more about it.
+    pub async fn order(self: &Arc<Self>, order: Order) -> Result<Running, Error> {
+        let place = self.place()?;
+        let Order { incoming, asks, instructions, earlier } = order;
+        let id = match (incoming.session, &earlier) {
+            (_, Some(_)) => String::new(),
+            (Some(id), None) => self.sessions.resolve(&id).await?.id,
+            (None, None) => {
+                self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned()
+            }
         };
         let turn = uuid::Uuid::now_v7().to_string();
         let cancel = self.shutdown.signal().child_token();
         let (outbox, events) = Outbox::new(id.clone(), turn.clone());
-        let lane = self.lane(&id);
+        let lane = match earlier {
+            Some(_) => Arc::default(),
+            None => self.lane(&id),
+        };
+        let queued = lane.places.clone().try_acquire_owned();
+        let queued = queued.map_err(|_| Error::Full(id.clone()))?;
         let running = Running {
             session: id.clone(),
             turn: turn.clone(),
@@ -103,9 +217,56 @@ impl Hub {
             events: Arc::new(move |kind| outbox.send(kind)),
             asks,
             consents: lane.consents.clone(),
+            instructions,
         };
-        self.shutdown.spawn(async move { hub.play(&id, &lane, play).await });
+        let playing = async move {
+            let events = play.events.clone();
+            let finished = match earlier {
+                Some(earlier) => hub.pass(earlier, play).await,
+                None => hub.play(&id, &lane, play).await,
+            };
+            // Whoever hears of the end may come again at once.
+            drop((place, queued));
+            events(EventKind::Finished(finished));
+            // Nobody waits for this but the end of the program.
+            hub.agent.settle().await;
+        };
+        self.shutdown.spawn(playing.in_current_span());
         Ok(running)
+    }
+
+    /// A place among those that go on or wait.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if self.draining.load(Ordering::SeqCst) || self.shutdown.signal().is_cancelled() {
+            return Err(Error::Draining);
+        }
+        self.places.clone().try_acquire_owned().map_err(|_| Error::Busy)
+    }
+
+    /// How many turns go on, and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        let Bounds { turns, waiting } = self.bounds;
+        let going = turns - self.turns.available_permits();
+        let places = turns + waiting - self.places.available_permits();
+        (going, places.saturating_sub(going))
+    }
+
+    /// Takes no more messages, and returns when all turns are over.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        let all = u32::try_from(self.bounds.turns + self.bounds.waiting).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.places.acquire_many(all).await;
+    }
+
+    /// Whether no more messages are taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Ends all turns early; what they had is kept.
+    pub fn cancel(&self) {
+        self.shutdown.signal().cancel();
     }
 
     fn lane(&self, session: &str) -> Arc<Lane> {
@@ -119,18 +280,30 @@ impl Hub {
         lane
     }
 
-    /// One turn from the wait for its session to the last event.
-    async fn play(&self, id: &str, lane: &Lane, play: Play) {
-        let events = play.events.clone();
-        let alone = tokio::select! {
+    /// One turn from the wait for its session to its end.
+    async fn play(&self, id: &str, lane: &Lane, play: Play) -> Finished {
+        let _alone = tokio::select! {
             alone = lane.turn.lock() => alone,
-            () = play.cancel.cancelled() => return events(EventKind::Finished(cancelled())),
+            () = play.cancel.cancelled() => return cancelled(),
         };
-        let finished = self.leased(id, play).await;
-        drop(alone);
-        events(EventKind::Finished(finished));
-        // Nobody waits for this but the end of the program.
-        self.agent.settle().await;
+        self.leased(id, play).await
+    }
+
+    /// One turn that belongs to no session.
+    async fn pass(&self, mut messages: Vec<Message>, play: Play) -> Finished {
+        let Some(_room) = self.room(&play).await else { return cancelled() };
+        messages.push(play.message.clone());
+        let session = Session::passing(self.agent.workspace(), messages, Timestamp::now());
+        (play.events)(EventKind::Started { model: self.agent.model().to_owned() });
+        self.agent.turn(&self.sessions, session, play).await
+    }
+
+    /// Waits until one more turn may go on; `None` if it was cancelled before.
+    async fn room(&self, play: &Play) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        tokio::select! {
+            room = self.turns.acquire() => room.ok(),
+            () = play.cancel.cancelled() => None,
+        }
     }
 
     /// A person's verdict on the last turn of a session. Returns whether there was one.
@@ -170,6 +343,7 @@ impl Hub {
 
     /// Stores the message, which is what acknowledges it, and lets the agent play.
     async fn begun(&self, id: &str, play: Play) -> Finished {
+        let Some(_room) = self.room(&play).await else { return cancelled() };
         let stored = async {
             let mut session = self.sessions.open(id).await?;
             let began = Entry::TurnBegan(Began { model: self.agent.model().to_owned() });

@@ -44,9 +44,15 @@ impl Sessions {
 
     /// The session of exactly this id, which a client may have made up; started if there is none.
     pub async fn ensure(&self, id: &str, workspace: &Path, now: Timestamp) -> Result<Session, Error> {
+        let summary = self.ensured(id, workspace, now).await?;
+        self.load(summary).await
+    }
+
+    /// What is known of that session, without reading it.
+    pub async fn ensured(&self, id: &str, workspace: &Path, now: Timestamp) -> Result<Summary, Error> {
         check(id)?;
-        if let Some(session) = self.find(id).await? {
-            return self.load(session).await;
+        if let Some(summary) = self.find(id).await? {
+            return Ok(summary);
         }
         let mut write = self.store.write().await?;
         sqlx::query(
@@ -61,7 +67,7 @@ impl Sessions {
         .map_err(|error| self.store.explain(error))?;
         write.commit().await?;
         // Read back rather than made up: somebody else may have started it in the same moment.
-        self.open(id).await
+        self.resolve(id).await
     }
 
     /// The session of this id, or the only one whose id begins so.
@@ -162,6 +168,10 @@ impl Sessions {
         if entries.is_empty() {
             return Ok(());
         }
+        if !session.kept {
+            extend(session, entries, now);
+            return Ok(());
+        }
         let mut write = self.begin().await?;
         self.add(&mut write, session, turn, &entries, now).await?;
         self.commit(write, session, entries, now).await
@@ -182,6 +192,9 @@ impl Sessions {
         entries: &[Entry],
         now: Timestamp,
     ) -> Result<(), Error> {
+        if !session.kept {
+            return Ok(());
+        }
         let summary = grown(&session.summary, entries, now);
         for (seq, entry) in (session.next..).zip(entries) {
             self.insert(write, session.id(), seq, turn, entry, now).await?;
@@ -206,14 +219,8 @@ impl Sessions {
         entries: Vec<Entry>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let summary = grown(&session.summary, &entries, now);
         write.commit().await?;
-        session.next += entries.len() as i64;
-        session.summary = summary;
-        session.messages.extend(entries.into_iter().filter_map(|entry| match entry {
-            Entry::Message(message) => Some(message),
-            _ => None,
-        }));
+        extend(session, entries, now);
         Ok(())
     }
 
@@ -258,7 +265,7 @@ impl Sessions {
             _ => None,
         });
         let messages = repair::repair(messages.collect());
-        Ok(Session { summary, messages, next })
+        Ok(Session { summary, messages, next, kept: true })
     }
 
     async fn find(&self, id: &str) -> Result<Option<Summary>, Error> {
@@ -294,6 +301,16 @@ pub fn check(id: &str) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::Id(cut(id, 128))),
     }
+}
+
+/// Adds to a session what is in its log, if it has one.
+fn extend(session: &mut Session, entries: Vec<Entry>, now: Timestamp) {
+    session.summary = grown(&session.summary, &entries, now);
+    session.next += entries.len() as i64;
+    session.messages.extend(entries.into_iter().filter_map(|entry| match entry {
+        Entry::Message(message) => Some(message),
+        _ => None,
+    }));
 }
 
 /// The summary of a session once `entries` are in its log.

@@ -8,7 +8,7 @@ pub mod log;
 pub mod repair;
 pub mod window;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,9 +47,25 @@ pub struct Session {
     pub messages: Vec<Message>,
     /// The place the next entry is expected to get; see [`Sessions::append`].
     next: i64,
+    /// Whether it has a log.
+    kept: bool,
 }
 
 impl Session {
+    /// A session without a log: what is added to it is forgotten with it.
+    pub fn passing(workspace: &Path, messages: Vec<Message>, now: Timestamp) -> Self {
+        let summary = Summary {
+            id: uuid::Uuid::now_v7().to_string(),
+            title: String::new(),
+            workspace: workspace.to_owned(),
+            messages: messages.len() as u64,
+            last: String::new(),
+            created: now,
+            updated: now,
+        };
+        Self { summary, messages: repair::repair(messages), next: 1, kept: false }
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.summary.id
