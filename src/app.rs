@@ -17,7 +17,7 @@ use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use crate::agent::Agent;
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
-use crate::hub::Hub;
+use crate::hub::{Bounds, Hub};
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, describe, interpreter};
 use crate::llm::embed::Embedder;
@@ -456,7 +456,9 @@ impl App {
         );
         let agent = if remembers { agent.with_memory(self.memory().await?) } else { agent };
         let store = self.store().await?.clone();
-        Ok(Hub::new(Arc::new(agent), self.sessions().await?, store, self.shutdown.clone()))
+        let config::Gateway { turns, waiting, .. } = self.config().gateway;
+        let (sessions, shutdown) = (self.sessions().await?, self.shutdown.clone());
+        Ok(Hub::bounded(Arc::new(agent), sessions, store, shutdown, Bounds { turns, waiting }))
     }
 
     /// Stops what still goes on and closes the database.

@@ -20,6 +20,8 @@ pub mod agent;
 
 pub mod hub;
 
+pub mod gateway;
+
 pub mod app;
 pub mod cli;
 

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 
 use super::error::{Failure, code};
 use super::login::{self, Login};
+use super::serve;
 use super::signal::Stop;
 use super::ui::{Screen, lasted};
 use crate::app::App;
-use crate::config::Secret;
 use crate::mcp::config::import::Origin;
 use crate::mcp::config::{Chosen, Entry, Left, Trust, Variables, user_file};
 use crate::mcp::{Listener, Pipes, Server, Status};
@@ -120,7 +120,7 @@ enum Command {
 
 pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Failure> {
     match mcp.command {
-        None => serve(mcp.http, mcp.token, mcp.skill, app, screen).await,
+        None => offer(mcp.http, mcp.token, mcp.skill, app, screen).await,
         Some(Command::List) => list(app, screen).await,
         Some(Command::Import { from, names }) => import(&from, &names, app, screen),
         Some(Command::Doctor { name }) => {
@@ -151,7 +151,7 @@ pub(super) async fn run(mcp: Mcp, app: &App, screen: &Screen) -> Result<u8, Fail
     }
 }
 
-async fn serve(
+async fn offer(
     http: Option<SocketAddr>,
     token: Option<String>,
     skill: Option<String>,
@@ -171,7 +171,7 @@ async fn serve(
     let server = Server::new(tools, scope, app.servers().await, skill);
     let serving: BoxFuture<'_, Result<(), String>> = match http {
         Some(address) => {
-            let listener = Listener::bind(address, revealed(token)?).await.map_err(unserved)?;
+            let listener = Listener::bind(address, serve::revealed(token)?).await.map_err(unserved)?;
             screen.line(&listener.url().map_err(unserved)?)?;
             server.http(listener).boxed()
         }
@@ -207,23 +207,6 @@ async fn serve(
 
 fn unserved(reason: String) -> Failure {
     Failure::new(code::FAILED, reason)
-}
-
-/// The token itself. Written on the command line, everybody on the machine could read it.
-fn revealed(token: Option<String>) -> Result<Option<String>, Failure> {
-    let Some(token) = token else { return Ok(None) };
-    if !["env:", "file:"].iter().any(|kind| token.starts_with(kind)) {
-        return Err(Failure::new(
-            code::USAGE,
-            "the token is not written on the command line, where others see it",
-        )
-        .hint("write `env:NAME` or `file:PATH`"));
-    }
-    let token = Secret::new(token).reveal().map_err(|error| Failure::new(code::SETUP, error.to_string()))?;
-    match token.is_empty() {
-        true => Err(Failure::new(code::SETUP, "the token is empty")),
-        false => Ok(Some(token)),
-    }
 }
 
 async fn list(app: &App, screen: &Screen) -> Result<u8, Failure> {

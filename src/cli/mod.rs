@@ -13,11 +13,13 @@ mod login;
 mod markdown;
 mod mcp;
 mod memory;
+mod serve;
 mod session;
 mod setup;
 mod signal;
 mod skill;
 mod sync;
+mod token;
 mod tool;
 mod ui;
 mod worker;
@@ -97,6 +99,10 @@ enum Command {
     #[command(subcommand)]
     Config(config::Config),
     Mcp(mcp::Mcp),
+    #[command(alias = "gateway")]
+    Serve(serve::Serve),
+    #[command(subcommand)]
+    Token(token::Token),
     /// Read all skills and write the index of their tools
     Sync,
     Setup(setup::Setup),
@@ -193,6 +199,8 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Session(session)) => session::run(session, &app, screen).await,
         Some(Command::Memory(memory)) => memory::run(memory, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
+        Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
+        Some(Command::Token(token)) => token::run(token, &app, screen).await,
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,

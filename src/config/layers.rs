@@ -181,7 +181,7 @@ impl Setting {
         let prefixes: &[&str] = match self.key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["skills", "folders"] => &[""],
             ["store", "url"] => &["sqlite://", "sqlite:", "file:"],
-            ["provider", _, "api_key"] => &["file:"],
+            ["provider", _, "api_key"] | ["gateway", "token"] => &["file:"],
             ["model", "name" | "fallback"] => &["scripted:"],
             _ => return,
         };
@@ -216,6 +216,7 @@ impl Setting {
         let reason = match (self.key[0].as_str(), self.key[1].as_str()) {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
+            ("gateway", _) => "it could let others in",
             ("memory", _) => "it could change what is remembered of you",
             ("skill", _) => "it could lift a limit you have set for a skill",
             ("policy", "allow") => "it could let itself do anything",

@@ -45,6 +45,8 @@ pub struct Config {
     pub skills: Skills,
     /// Servers of others.
     pub mcp: Mcp,
+    /// The HTTP server.
+    pub gateway: Gateway,
     /// Where conversations are kept.
     pub store: Store,
     /// What is learned from turns.
@@ -153,6 +155,26 @@ pub struct Skills {
 pub struct Mcp {
     /// Servers that are left out, by name.
     pub disabled: Vec<String>,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Where it listens.
+    pub bind: String,
+    /// A token of its callers, beside those in the database; may be `env:NAME` or `file:PATH`.
+    pub token: Secret,
+    /// Turns that go on at once.
+    pub turns: usize,
+    /// Messages that may wait, of all sessions together.
+    pub waiting: usize,
+    /// Seconds until there is an answer, waiting included.
+    pub turn_timeout: f64,
+    /// Requests of one token in a minute; 0 for no limit.
+    pub rate: u32,
+    /// Whether models are answered for that are not there.
+    pub any_model: bool,
 }
 
 /// Where conversations are kept.

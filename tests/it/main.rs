@@ -25,6 +25,8 @@ mod extensions;
 mod find;
 /// Imports go down, and every fenced dependency stays in its room.
 mod floors;
+/// The HTTP door: answers, refusals, limits, who is let in, and how it stops.
+mod gateway;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
