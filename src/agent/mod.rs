@@ -94,6 +94,11 @@ impl Agent {
         offer.clone()
     }
 
+    /// The tools there are now.
+    pub fn toolbox(&self) -> Arc<Toolbox> {
+        self.offer().toolbox
+    }
+
     /// The name of the model that is asked first.
     pub fn model(&self) -> &str {
         self.model.name()

@@ -1,6 +1,6 @@
 //! The HTTP door: for people with `curl`, chat programs that speak OpenAI's protocol, services.
 //!
-//! A request goes through [`guard`], which gives it an id, asks who comes, and writes down why
+//! A request goes through `guard`, which gives it an id, asks who comes, and writes down why
 //! there is no answer; then to a handler, which hands the hub a message and passes on what happens.
 //! Nothing here decides what the assistant does.
 
@@ -9,7 +9,10 @@ mod error;
 mod guard;
 mod message;
 mod openai;
+mod runs;
+mod sessions;
 mod socket;
+mod tools;
 mod turn;
 
 use std::net::SocketAddr;
@@ -18,7 +21,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +33,7 @@ use crate::store::Store;
 use crate::store::token::{Scope, Tokens};
 use error::Error;
 use guard::Guard;
+use runs::Runs;
 use socket::Socket;
 
 /// How long turns may go on once it is to stop, and how long callers then have to read.
@@ -57,6 +61,7 @@ pub struct Gateway {
     guard: Guard,
     setting: Setting,
     began: Timestamp,
+    runs: Runs,
     /// Callers are to go.
     closing: CancellationToken,
 }
@@ -81,23 +86,36 @@ impl Gateway {
         let socket = TcpListener::bind(address).await;
         let socket = socket.map_err(|error| format!("`{address}` cannot be listened on: {error}"))?;
         let closing = CancellationToken::new();
-        let gateway = Arc::new(Self { hub, guard, setting, began: Timestamp::now(), closing });
+        let gateway =
+            Arc::new(Self { hub, guard, setting, began: Timestamp::now(), runs: Runs::default(), closing });
         Ok(Listener { gateway, socket })
     }
 
     fn router(self: &Arc<Self>) -> Router {
-        let chat = Router::new()
+        let talk = Router::new()
             .route("/message", post(message::post))
             .route("/v1/chat/completions", post(openai::chat))
-            .route_layer(middleware::from_fn(|request: Request, next: Next| {
-                guard::scoped(Scope::Chat, request, next)
-            }));
+            .route("/api/v1/sessions/{id}/turns", post(runs::begin))
+            .route("/api/v1/runs/{id}", get(runs::get))
+            .route("/api/v1/runs/{id}/events", get(runs::events))
+            .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
+            .route("/api/v1/runs/{id}/approvals/{call}", post(runs::approve));
+        let look = Router::new()
+            .route("/api/v1/sessions", get(sessions::list))
+            .route("/api/v1/sessions/{id}", get(sessions::get))
+            .route("/api/v1/sessions/{id}/messages", get(sessions::messages))
+            .route("/api/v1/tools", get(tools::list));
+        let rule = Router::new()
+            .route("/api/v1/sessions/{id}", delete(sessions::delete))
+            .route("/run_tool", post(tools::run));
         Router::new()
             .route("/healthz", get(healthy))
             .route("/readyz", get(ready))
             .route("/v1/models", get(openai::models))
             .route("/v1/models/{*id}", get(openai::model))
-            .merge(chat)
+            .merge(scoped(Scope::Chat, talk))
+            .merge(scoped(Scope::Read, look))
+            .merge(scoped(Scope::Admin, rule))
             .fallback(async || Error::unknown("route_not_found", "there is nothing at this path"))
             .layer(middleware::from_fn_with_state(self.clone(), guard::guarded))
             .layer(middleware::from_fn(guard::named))
@@ -147,6 +165,13 @@ impl Listener {
             () = leaving => Ok(()),
         }
     }
+}
+
+/// Lets those through whose token is good for this.
+fn scoped(needed: Scope, routes: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
+    routes.route_layer(middleware::from_fn(move |request: Request, next: Next| {
+        guard::scoped(needed, request, next)
+    }))
 }
 
 async fn healthy() -> Json<Value> {

@@ -19,7 +19,7 @@ use crate::message::event::{EventKind, Finished, StopReason};
 /// How long a turn goes on when whoever asked has gone.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent stream shows that it is there.
-const SIGN: Duration = Duration::from_secs(15);
+pub(super) const SIGN: Duration = Duration::from_secs(15);
 
 /// A turn that somebody waits for. When this is dropped it ends soon.
 pub(super) struct Turn {

@@ -25,6 +25,7 @@ use crate::session::{self, Began, Entry, Session, Sessions, log};
 use crate::shutdown::Shutdown;
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
+use crate::tool::{Scope, Toolbox};
 
 pub use crate::session::Error as SessionError;
 pub use outbox::Events;
@@ -164,15 +165,22 @@ impl Hub {
         &self.sessions
     }
 
+    /// All tools there are now.
+    pub fn toolbox(&self) -> Arc<Toolbox> {
+        self.agent.toolbox()
+    }
+
+    /// A scope for calls outside of a turn, which end with the program.
+    pub fn scope(&self) -> Scope {
+        let mut scope = Scope::new(self.agent.workspace());
+        scope.cancel = self.shutdown.signal().child_token();
+        scope
+    }
+
     /// The id of the session that a client calls `key`; started if there is none. A key that
     /// cannot be an id stands for one that is made of it.
     pub async fn session(&self, key: &str) -> Result<String, Error> {
-        let id = match log::check(key) {
-            Ok(()) => key.to_owned(),
-            Err(_) => {
-                Sha256::digest(key).iter().fold("key.".to_owned(), |id, byte| format!("{id}{byte:02x}"))
-            }
-        };
+        let id = session_id(key);
         Ok(self.sessions.ensured(&id, self.agent.workspace(), Timestamp::now()).await?.id)
     }
 
@@ -389,6 +397,14 @@ impl Hub {
                 () = play.cancel.cancelled() => return Err(cancelled()),
             }
         }
+    }
+}
+
+/// The id of the session that a client calls `key`: the key itself, if it can be one.
+pub fn session_id(key: &str) -> String {
+    match log::check(key) {
+        Ok(()) => key.to_owned(),
+        Err(_) => Sha256::digest(key).iter().fold("key.".to_owned(), |id, byte| format!("{id}{byte:02x}")),
     }
 }
 

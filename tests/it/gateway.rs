@@ -158,6 +158,140 @@ fn a_model_that_fails_is_no_secret_leaked() {
     assert!(!answer.body.contains("10.0.0.7"), "{answer:?}");
 }
 
+// Runs.
+
+#[test]
+fn a_run_goes_on_alone_and_can_be_come_back_to() {
+    let world = World::new();
+    let door = open(
+        &world,
+        &[json!({"calls": [{"name": "time__now", "arguments": {}}]}), says("noon"), late_once()],
+    );
+    let begun = door.post("/api/v1/sessions/s/turns", &json!({"message": "what time is it"}));
+    assert_eq!(begun.status, 202, "{begun:?}");
+    let run = begun.header("location").expect("a place").to_owned();
+    assert_eq!(begun.json()["session_id"], "s", "{begun:?}");
+    let all = door.get(&format!("{run}/events")).events();
+    let ids: Vec<_> = all.iter().map(|event| event["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, (1..=all.len() as u64).collect::<Vec<_>>(), "{all:?}");
+    assert_eq!(all.last().unwrap()["text"], "noon", "{all:?}");
+    let rest = door.send("GET", &format!("{run}/events"), &[("Last-Event-ID", "3")], "").events();
+    assert_eq!(rest, all[3..], "{rest:?}");
+    let known = door.get(&run).json();
+    assert_eq!((&known["status"], &known["result"]["text"]), (&json!("finished"), &json!("noon")), "{known}");
+    refused(
+        &door.send("GET", &format!("{run}/events"), &[("Last-Event-ID", "x")], ""),
+        400,
+        "invalid_request",
+    );
+    refused(&door.get("/api/v1/runs/nothing"), 404, "run_not_found");
+
+    let stream = [("Accept", "text/event-stream")];
+    let body = json!({"message": "again"}).to_string();
+    let mut left = door.begin("POST", "/api/v1/sessions/s/turns", &stream, &body);
+    let turn = left.until("turn.started\",");
+    let turn: Value = serde_json::from_str(turn.trim_start_matches("data: ")).unwrap();
+    drop(left);
+    let run = format!("/api/v1/runs/{}", turn["turn"].as_str().unwrap());
+    assert_eq!(door.get(&run).json()["status"], "running");
+    assert_eq!(door.send("POST", &format!("{run}/cancel"), &[], "").status, 202);
+    let last = door.get(&format!("{run}/events")).events().pop().unwrap();
+    assert_eq!(last["stop"], "cancelled", "{last}");
+}
+
+#[test]
+fn a_run_asks_and_is_answered() {
+    let world = World::new();
+    let call = json!({"calls": [{"name": "fs__write", "arguments": {"path": "note.txt", "content": "hi"}}]});
+    world.settings("[policy]\nask = [\"fs.write\"]\n");
+    let door = open(&world, &[call.clone(), says("written"), call, says("not written")]);
+    for (consent, is_there) in [("once", true), ("no", false)] {
+        let file = world.work().join("note.txt");
+        let _ = std::fs::remove_file(&file);
+        let begun = door.post("/api/v1/sessions/s/turns", &json!({"message": "write"}));
+        let run = begun.header("location").expect("a place").to_owned();
+        let mut heard = door.begin("GET", &format!("{run}/events"), &[], "");
+        let asked = heard.until("\"approval.requested\"");
+        let asked: Value = serde_json::from_str(asked.trim_start_matches("data: ")).unwrap();
+        let known = door.get(&run).json();
+        assert_eq!((&known["status"], &known["waiting"][0]), (&json!("waiting"), &asked["call"]), "{known}");
+        let place = format!("{run}/approvals/{}", asked["call"].as_str().unwrap());
+        refused(&door.post(&place, &json!({})), 400, "invalid_request");
+        assert_eq!(door.post(&place, &json!({"consent": consent})).status, 204);
+        refused(&door.post(&place, &json!({"consent": consent})), 404, "nothing_asked");
+        heard.until("event: result");
+        assert_eq!(file.exists(), is_there, "{consent}");
+    }
+}
+
+#[test]
+fn sessions_can_be_looked_at_and_deleted() {
+    let world = World::new();
+    let door = open(&world, &[says("one"), says("two")]);
+    door.post("/message", &message("first", "hi"));
+    door.post("/message", &message("second/ä", "hi"));
+    let list = door.get("/api/v1/sessions").json();
+    assert_eq!(list["sessions"].as_array().map(Vec::len), Some(2), "{list}");
+    assert_eq!(door.get("/api/v1/sessions?limit=1").json()["sessions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(door.get("/api/v1/sessions/second%2F%C3%A4").json()["messages"], 2);
+    let log = door.get("/api/v1/sessions/first/messages").json();
+    assert!(log["entries"].to_string().contains("one"), "{log}");
+    let delete = |path: &str| door.send("DELETE", path, &[], "");
+    // The beginning of an id is not the id.
+    refused(&delete("/api/v1/sessions/firs"), 404, "session_not_found");
+    assert_eq!(delete("/api/v1/sessions/first").status, 204);
+    refused(&door.get("/api/v1/sessions/first"), 404, "session_not_found");
+    refused(&door.get("/api/v1/sessions/first/messages"), 404, "session_not_found");
+}
+
+// Tools.
+
+const SLOW: &str = r#"
+import time
+
+from omni import Context, tool
+
+@tool(read_only=True)
+def steps(ctx: Context, count: int) -> int:
+    """Counts."""
+    for step in range(count):
+        ctx.progress(step)
+        time.sleep(0.02)
+    return count
+
+@tool(read_only=True)
+def hang() -> int:
+    """Hangs."""
+    time.sleep(60)
+    return 0
+"#;
+
+#[test]
+fn a_tool_can_be_run_without_the_assistant() {
+    let world = World::new();
+    world.skill("slow", SLOW);
+    let door = open(&world, &[says("never")]);
+    let tools = door.get("/api/v1/tools").json();
+    let named =
+        |name: &str| tools["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == name).cloned();
+    assert_eq!(named("slow.steps").expect("it is listed")["policy"], "allow");
+    let run = |body: Value| door.post("/run_tool", &body);
+    let answer = run(json!({"command": "slow.steps", "arguments": {"count": 3}}));
+    assert_eq!((answer.status, &answer.json()["output"]), (200, &json!("3")), "{answer:?}");
+    let body = json!({"command": "slow.steps", "arguments": {"count": 3}}).to_string();
+    let stream = door.send("POST", "/run_tool", &[("Accept", "text/event-stream")], &body);
+    let kinds: Vec<_> = stream.body.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    assert_eq!(kinds, ["progress", "progress", "progress", "result"], "{stream:?}");
+    refused(&run(json!({"command": "slow.steps", "arguments": {}})), 422, "wrong_arguments");
+    refused(&run(json!({"command": "slow.nothing"})), 404, "tool_not_found");
+    refused(&run(json!({"command": "slow.hang", "timeout": 0.2})), 504, "tool_timeout");
+    refused(&run(json!({"command": "slow.hang", "idle_timeout": 0.2})), 504, "tool_idle");
+    refused(&run(json!({"command": "slow.hang", "timeout": -1})), 400, "invalid_request");
+    // Nobody is there to be asked.
+    let write = json!({"command": "fs.write", "arguments": {"path": "x", "content": "y"}});
+    refused(&run(write), 403, "tool_denied");
+}
+
 // Limits.
 
 #[test]
@@ -253,9 +387,12 @@ async fn a_session_has_so_many_messages_waiting_and_no_more() {
     }
     assert!(matches!(say(&hub, "loud").await, Err(hub::Error::Full(_))));
     let calm = say(&hub, "calm").await.unwrap();
-    while hub.load() != (2, 15) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let loaded = async {
+        while hub.load() != (2, 15) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("two go on");
     running.push(calm);
     running.iter().for_each(|running| running.cancel.cancel());
     hub.drain().await;
