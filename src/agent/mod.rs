@@ -4,6 +4,7 @@
 //! model, calls the tools, and stores each step before it takes the next one. What earlier turns
 //! taught is recalled before the first step, and what this one teaches is stored with its end.
 
+pub mod compact;
 pub mod guard;
 mod offer;
 pub mod outcome;
@@ -18,11 +19,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
-use crate::llm::{Delta, Model, Reply, Request};
+use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
 use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, episode};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
-use crate::session::{self, Ended, Entry, Session, Sessions, window};
+use crate::session::{self, Digest, Ended, Entry, Session, Sessions, window};
 use crate::tool::nested::{Asker, Budget, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
 
@@ -113,8 +114,9 @@ impl Agent {
     /// happens, the way it ended is stored and returned.
     pub async fn turn(&self, sessions: &Sessions, session: Session, play: Play) -> Finished {
         let mut stage = Stage::new(self, sessions, session, play);
-        stage.recall().await;
         let mut turn = Turn::begin(&self.limits, Duration::ZERO);
+        stage.compact(&mut turn).await;
+        stage.recall().await;
         let ending = loop {
             if stage.play.cancel.is_cancelled() {
                 turn.cancelled(None);
@@ -225,6 +227,59 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Tells the oldest turns in short where the conversation has outgrown its room. What fails here
+    /// costs nothing but those turns: they are left out of the prompt then.
+    async fn compact(&mut self, turn: &mut Turn) {
+        let tokens = self.session.messages.iter().map(window::estimate).sum();
+        let room = self.room().saturating_sub(self.fixed(&self.offer.tools));
+        if !self.session.is_kept() || !compact::is_full(tokens, room) {
+            return;
+        }
+        let cancel = self.play.cancel.clone();
+        let told = tokio::select! {
+            told = self.shorten(turn, room) => told,
+            () = cancel.cancelled() => return,
+        };
+        match told {
+            Ok(0) => {}
+            Ok(count) => {
+                let text =
+                    format!("{count} earlier turns are told in short from here on; the log keeps them");
+                (self.play.events)(EventKind::Notice { text });
+            }
+            Err(error) => tracing::warn!("earlier turns are left out without a summary: {error}"),
+        }
+    }
+
+    /// Returns how many turns were told in short.
+    async fn shorten(&mut self, turn: &mut Turn, room: usize) -> Result<usize, session::Error> {
+        let (id, before) = (self.session.id().to_owned(), self.session.digest.clone());
+        let after = before.as_ref().map_or(0, |before| before.upto);
+        let mut turns = compact::turns(self.sessions.show(&id).await?, after);
+        turns.truncate(compact::surplus(&turns, room));
+        let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
+        let before = before.as_ref().map(|before| before.text.as_str());
+        let (text, by, usage) = compact::digest(&*self.agent.model, before, &turns).await;
+        turn.nested(0, usage);
+        (self.play.events)(EventKind::Usage(usage));
+        let entries = vec![Entry::Digest(Digest { upto, text, by })];
+        self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await?;
+        self.session = self.sessions.open(&id).await?;
+        self.place = self.session.messages.len().saturating_sub(1);
+        Ok(turns.len())
+    }
+
+    /// Tokens that a prompt may have.
+    fn room(&self) -> usize {
+        let window = self.agent.model.window();
+        ((window - window / ANSWER) as f64 / self.factor) as usize
+    }
+
+    /// Tokens of a prompt before anything is said.
+    fn fixed(&self, tools: &[ToolDefinition]) -> usize {
+        window::tokens(&self.system) + offer::weight(tools)
+    }
+
     fn reader(&self) -> Reader {
         Reader::here(self.session.id())
     }
@@ -249,18 +304,18 @@ impl<'a> Stage<'a> {
     fn request(&self, ask: &Ask) -> (Request, usize) {
         let system = self.system.clone();
         let tools = if ask.with_tools { self.offer.tools.clone() } else { Arc::default() };
-        let fixed = window::tokens(&system) + offer::weight(&tools);
-        let window = self.agent.model.window();
-        let room = ((window - window / ANSWER) as f64 / self.factor) as usize;
+        let digest = self.session.digest.as_ref().map(compact::shown);
+        let fixed = self.fixed(&tools) + digest.as_ref().map_or(0, window::estimate);
         let mut messages = self.session.messages.clone();
         if !self.recall.shown.is_empty() {
             // In front of the question: what comes after stays the same in every round.
             messages.insert(self.place, Message::user(self.recall.text.clone()));
         }
         messages.extend(ask.extra.as_ref().map(|extra| Message::user(format!("[note from omni: {extra}]"))));
-        let packed = window::pack(&messages, room.saturating_sub(fixed), &window::estimate);
+        let packed = window::pack(&messages, self.room().saturating_sub(fixed), &window::estimate);
         let estimate = fixed + packed.messages.iter().map(window::estimate).sum::<usize>();
-        (Request { system, messages: packed.messages, tools }, estimate)
+        let messages = digest.into_iter().chain(packed.messages).collect();
+        (Request { system, messages, tools }, estimate)
     }
 
     /// One model call. It ends with an answer, a failure, the turn's cancellation or its time.

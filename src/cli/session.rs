@@ -82,6 +82,10 @@ fn readable(stored: &Stored) -> Option<String> {
     match &stored.entry {
         Entry::Message(message) => Some(said(message)),
         Entry::Note(note) => Some(format!("  note: {}", note.text)),
+        Entry::Digest(digest) => {
+            let text = digest.text.replace('\n', "\n    ");
+            Some(format!("  from here on the model is shown a summary of what was before:\n    {text}"))
+        }
         Entry::TurnEnded(ended) => ended.error.as_ref().map(|error| format!("  ended: {error}")),
         Entry::TurnBegan(_) => None,
     }

@@ -260,12 +260,17 @@ impl Sessions {
     async fn load(&self, summary: Summary) -> Result<Session, Error> {
         let entries = self.entries(&summary.id).await?;
         let next = entries.last().map_or(1, |last| last.seq + 1);
+        let digest = entries.iter().rev().find_map(|stored| match &stored.entry {
+            Entry::Digest(digest) => Some(digest.clone()),
+            _ => None,
+        });
+        let told = digest.as_ref().map_or(0, |digest| digest.upto);
         let messages = entries.into_iter().filter_map(|stored| match stored.entry {
-            Entry::Message(message) => Some(message),
+            Entry::Message(message) if stored.seq > told => Some(message),
             _ => None,
         });
         let messages = repair::repair(messages.collect());
-        Ok(Session { summary, messages, next, kept: true })
+        Ok(Session { summary, messages, digest, next, kept: true })
     }
 
     async fn find(&self, id: &str) -> Result<Option<Summary>, Error> {
@@ -337,6 +342,7 @@ fn encode(entry: &Entry) -> (&'static str, String) {
         Entry::TurnBegan(began) => ("turn_began", serde_json::to_string(began)),
         Entry::TurnEnded(ended) => ("turn_ended", serde_json::to_string(ended)),
         Entry::Note(note) => ("note", serde_json::to_string(note)),
+        Entry::Digest(digest) => ("digest", serde_json::to_string(digest)),
     };
     (kind, body.expect("keys are texts and numbers are JSON's own"))
 }
@@ -347,6 +353,7 @@ fn decode(kind: &str, body: &str) -> Result<Entry, String> {
         "turn_began" => serde_json::from_str(body).map(Entry::TurnBegan),
         "turn_ended" => serde_json::from_str(body).map(Entry::TurnEnded),
         "note" => serde_json::from_str(body).map(Entry::Note),
+        "digest" => serde_json::from_str(body).map(Entry::Digest),
         other => return Err(format!("its kind is `{other}`, which this omni does not know")),
     };
     entry.map_err(|error| error.to_string())

@@ -45,6 +45,8 @@ pub struct Session {
     pub summary: Summary,
     /// What was said, repaired: every call is followed by its result.
     pub messages: Vec<Message>,
+    /// What stands for all that was said before these.
+    pub digest: Option<Digest>,
     /// The place the next entry is expected to get; see [`Sessions::append`].
     next: i64,
     /// Whether it has a log.
@@ -63,12 +65,17 @@ impl Session {
             created: now,
             updated: now,
         };
-        Self { summary, messages: repair::repair(messages), next: 1, kept: false }
+        Self { summary, messages: repair::repair(messages), digest: None, next: 1, kept: false }
     }
 
     /// Its id.
     pub fn id(&self) -> &str {
         &self.summary.id
+    }
+
+    /// Whether it has a log.
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 }
 
@@ -82,8 +89,21 @@ pub enum Entry {
     TurnBegan(Began),
     /// A turn ended. A turn without this entry was killed.
     TurnEnded(Ended),
-    /// Something a person should find in the log: a model was changed, a summary was made.
+    /// Something a person should find in the log: a model was changed.
     Note(Note),
+    /// What was said up to here, in short: a model is shown this in its place.
+    Digest(Digest),
+}
+
+/// What stands for the beginning of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// The place of the last entry that it stands for.
+    pub upto: i64,
+    /// The summary, with all that earlier ones said.
+    pub text: String,
+    /// The model that wrote it; empty if it was put together from what was said.
+    pub by: String,
 }
 
 /// How a turn began.

@@ -9,6 +9,8 @@ mod accounts;
 mod asked;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.
 mod cli;
+/// Conversations that outgrow the model: what is told in short, and that nothing is lost.
+mod compact;
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
 /// The official conformance suite of MCP, run as it is published.
