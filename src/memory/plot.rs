@@ -13,7 +13,7 @@ const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 240.0;
 const ROOM: f64 = 48.0;
 
-/// The part of turns that went well, each point over the last [`WINDOW`] that were judged.
+/// The part of turns that went well, each point over the last `WINDOW` that were judged.
 pub fn curve(rewards: &[Reward]) -> Vec<f64> {
     let went_well: Vec<f64> =
         rewards.iter().map(|reward| if reward.amount > 0.0 { 1.0 } else { 0.0 }).collect();

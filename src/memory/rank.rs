@@ -54,7 +54,7 @@ pub struct Candidate {
     pub words: Option<f64>,
     /// The cosine of its meaning, where there is an encoder.
     pub meaning: Option<f64>,
-    /// What it has earned, [faded](super::value::faded).
+    /// What it has earned, [faded](super::value::Rule::faded).
     pub value: f64,
     /// How often it was tried.
     pub tries: usize,
