@@ -7,11 +7,12 @@ mod extensions;
 mod reload;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
+use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
@@ -52,6 +53,8 @@ pub struct Choices {
     pub set: Vec<String>,
     /// Files of MCP servers that come before all others.
     pub servers: Vec<PathBuf>,
+    /// MCP servers that the program around us has handed over, by name; they come before the files.
+    pub handed: Map<String, Value>,
 }
 
 /// Why the parts could not be put together.
@@ -111,7 +114,23 @@ impl App {
     pub fn load(choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
         let current = std::env::current_dir()
             .map_err(|error| Error::Paths(format!("the current folder cannot be used: {error}")))?;
-        let paths = Paths::find(&current).map_err(Error::Paths)?;
+        Self::within(&current, choices, interpreter)
+    }
+
+    /// The same for another folder and these servers handed over: with the settings and skills of
+    /// that folder, and the database, the memory and the end in common.
+    pub fn elsewhere(&self, folder: &Path, handed: Map<String, Value>) -> Result<Self, Error> {
+        let choices = Choices { handed, ..self.choices.clone() };
+        Ok(Self {
+            shutdown: self.shutdown.clone(),
+            store: self.store.clone(),
+            memory: self.memory.clone(),
+            ..Self::within(folder, choices, self.interpreter)?
+        })
+    }
+
+    fn within(current: &Path, choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
+        let paths = Paths::find(current).map_err(Error::Paths)?;
         if let Some(missing) = choices.servers.iter().find(|file| !file.is_file()) {
             return Err(Error::Paths(format!("there is no file of servers `{}`", missing.display())));
         }
@@ -341,6 +360,7 @@ impl App {
     /// the files.
     pub fn described_servers(&self) -> (Vec<Chosen>, Vec<String>) {
         let mut files = Files::read(&places(&self.paths, &self.choices.servers));
+        files.hand_over(&self.choices.handed);
         let problems = std::mem::take(&mut files.problems);
         let environment = |name: &str| std::env::var(name).ok();
         let variables = Variables { environment: &environment, workspace: &self.paths.workspace };
@@ -430,6 +450,22 @@ impl App {
         Ok(detect::choose(&settings, &self.config().provider, &environment).await?)
     }
 
+    /// The models one may choose from: the one that is found, and those it falls back to.
+    pub async fn models(&self) -> Result<Vec<String>, Error> {
+        let mut models = vec![self.model_found().await?.model];
+        for name in &self.config().model.fallback {
+            if !models.contains(name) {
+                models.push(name.clone());
+            }
+        }
+        Ok(models)
+    }
+
+    /// The hub where this model answers.
+    pub async fn hub_of(&self, model: &str) -> Result<Arc<Hub>, Error> {
+        self.hub_with(self.model_named(model).await?).await
+    }
+
     /// A scope for calls outside of a turn.
     pub fn scope(&self) -> Scope {
         let mut scope = Scope::new(&self.paths.workspace);
@@ -439,11 +475,15 @@ impl App {
 
     /// The hub, with everything behind it.
     pub async fn hub(&self) -> Result<Arc<Hub>, Error> {
+        self.hub_with(self.model().await?).await
+    }
+
+    async fn hub_with(&self, model: Arc<dyn Model>) -> Result<Arc<Hub>, Error> {
         let servers = self.servers().await;
         servers.start();
         // Those that come later join at the border of a turn.
         servers.met(GREETING).await;
-        let (model, toolbox) = (self.model().await?, self.toolbox().await?);
+        let toolbox = self.toolbox().await?;
         let guide = self.guide().await?;
         // Where no model reads, nothing is learned either.
         let remembers = self.config().memory.enabled && model.name() != "offline";
@@ -478,7 +518,7 @@ impl App {
 async fn open_store<'a>(
     store: &'a OnceCell<Store>,
     url: &config::Secret,
-    data: &std::path::Path,
+    data: &Path,
 ) -> Result<&'a Store, Error> {
     let open = || async {
         let url = url.reveal();

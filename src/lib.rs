@@ -21,6 +21,7 @@ pub mod agent;
 pub mod hub;
 
 pub mod gateway;
+pub mod stdio;
 
 pub mod app;
 pub mod cli;

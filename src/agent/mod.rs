@@ -105,6 +105,11 @@ impl Agent {
         self.model.name()
     }
 
+    /// Tokens that model can be shown.
+    pub fn window(&self) -> usize {
+        self.model.window()
+    }
+
     /// The folder it works in.
     pub fn workspace(&self) -> &Path {
         &self.workspace

@@ -10,6 +10,7 @@ use super::signal::Stop;
 use super::ui::Screen;
 use super::{memory, session, tool};
 use crate::app::App;
+use crate::hub::command::{self, COMMANDS};
 use crate::hub::{Hub, Lane};
 use crate::message::{Incoming, Message};
 
@@ -28,17 +29,14 @@ pub(super) struct Chat {
     resume: bool,
 }
 
-/// What begins with a slash: its name, and what it does.
-const COMMANDS: [(&str, &str); 9] = [
-    ("/new", "begin another session"),
-    ("/sessions", "list the sessions of this folder"),
-    ("/resume", "go on with the last session, or the one of this id"),
-    ("/tools", "list the tools there are"),
-    ("/good", "the last answer was good: what helped counts more"),
-    ("/bad", "the last answer was bad: what was shown counts less"),
-    ("/memory", "show and change what is remembered"),
-    ("/help", "show this list"),
-    ("/quit", "leave"),
+/// Commands that only a terminal has; [`COMMANDS`] are those that every face has.
+const OWN: [(&str, &str); 6] = [
+    ("new", "begin another session"),
+    ("sessions", "list the sessions of this folder"),
+    ("resume", "go on with the last session, or the one of this id"),
+    ("tools", "list the tools there are"),
+    ("memory", "show and change what is remembered"),
+    ("quit", "leave"),
 ];
 /// Sessions that `/sessions` lists.
 const LISTED: usize = 10;
@@ -50,7 +48,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
     };
     screen.surround(Surroundings {
         history: Some(app.paths.state.join("history")),
-        commands: COMMANDS.to_vec(),
+        commands: commands().map(|(name, about)| (format!("/{name}"), about)).collect(),
         workspace: app.paths.workspace.clone(),
     });
     app.watch().await?;
@@ -130,10 +128,15 @@ impl Talk<'_> {
             }
             "/resume" => self.resume(words).await,
             "/tools" => tool::all(self.app, self.screen).await.map(drop),
-            "/good" | "/bad" => self.judge(command == "/good").await,
             "/memory" => memory::slash(words, self.app, self.screen).await,
             _ => {
-                self.screen.remark(&format!("there is no `{command}`; /help shows what there is"));
+                let said = match command::named(command) {
+                    Some(command) => {
+                        self.hub.command(command, self.session.as_deref().unwrap_or_default()).await
+                    }
+                    None => format!("there is no `{command}`; /help shows what there is"),
+                };
+                self.screen.remark(&said);
                 Ok(())
             }
         };
@@ -143,8 +146,8 @@ impl Talk<'_> {
     }
 
     fn help(&self) -> Result<(), Failure> {
-        for (name, about) in COMMANDS {
-            self.screen.line(&format!("{name:<10} {about}"))?;
+        for (name, about) in commands() {
+            self.screen.line(&format!("/{name:<9} {about}"))?;
         }
         self.screen.remark("everything else is a message; docs/cli.md has the keys");
         Ok(())
@@ -174,25 +177,15 @@ impl Talk<'_> {
         (self.session, self.lane) = (Some(summary.id), None);
         Ok(())
     }
+}
 
-    /// Passes a verdict on.
-    async fn judge(&self, good: bool) -> Result<(), Failure> {
-        let judged = match &self.session {
-            Some(session) => self.hub.judge(session, good).await,
-            None => Ok(false),
-        };
-        match judged {
-            Ok(true) if good => self.screen.remark("good: what helped counts more from now on"),
-            Ok(true) => self.screen.remark("bad: what was shown and done counts less from now on"),
-            Ok(false) => self.screen.remark("there is no answer to judge, or `memory.enabled` is off"),
-            Err(error) => self.screen.remark(&format!("the verdict was not kept: {error}")),
-        }
-        Ok(())
-    }
+/// All commands: name and meaning.
+fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OWN.into_iter().chain(COMMANDS.iter().map(|command| (command.name, command.about)))
 }
 
 /// Whether it is a command or means to be one: a path with a slash in front is a message.
 fn is_command(word: &str, rest: &str) -> bool {
-    let is_known = COMMANDS.iter().any(|(name, _)| *name == word);
+    let is_known = commands().any(|(name, _)| word.strip_prefix('/') == Some(name));
     is_known || (rest.is_empty() && word.starts_with('/') && !word[1..].contains('/'))
 }

@@ -49,7 +49,7 @@ pub(super) struct Surroundings {
     /// The file that earlier messages are kept in.
     pub(super) history: Option<PathBuf>,
     /// What begins with a slash, and what it does.
-    pub(super) commands: Vec<(&'static str, &'static str)>,
+    pub(super) commands: Vec<(String, &'static str)>,
     /// Where names of files begin.
     pub(super) workspace: PathBuf,
 }
@@ -264,7 +264,7 @@ impl Validator for Whole {
 
 /// Completes `/commands` and, after an `@`, names of files.
 struct Names {
-    commands: Vec<(&'static str, &'static str)>,
+    commands: Vec<(String, &'static str)>,
     workspace: PathBuf,
 }
 
@@ -286,8 +286,8 @@ impl Completer for Names {
 impl Names {
     fn commands(&self, word: &str, span: Span) -> Vec<Suggestion> {
         let fitting = self.commands.iter().filter(|(name, _)| name.starts_with(word));
-        let suggest = |(name, about): &(&'static str, &'static str)| Suggestion {
-            value: (*name).to_owned(),
+        let suggest = |(name, about): &(String, &'static str)| Suggestion {
+            value: name.clone(),
             description: Some((*about).to_owned()),
             span,
             append_whitespace: true,
@@ -333,7 +333,8 @@ mod tests {
         for name in ["src/main.rs", "read me.md", ".hidden", "Cargo.toml"] {
             std::fs::write(folder.path().join(name), "").expect("a file");
         }
-        let commands = vec![("/new", "begin anew"), ("/resume", "go on"), ("/reset", "forget")];
+        let commands = [("/new", "begin anew"), ("/resume", "go on"), ("/reset", "forget")];
+        let commands = commands.map(|(name, about)| (name.to_owned(), about)).to_vec();
         let mut names = Names { commands, workspace: folder.path().to_owned() };
         assert_eq!(suggested(&mut names, "/re"), ["/resume", "/reset"]);
         assert!(suggested(&mut names, "what is /re").is_empty(), "a command stands first");

@@ -1,5 +1,6 @@
 //! The command line: what was typed, and one file per command.
 
+mod acp;
 mod ask;
 mod chat;
 mod config;
@@ -103,6 +104,11 @@ enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
     Token(token::Token),
+    /// Be the agent of an editor
+    ///
+    /// It speaks the Agent Client Protocol on standard input and output, for Zed, JetBrains, Neovim, Emacs and others,
+    /// which start it themselves: the command is `omni`, its argument `acp`. Sessions are those of `omni session`.
+    Acp,
     /// Read all skills and write the index of their tools
     Sync,
     Setup(setup::Setup),
@@ -185,6 +191,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         skills: cli.globals.skills.clone(),
         set: cli.globals.set.clone(),
         servers: cli.globals.mcp_config.clone(),
+        ..Choices::default()
     };
     if let Some(Command::Doctor) = cli.command {
         return doctor::run(choices, interpreter, screen).await;
@@ -201,6 +208,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
         Some(Command::Token(token)) => token::run(token, &app, screen).await,
+        Some(Command::Acp) => acp::run(app, screen).await,
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,

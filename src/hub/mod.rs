@@ -5,6 +5,7 @@
 //! away loses nothing. How many go on at once is bounded, and so is how many wait; a session
 //! that is asked a lot takes one place in that queue, so the others come to their turn.
 
+pub mod command;
 pub mod outbox;
 
 use std::collections::HashMap;
@@ -182,6 +183,11 @@ impl Hub {
     pub async fn session(&self, key: &str) -> Result<String, Error> {
         let id = session_id(key);
         Ok(self.sessions.ensured(&id, self.agent.workspace(), Timestamp::now()).await?.id)
+    }
+
+    /// Tokens that its model can be shown.
+    pub fn window(&self) -> usize {
+        self.agent.window()
     }
 
     /// Accepts a message. The turn begins when the session is free; `asks` says whether the

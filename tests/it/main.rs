@@ -5,6 +5,8 @@ mod support;
 
 /// Signing in to servers that want to know who calls them.
 mod accounts;
+/// The agent of an editor, over ACP: the official client, and raw lines.
+mod acp;
 /// What servers of others ask for while they work: the person, the model, the folders.
 mod asked;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.

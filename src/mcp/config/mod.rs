@@ -99,6 +99,14 @@ impl Files {
         files
     }
 
+    /// Adds those that a program has handed over, each in the place of one with its name. It is the
+    /// user's program, so they are the user's own.
+    pub fn hand_over(&mut self, servers: &Map<String, Value>) {
+        let place = Place { file: PathBuf::from("handed over"), project: false };
+        servers.keys().for_each(|name| drop(self.entries.remove(&slug(name))));
+        self.add(&place, servers.clone());
+    }
+
     /// Says of each server what it means, or why it is left out.
     pub fn choose(self, trust: &Trust, disabled: &[String], variables: &Variables<'_>) -> Vec<Chosen> {
         let choose = |entry: &Entry| match trust.standing(entry) {

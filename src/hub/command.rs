@@ -1,0 +1,62 @@
+//! Slash commands: one table for every face.
+
+use super::Hub;
+
+/// A command: `/name` at the beginning of a message, and nothing else in it.
+#[derive(Debug)]
+pub struct Command {
+    /// Its name, without the slash.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// The commands that every face has. Those that are about the face itself, as leaving it, are its own.
+pub const COMMANDS: &[Command] = &[
+    Command { name: "help", about: "show the commands there are" },
+    Command { name: "status", about: "show the model, the folder and the session" },
+    Command { name: "good", about: "say that the last answer was good, which is remembered" },
+    Command { name: "bad", about: "say that the last answer was bad, which is remembered" },
+];
+
+/// The command that a message is, if it is one.
+pub fn named(message: &str) -> Option<&'static Command> {
+    let name = message.trim().strip_prefix('/')?;
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+impl Hub {
+    /// Does what a command says, and says what came of it.
+    pub async fn command(&self, command: &Command, session: &str) -> String {
+        match command.name {
+            "status" => self.status(session).await,
+            "good" | "bad" => self.judged(session, command.name == "good").await,
+            _ => help(),
+        }
+    }
+
+    async fn status(&self, session: &str) -> String {
+        let (model, folder) = (self.agent.model(), self.agent.workspace().display());
+        let messages = match self.sessions.resolve(session).await {
+            _ if session.is_empty() => "begins with the next message".to_owned(),
+            Ok(summary) => format!("{} messages", summary.messages),
+            Err(error) => error.to_string(),
+        };
+        format!("model: {model}\nfolder: {folder}\nsession: {session} {messages}")
+    }
+
+    async fn judged(&self, session: &str, good: bool) -> String {
+        let said = match self.judge(session, good).await {
+            Ok(true) if good => "good: what helped counts more from now on",
+            Ok(true) => "bad: what was shown and done counts less from now on",
+            Ok(false) => "there is no answer to judge, or `memory.enabled` is off",
+            Err(error) => return format!("the verdict was not kept: {error}"),
+        };
+        said.to_owned()
+    }
+}
+
+fn help() -> String {
+    let lines = COMMANDS.iter().map(|command| format!("/{}: {}", command.name, command.about));
+    lines.collect::<Vec<_>>().join("\n")
+}

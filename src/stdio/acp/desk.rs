@@ -1,0 +1,397 @@
+//! The sessions an editor has open, and what it asks about sessions.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use agent_client_protocol::v1::ConnectionTo;
+use agent_client_protocol::v1::schema::{
+    self, AgentCapabilities, ClientCapabilities, ConfigOptionUpdate, CurrentModeUpdate, Implementation,
+    InitializeRequest, InitializeResponse, McpCapabilities, McpServer, PromptCapabilities,
+    SessionCapabilities, SessionConfigOption, SessionConfigOptionCategory, SessionConfigSelectOption,
+    SessionInfo, SessionMode, SessionModeState, SessionUpdate,
+};
+use agent_client_protocol::{Client, Error};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{House, Place, VERSION, failed, invalid, say, show};
+use crate::hub::{Hub, Lane};
+use crate::session::{self, Sessions, Summary};
+
+/// Sessions that are open at once.
+const MOST: usize = 64;
+/// Sessions of one answer to `session/list`.
+const PAGE: usize = 50;
+
+/// Whether tools that may destroy something ask first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Ask,
+    Allow,
+}
+
+impl Mode {
+    const ALL: [Self; 2] = [Self::Ask, Self::Allow];
+
+    fn named(id: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|mode| mode.id() == id);
+        found.ok_or_else(|| invalid(format!("there is no mode `{id}`")))
+    }
+
+    fn id(self) -> &'static str {
+        match self {
+            Self::Ask => "ask",
+            Self::Allow => "allow",
+        }
+    }
+
+    fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ask => ("Ask", "Ask before a tool changes or destroys something"),
+            Self::Allow => ("Allow", "Run tools without asking; what `policy.deny` names stays denied"),
+        }
+    }
+}
+
+/// A session that is open.
+pub(super) struct Opened {
+    pub(super) id: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    place: Place,
+    mode: Mode,
+    models: Vec<String>,
+    /// Ends the turns that go on; another one is for those that come.
+    cancel: CancellationToken,
+    /// Held so that what was agreed to "always" stays agreed to.
+    lane: Option<Arc<Lane>>,
+    titled: bool,
+}
+
+impl Opened {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while held")
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.state().mode
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.state().place.clone()
+    }
+
+    /// What ends a turn that begins now.
+    pub(super) fn cancellation(&self) -> CancellationToken {
+        self.state().cancel.clone()
+    }
+
+    pub(super) fn keep(&self, lane: Arc<Lane>) {
+        self.state().lane = Some(lane);
+    }
+
+    /// Whether its title is to be told: once.
+    pub(super) fn is_untitled(&self) -> bool {
+        !std::mem::replace(&mut self.state().titled, true)
+    }
+
+    fn cancel(&self) {
+        std::mem::take(&mut self.state().cancel).cancel();
+    }
+
+    fn modes(&self) -> SessionModeState {
+        let mode =
+            |mode: Mode| SessionMode::new(mode.id(), mode.told().0).description(mode.told().1.to_owned());
+        SessionModeState::new(self.mode().id(), Mode::ALL.into_iter().map(mode).collect())
+    }
+
+    fn options(&self) -> Vec<SessionConfigOption> {
+        let state = self.state();
+        let modes = Mode::ALL.into_iter().map(|mode| {
+            let (name, about) = mode.told();
+            SessionConfigSelectOption::new(mode.id(), name).description(about.to_owned())
+        });
+        let modes: Vec<_> = modes.collect();
+        let mode = SessionConfigOption::select("mode", "Permissions", state.mode.id(), modes);
+        let mut options = vec![mode.category(SessionConfigOptionCategory::Mode)];
+        if let Some(current) = state.place.model.as_ref().or(state.models.first()) {
+            let models: Vec<_> = state
+                .models
+                .iter()
+                .map(|name| SessionConfigSelectOption::new(name.clone(), name.clone()))
+                .collect();
+            let model = SessionConfigOption::select("model", "Model", current.clone(), models);
+            options.push(model.category(SessionConfigOptionCategory::Model));
+        }
+        options
+    }
+}
+
+/// The sessions an editor has open.
+pub(super) struct Desk {
+    house: Arc<dyn House>,
+    client: OnceLock<ClientCapabilities>,
+    open: Mutex<HashMap<String, Arc<Opened>>>,
+}
+
+impl Desk {
+    pub(super) fn new(house: Arc<dyn House>) -> Self {
+        Self { house, client: OnceLock::new(), open: Mutex::default() }
+    }
+
+    /// What we can do. Each thing that is said here has its handler in [`super::connect`].
+    pub(super) fn initialize(&self, request: &InitializeRequest) -> InitializeResponse {
+        // A second one changes nothing: sessions may be open that count on the first.
+        let _ = self.client.set(request.client_capabilities.clone());
+        let sessions = SessionCapabilities::new()
+            .list(schema::SessionListCapabilities::new())
+            .resume(schema::SessionResumeCapabilities::new())
+            .delete(schema::SessionDeleteCapabilities::new())
+            .close(schema::SessionCloseCapabilities::new());
+        let capabilities = AgentCapabilities::new()
+            .load_session(true)
+            .prompt_capabilities(PromptCapabilities::new().image(true).embedded_context(true))
+            .mcp_capabilities(McpCapabilities::new().http(true))
+            .session_capabilities(sessions);
+        InitializeResponse::new(VERSION)
+            .agent_capabilities(capabilities)
+            .agent_info(Implementation::new("omni", env!("CARGO_PKG_VERSION")).title("Omni".to_owned()))
+    }
+
+    /// What the editor can do.
+    pub(super) fn client(&self) -> Option<&ClientCapabilities> {
+        self.client.get()
+    }
+
+    pub(super) fn find(&self, id: &str) -> Result<Arc<Opened>, Error> {
+        let open = self.open.lock().expect("no panic while held");
+        open.get(id).cloned().ok_or_else(|| unknown(id))
+    }
+
+    pub(super) async fn sessions(&self) -> Result<Sessions, Error> {
+        self.house.sessions().await.map_err(failed)
+    }
+
+    pub(super) async fn hub(&self, session: &Opened) -> Result<Arc<Hub>, Error> {
+        self.house.hub(&session.place()).await.map_err(failed)
+    }
+
+    /// A new session. It is stored when this returns: the next process may go on with it.
+    pub(super) async fn create(
+        &self,
+        request: schema::NewSessionRequest,
+    ) -> Result<(schema::NewSessionResponse, Arc<Opened>), Error> {
+        let place = self.place(&request.cwd, request.mcp_servers)?;
+        let session = self.sessions().await?.create(&place.folder, Timestamp::now()).await.map_err(failed)?;
+        let session = self.open(session.id(), place).await?;
+        let response = schema::NewSessionResponse::new(session.id.clone())
+            .modes(session.modes())
+            .config_options(session.options());
+        Ok((response, session))
+    }
+
+    /// A session from before, and all that was said in it.
+    pub(super) async fn load(
+        &self,
+        request: schema::LoadSessionRequest,
+        cx: &ConnectionTo<Client>,
+    ) -> Result<(schema::LoadSessionResponse, Arc<Opened>), Error> {
+        let id = &request.session_id.0;
+        let summary = self.summary(id).await?;
+        let session = self.open(id, self.place(&request.cwd, request.mcp_servers)?).await?;
+        let entries = self.sessions().await?.show(id).await.map_err(failed)?;
+        for update in show::replay(entries, &session.place().folder) {
+            say(cx, id, update);
+        }
+        if session.is_untitled() {
+            say(cx, id, show::called(&summary));
+        }
+        let response =
+            schema::LoadSessionResponse::new().modes(session.modes()).config_options(session.options());
+        Ok((response, session))
+    }
+
+    /// A session from before, for an editor that knows what was said in it.
+    pub(super) async fn resume(
+        &self,
+        request: schema::ResumeSessionRequest,
+    ) -> Result<(schema::ResumeSessionResponse, Arc<Opened>), Error> {
+        let id = &request.session_id.0;
+        self.summary(id).await?;
+        let session = self.open(id, self.place(&request.cwd, request.mcp_servers)?).await?;
+        let response =
+            schema::ResumeSessionResponse::new().modes(session.modes()).config_options(session.options());
+        Ok((response, session))
+    }
+
+    /// What is known of the session of exactly this id.
+    async fn summary(&self, id: &str) -> Result<Summary, Error> {
+        match self.sessions().await?.resolve(id).await {
+            Ok(summary) if summary.id == id => Ok(summary),
+            Ok(_) => Err(unknown(id)),
+            Err(session::Error::Store(error)) => Err(failed(error)),
+            Err(_) => Err(unknown(id)),
+        }
+    }
+
+    fn place(&self, folder: &Path, servers: Vec<McpServer>) -> Result<Place, Error> {
+        if !folder.is_absolute() || !folder.is_dir() {
+            let shown = folder.display();
+            return Err(invalid(format!("`cwd` is no folder, or its path is not absolute: `{shown}`")));
+        }
+        let servers = servers.into_iter().map(described).collect::<Result<_, _>>()?;
+        Ok(Place { folder: self.house.workspace(folder).map_err(failed)?, servers, model: None })
+    }
+
+    async fn open(&self, id: &str, place: Place) -> Result<Arc<Opened>, Error> {
+        // Without them there is nothing to choose from; what is wrong is told when there is a turn.
+        let models = self.house.models(&place).await.unwrap_or_else(|error| {
+            tracing::warn!("no models for the editor to choose from: {error}");
+            Vec::new()
+        });
+        let state = State {
+            place: place.clone(),
+            mode: Mode::Ask,
+            models,
+            cancel: CancellationToken::new(),
+            lane: None,
+            titled: false,
+        };
+        let session = Arc::new(Opened { id: id.to_owned(), state: Mutex::new(state) });
+        {
+            let mut open = self.open.lock().expect("no panic while held");
+            if open.len() >= MOST && !open.contains_key(id) {
+                return Err(invalid(format!("{MOST} sessions are open; close one first")));
+            }
+            if let Some(before) = open.insert(id.to_owned(), session.clone()) {
+                before.cancel();
+            }
+        }
+        // The first prompt finds it made, or waits for the rest.
+        let house = self.house.clone();
+        tokio::spawn(async move {
+            if let Err(error) = house.hub(&place).await {
+                tracing::warn!("the first turn will fail: {error}");
+            }
+        });
+        Ok(session)
+    }
+
+    /// Sessions in which something was said, those last added to first.
+    pub(super) async fn list(
+        &self,
+        request: schema::ListSessionsRequest,
+    ) -> Result<schema::ListSessionsResponse, Error> {
+        let from = match request.cursor {
+            Some(cursor) => cursor.parse::<usize>().map_err(|_| invalid("the cursor is none of ours"))?,
+            None => 0,
+        };
+        let folder = request.cwd.map(|folder| self.house.workspace(&folder).map_err(failed)).transpose()?;
+        let last = from.saturating_add(PAGE);
+        let listed = self.sessions().await?.list(folder.as_deref(), last.saturating_add(1)).await;
+        let listed = listed.map_err(failed)?;
+        let next = (listed.len() > last).then(|| last.to_string());
+        let page = listed.into_iter().take(last).skip(from).filter(|summary| summary.messages > 0);
+        let info = |summary: Summary| {
+            let title = Some(summary.title).filter(|title| !title.is_empty());
+            SessionInfo::new(summary.id, summary.workspace)
+                .title(title)
+                .updated_at(summary.updated.to_string())
+        };
+        Ok(schema::ListSessionsResponse::new(page.map(info).collect()).next_cursor(next))
+    }
+
+    /// Removes a session; one that is not there is removed already.
+    pub(super) async fn delete(&self, id: &str) -> Result<schema::DeleteSessionResponse, Error> {
+        self.close(id);
+        if self.summary(id).await.is_ok() {
+            self.sessions().await?.delete(id).await.map_err(failed)?;
+        }
+        Ok(schema::DeleteSessionResponse::new())
+    }
+
+    pub(super) fn close(&self, id: &str) {
+        let closed = self.open.lock().expect("no panic while held").remove(id);
+        if let Some(session) = closed {
+            session.cancel();
+        }
+    }
+
+    pub(super) fn cancel(&self, id: &str) {
+        if let Ok(session) = self.find(id) {
+            session.cancel();
+        }
+    }
+
+    /// The editor is gone: what its turns have so far is kept.
+    pub(super) fn leave(&self) {
+        let open = std::mem::take(&mut *self.open.lock().expect("no panic while held"));
+        open.values().for_each(|session| session.cancel());
+    }
+
+    pub(super) fn set_mode(
+        &self,
+        request: &schema::SetSessionModeRequest,
+        cx: &ConnectionTo<Client>,
+    ) -> Result<schema::SetSessionModeResponse, Error> {
+        let session = self.find(&request.session_id.0)?;
+        let mode = Mode::named(&request.mode_id.0)?;
+        session.state().mode = mode;
+        let options = ConfigOptionUpdate::new(session.options());
+        say(cx, &session.id, SessionUpdate::ConfigOptionUpdate(options));
+        Ok(schema::SetSessionModeResponse::new())
+    }
+
+    pub(super) async fn set_option(
+        &self,
+        request: &schema::SetSessionConfigOptionRequest,
+        cx: &ConnectionTo<Client>,
+    ) -> Result<schema::SetSessionConfigOptionResponse, Error> {
+        let session = self.find(&request.session_id.0)?;
+        let value =
+            request.value.as_value_id().ok_or_else(|| invalid("the value must be one of the choices"))?;
+        match &*request.config_id.0 {
+            "mode" => {
+                let mode = Mode::named(&value.0)?;
+                session.state().mode = mode;
+                let update = SessionUpdate::CurrentModeUpdate(CurrentModeUpdate::new(mode.id()));
+                say(cx, &session.id, update);
+            }
+            "model" => {
+                let mut state = session.state();
+                let place = state.models.iter().position(|name| **name == *value.0);
+                let place = place.ok_or_else(|| invalid(format!("there is no model `{value}` to choose")))?;
+                // The first is the one that is used anyway.
+                state.place.model = (place > 0).then(|| value.0.to_string());
+            }
+            other => return Err(invalid(format!("there is no option `{other}`"))),
+        }
+        Ok(schema::SetSessionConfigOptionResponse::new(session.options()))
+    }
+}
+
+fn unknown(id: &str) -> Error {
+    schema::Error::session_not_found(id.to_owned()).into()
+}
+
+/// A server that the editor hands over, as `mcp.json` would describe it.
+fn described(server: McpServer) -> Result<(String, Value), Error> {
+    let remote = |kind, url: String, headers: Vec<schema::HttpHeader>| {
+        let headers: Map<String, Value> = headers.into_iter().map(|h| (h.name, h.value.into())).collect();
+        json!({ "type": kind, "url": url, "headers": headers })
+    };
+    match server {
+        McpServer::Stdio(program) => {
+            let env: Map<String, Value> = program.env.into_iter().map(|v| (v.name, v.value.into())).collect();
+            let fields = json!({ "command": program.command, "args": program.args, "env": env });
+            Ok((program.name, fields))
+        }
+        McpServer::Http(server) => Ok((server.name, remote("http", server.url, server.headers))),
+        McpServer::Sse(server) => Ok((server.name, remote("sse", server.url, server.headers))),
+        _ => Err(invalid("an MCP server is reached in a way that is not known here")),
+    }
+}

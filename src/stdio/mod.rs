@@ -1,0 +1,3 @@
+//! Protocols on standard input and output, for programs that start omni themselves.
+
+pub mod acp;
