@@ -38,7 +38,7 @@ fn commands_and_files_are_completed_with_tab() {
     chat.types("/se").presses(&["Tab"]).until("/sessions");
     chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
     chat.types("/").presses(&["Tab"]);
-    golden("terminal_commands", &chat.until("/memory"));
+    golden("terminal_commands", &chat.until("/bad"));
     chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
     chat.types("read @no").presses(&["Tab"]).until("@notes/");
     chat.types("mi").presses(&["Tab"]).until("@notes/milk.txt");
