@@ -12,6 +12,7 @@ mod openai;
 mod runs;
 mod sessions;
 mod socket;
+mod stream;
 mod tools;
 mod turn;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response, Sse, sse};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures::{StreamExt, stream};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::message::native;
-use super::turn::SIGN;
+use super::stream::stream;
 use crate::hub::{Events, Order};
 use crate::message::event::{Answer, Consent, EventKind, Finished};
 use crate::message::{Event, Incoming, Message};
@@ -154,8 +154,7 @@ impl Run {
             }
         });
         let later = events.filter(move |event| std::future::ready(event.id > last));
-        let told = later.map(move |event| Ok::<_, std::convert::Infallible>(native(Ok(event), &request)));
-        Sse::new(told).keep_alive(sse::KeepAlive::new().interval(SIGN).text("still here")).into_response()
+        stream(later.map(move |event| native(Ok(event), &request)))
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response, Sse, sse};
+use axum::response::{IntoResponse, Response, sse};
 use futures::future::FusedFuture;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -17,7 +17,7 @@ use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
-use super::turn::SIGN;
+use super::stream::stream;
 use crate::message::event::EventKind;
 use crate::message::{Arguments, Block, ToolCall};
 use crate::tool::{self, Output, Scope, Toolbox, Verdict};
@@ -173,8 +173,7 @@ fn streamed(run: Run, heard: mpsc::Receiver<Value>, id: RequestId) -> Response {
             }
         }
     });
-    let events = events.map(Ok::<_, std::convert::Infallible>);
-    Sse::new(events).keep_alive(sse::KeepAlive::new().interval(SIGN).text("still here")).into_response()
+    stream(events)
 }
 
 impl From<tool::Error> for Error {

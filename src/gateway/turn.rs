@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, StatusCode};
-use axum::response::sse::{KeepAlive, Sse};
-use axum::response::{IntoResponse, Response, sse};
+use axum::http::StatusCode;
+use axum::response::{Response, sse};
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::error::Error;
+use super::stream::stream;
 use crate::hub::{Events, Order};
 use crate::message::Event;
 use crate::message::event::{EventKind, Finished, StopReason};
 
 /// How long a turn goes on when whoever asked has gone.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often a silent stream shows that it is there.
-pub(super) const SIGN: Duration = Duration::from_secs(15);
 
 /// A turn that somebody waits for. When this is dropped it ends soon.
 pub(super) struct Turn {
@@ -82,11 +80,7 @@ impl Turn {
             let events = told(turn.next().await?);
             Some((stream::iter(events), (turn, told)))
         });
-        let events = stream::iter(first).chain(later.flatten()).map(Ok::<_, std::convert::Infallible>);
-        let sign = KeepAlive::new().interval(SIGN).text("still here");
-        // Proxies must not collect it.
-        ([(HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events).keep_alive(sign))
-            .into_response()
+        stream(stream::iter(first).chain(later.flatten()))
     }
 }
 
