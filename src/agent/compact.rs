@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::llm::{Model, Request};
 use crate::memory::text::cut;
-use crate::message::{Arguments, Message, Part, Role, Usage};
+use crate::message::{Message, Part, Role, Usage};
 use crate::session::{Digest, Entry, Stored, window};
 
 /// The part of its room that a conversation may fill before it is shortened, and what it may fill
@@ -91,7 +91,8 @@ async fn summed_up(
     if model.name() == "offline" {
         return None;
     }
-    let words = model.window() / DIGEST / 2;
+    let limit = model.window() / DIGEST;
+    let words = limit / 2;
     let mut told = before.unwrap_or_default().to_owned();
     for part in parts(turns, model.window() / 2) {
         let prompt = format!(
@@ -113,12 +114,18 @@ async fn summed_up(
             }
         };
         *usage += reply.usage.unwrap_or_default();
-        told = reply.message.text().trim().to_owned();
+        told = bounded(&reply.message.text(), limit);
         if told.is_empty() {
             return None;
         }
     }
     Some(told)
+}
+
+/// A text of at most about so many tokens: a model may write more than it was asked for.
+fn bounded(text: &str, limit: usize) -> String {
+    let tokens = window::tokens(text).max(1);
+    cut(text, text.chars().count() * limit.min(tokens) / tokens)
 }
 
 /// The turns as text, in parts of at most so many tokens, if no turn by itself has more.
@@ -135,30 +142,25 @@ fn parts(turns: &[Old], limit: usize) -> Vec<String> {
 }
 
 fn transcript(turn: &Old, limit: usize) -> String {
-    let lines = turn.messages.iter().flat_map(|message| &message.parts).zip(roles(turn));
-    let lines = lines.filter_map(|(part, role)| match (part, role) {
-        (Part::Text { text }, Role::User) => Some(format!("User: {text}\n")),
-        (Part::Text { text }, _) => Some(format!("Assistant: {text}\n")),
-        (Part::Image { .. }, _) => Some("User: [a picture]\n".to_owned()),
-        (Part::Call(call), _) => {
-            let arguments = match &call.arguments {
-                Arguments::Object(map) => serde_json::Value::Object(map.clone()).to_string(),
-                Arguments::Unreadable(text) => text.clone(),
-            };
-            Some(format!("Assistant calls {} {}\n", call.name, cut(&arguments, RESULT)))
-        }
-        (Part::Result(result), _) => {
-            Some(format!("{} returned: {}\n", result.name, cut(&result.text(), RESULT)))
-        }
-        (Part::Reasoning { .. }, _) => None,
-    });
+    let mut text = String::new();
+    for message in &turn.messages {
+        text.extend(message.parts.iter().filter_map(|part| told(message.role, part)));
+    }
     // A letter is a token at most, but for scripts that are rare.
-    cut(&lines.collect::<String>(), limit) + "\n"
+    cut(&text, limit) + "\n"
 }
 
-/// The role of each part of a turn.
-fn roles(turn: &Old) -> impl Iterator<Item = Role> {
-    turn.messages.iter().flat_map(|message| std::iter::repeat_n(message.role, message.parts.len()))
+fn told(role: Role, part: &Part) -> Option<String> {
+    match part {
+        Part::Text { text } if role == Role::User => Some(format!("User: {text}\n")),
+        Part::Text { text } => Some(format!("Assistant: {text}\n")),
+        Part::Image { .. } => Some("User: [a picture]\n".to_owned()),
+        Part::Call(call) => {
+            Some(format!("Assistant calls {} {}\n", call.name, cut(&call.arguments.text(), RESULT)))
+        }
+        Part::Result(result) => Some(format!("{} returned: {}\n", result.name, cut(&result.text(), RESULT))),
+        Part::Reasoning { .. } => None,
+    }
 }
 
 /// The same without a model: a line for every turn, in the words that were said. Where that is more

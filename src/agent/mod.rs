@@ -265,8 +265,10 @@ impl<'a> Stage<'a> {
         let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
         let before = before.as_ref().map(|before| before.text.as_str());
         let (text, by, usage) = compact::digest(&*self.agent.model, before, &turns).await;
-        turn.nested(0, usage);
-        (self.play.events)(EventKind::Usage(usage));
+        if usage.total() > 0 {
+            turn.nested(0, usage);
+            (self.play.events)(EventKind::Usage(usage));
+        }
         let entries = vec![Entry::Digest(Digest { upto, text, by })];
         self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await?;
         self.session = self.sessions.open(&id).await?;

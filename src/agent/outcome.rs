@@ -145,12 +145,8 @@ fn steps(messages: &[Message]) -> Vec<(&ToolCall, &ToolResult)> {
 /// A step in one line. Of what a tool returned, only why it failed, and that quoted: anybody may
 /// have written the rest.
 fn told((call, result): &(&ToolCall, &ToolResult)) -> String {
-    let arguments = match &call.arguments {
-        Arguments::Object(map) => Value::Object(map.clone()).to_string(),
-        Arguments::Unreadable(text) => text.clone(),
-    };
     let name = call.name.replace("__", ".");
-    let arguments = one_line(&arguments, ARGUMENTS);
+    let arguments = one_line(&call.arguments.text(), ARGUMENTS);
     match failed(result) {
         false => format!("{name} {arguments}, which worked"),
         true => format!("{name} {arguments}, which failed with “{}”", one_line(&result.text(), REASON)),

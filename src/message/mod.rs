@@ -115,6 +115,14 @@ impl Arguments {
             _ => Self::Unreadable(text.to_owned()),
         }
     }
+
+    /// What the model wrote, or the same as JSON.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Object(map) => serde_json::to_string(map).unwrap_or_default(),
+            Self::Unreadable(text) => text.clone(),
+        }
+    }
 }
 
 impl From<Value> for Arguments {

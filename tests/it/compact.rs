@@ -1,7 +1,8 @@
 //! Conversations that outgrow the model.
 
 use jiff::Timestamp;
-use omni::agent::compact::{Old, extract, surplus, turns};
+use omni::agent::compact::{Old, digest, extract, surplus, turns};
+use omni::llm::Scripted;
 use omni::message::{Arguments, Message, Part, Role, ToolCall};
 use omni::session::{Entry, Note, Stored, window};
 use proptest::prelude::*;
@@ -156,6 +157,18 @@ fn a_line_for_every_turn() {
     assert_eq!(text, format!("{}\n{}", line(1), line(2)));
     let more = extract(Some(&text), &[turn(3, 0)], 1000);
     assert_eq!(more, format!("{text}\n{}", line(3)));
+}
+
+#[tokio::test]
+async fn a_model_that_writes_too_much_is_cut_short() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("script.json");
+    let endless = "the heron eats fish 魚を食べる ".repeat(3000);
+    std::fs::write(&file, json!([{"text": endless}]).to_string()).expect("a file");
+    let model = Scripted::load(&file).expect("a script").with_window(8000);
+    let (text, by, _) = digest(&model, None, &[turn(1, 0)]).await;
+    assert!(by.starts_with("scripted"), "{by}");
+    assert!((900..=1000).contains(&window::tokens(&text)), "{} tokens", window::tokens(&text));
 }
 
 proptest! {
