@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::error::{Failure, code};
 use super::skill::told;
+use super::style::{FINE, WRONG};
 use super::ui::Screen;
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
@@ -61,7 +62,7 @@ fn report(findings: &[Finding], screen: &Screen) -> Result<u8, Failure> {
             }))?;
             continue;
         }
-        let sign = if finding.fine { "\x1b[32m✓\x1b[0m" } else { "\x1b[31m✗\x1b[0m" };
+        let sign = if finding.fine { FINE } else { WRONG };
         screen.line(&format!("{sign} {:10} {}", finding.subject, finding.text))?;
         if let Some(mend) = &finding.mend {
             screen.line(&format!("  {:10} → {mend}", ""))?;

@@ -57,7 +57,7 @@ pub(super) struct Surroundings {
 /// The thread that reads. Reading blocks and cannot be cancelled from outside; a reader that is no
 /// longer waited for is told to break off.
 pub(super) struct Editor {
-    requests: mpsc::UnboundedSender<Request>,
+    requests: mpsc::Sender<Request>,
     broken_off: Arc<AtomicBool>,
 }
 
@@ -69,46 +69,54 @@ struct Request {
 
 impl Editor {
     pub(super) fn start(surroundings: Surroundings) -> Self {
-        let (requests, mut wanted) = mpsc::unbounded_channel::<Request>();
+        let (requests, wanted) = mpsc::channel(1);
         let broken_off = Arc::<AtomicBool>::default();
-        let signal = broken_off.clone();
-        std::thread::spawn(move || {
-            let mut reader = Reader::new(&surroundings, signal);
-            let mut left = None;
-            while let Some(request) = wanted.blocking_recv() {
-                let typed = left.take().unwrap_or_else(|| reader.read(request.wanted, &request.prompt));
-                // What nobody waits for any more is for whoever comes next.
-                if let Err(typed @ Typed::Line(_)) = request.answer.send(typed) {
-                    left = Some(typed);
-                }
-            }
-        });
-        Self { requests, broken_off }
+        let editor = Self { requests, broken_off: broken_off.clone() };
+        std::thread::spawn(move || serve(wanted, &surroundings, &broken_off));
+        editor
     }
 
     /// Reads one thing. Dropped while it waits, it takes the prompt away.
     pub(super) async fn read(&self, wanted: Wanted, prompt: &str) -> Typed {
         let (answer, typed) = oneshot::channel();
-        self.broken_off.store(false, Ordering::SeqCst);
         let request = Request { wanted, prompt: prompt.to_owned(), answer };
-        if self.requests.send(request).is_err() {
+        if self.requests.send(request).await.is_err() {
             return Typed::End;
         }
-        let mut waiting = Waiting(Some(self.broken_off.clone()));
-        let typed = typed.await;
-        waiting.0 = None;
-        typed.unwrap_or(Typed::End)
+        let mut waiting = Waiting { typed, broken_off: self.broken_off.clone() };
+        (&mut waiting.typed).await.unwrap_or(Typed::End)
     }
 }
 
-/// Breaks the reading off when it is dropped early.
-struct Waiting(Option<Arc<AtomicBool>>);
+/// Reads what is wanted, one after the other.
+fn serve(mut wanted: mpsc::Receiver<Request>, surroundings: &Surroundings, broken_off: &Arc<AtomicBool>) {
+    let mut reader = Reader::new(surroundings, broken_off.clone());
+    let mut left = None;
+    while let Some(request) = wanted.blocking_recv() {
+        broken_off.store(false, Ordering::SeqCst);
+        // Who has gone meanwhile is asked nothing.
+        if request.answer.is_closed() {
+            continue;
+        }
+        let typed = left.take().unwrap_or_else(|| reader.read(request.wanted, &request.prompt));
+        // What nobody waits for any more is for whoever comes next.
+        if let Err(typed @ Typed::Line(_)) = request.answer.send(typed) {
+            left = Some(typed);
+        }
+    }
+}
+
+/// Breaks the reading off when it is dropped.
+struct Waiting {
+    typed: oneshot::Receiver<Typed>,
+    broken_off: Arc<AtomicBool>,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(broken_off) = &self.0 {
-            broken_off.store(true, Ordering::SeqCst);
-        }
+        // In this order: a reader that looks in between sees one of them.
+        self.typed.close();
+        self.broken_off.store(true, Ordering::SeqCst);
     }
 }
 

@@ -7,13 +7,8 @@
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use unicode_width::UnicodeWidthStr;
 
-const BOLD: &str = "\x1b[1m";
-const DIM: &str = "\x1b[2m";
-const ITALIC: &str = "\x1b[3m";
-const UNDERLINED: &str = "\x1b[4m";
-const STRUCK: &str = "\x1b[9m";
-const CYAN: &str = "\x1b[36m";
-const PLAIN: &str = "\x1b[0m";
+use super::style::{BOLD, CYAN, DIM, ITALIC, PLAIN, STRUCK, UNDERLINED};
+
 /// Stands before a line so that its text is never taken for a block of its own.
 const SHIELD: char = '\u{2060}';
 

@@ -14,6 +14,7 @@ use super::error::{Failure, code};
 use super::login::{self, Login};
 use super::serve;
 use super::signal::Stop;
+use super::style::{FINE, WRONG};
 use super::ui::{Screen, lasted};
 use crate::app::App;
 use crate::mcp::config::import::Origin;
@@ -307,13 +308,13 @@ fn report(
         return Ok(());
     }
     let Some((reason, last)) = problem else {
-        screen.line(&format!("\x1b[32m✓\x1b[0m {}: {} tools · {took}", entry.name, tools.len()))?;
+        screen.line(&format!("{FINE} {}: {} tools · {took}", entry.name, tools.len()))?;
         if !tools.is_empty() {
             screen.line(&format!("  {}", tools.join(" ")))?;
         }
         return Ok(());
     };
-    screen.line(&format!("\x1b[31m✗\x1b[0m {}: {reason}", entry.name))?;
+    screen.line(&format!("{WRONG} {}: {reason}", entry.name))?;
     for line in last.iter().rev().take(5).rev() {
         screen.line(&format!("  │ {line}"))?;
     }

@@ -19,6 +19,7 @@ mod session;
 mod setup;
 mod signal;
 mod skill;
+mod style;
 mod sync;
 mod token;
 mod tool;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::error::{Failure, code};
+use super::style::FINE;
 use super::ui::{Screen, lasted};
 use crate::app::App;
 use crate::config::edit;
@@ -98,8 +99,10 @@ async fn try_out(name: &str, app: &App, screen: &Screen) -> Result<(), Failure> 
     };
     let text = reply.message.text();
     let words: String = text.trim().chars().take(60).collect();
-    screen
-        .line(&format!("✓ {name} answered in {}: {words}", lasted(begun.elapsed().as_secs_f64() * 1000.0)))?;
+    screen.line(&format!(
+        "{FINE} {name} answered in {}: {words}",
+        lasted(begun.elapsed().as_secs_f64() * 1000.0)
+    ))?;
     Ok(())
 }
 
@@ -111,14 +114,14 @@ fn keep(chosen: &str, usual: &Found, app: &App, screen: &Screen) -> Result<(), F
     let is_ours = |origin: &Origin| matches!(origin, Origin::File { path, .. } if *path == file);
     match origin {
         Some(origin) if named == chosen && !matches!(origin, Origin::Flag | Origin::Default) => {
-            screen.line(&format!("✓ `model.name` is that already ({origin})"))?;
+            screen.line(&format!("{FINE} `model.name` is that already ({origin})"))?;
         }
         Some(Origin::Default) if chosen == usual.model => {
-            screen.line("✓ nothing to write: it is found by itself")?;
+            screen.line(&format!("{FINE} nothing to write: it is found by itself"))?;
         }
         _ => {
             edit::set(&file, "model.name", chosen).map_err(|error| Failure::new(code::FAILED, error))?;
-            screen.line(&format!("✓ `model.name` is `{chosen}` in `{}`", file.display()))?;
+            screen.line(&format!("{FINE} `model.name` is `{chosen}` in `{}`", file.display()))?;
         }
     }
     let wins = |origin: &&Origin| !matches!(origin, Origin::Default | Origin::Flag) && !is_ours(origin);

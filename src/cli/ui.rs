@@ -14,15 +14,9 @@ use super::Globals;
 use super::editor::{Editor, Surroundings, Typed, Wanted};
 use super::error::Failure;
 use super::markdown::Markdown;
+use super::style::{BOLD, DIM, FINE, GREEN, PLAIN, RED, WRONG, YELLOW};
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
-
-const DIM: &str = "\x1b[2m";
-const BOLD: &str = "\x1b[1m";
-const RED: &str = "\x1b[31m";
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const PLAIN: &str = "\x1b[0m";
 
 /// Whether somebody sits at both ends.
 pub(super) fn is_conversation() -> bool {
@@ -354,12 +348,8 @@ impl<'a> Show<'a> {
         if self.screen.quiet {
             return Ok(());
         }
-        let (sign, colour) = if result.is_error { ("✗", RED) } else { ("✓", GREEN) };
-        eprintln!(
-            "{colour}{sign}{PLAIN} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}",
-            lasted(milliseconds),
-            summary(result)
-        );
+        let sign = if result.is_error { WRONG } else { FINE };
+        eprintln!("{sign} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}", lasted(milliseconds), summary(result));
         if self.screen.verbose {
             eprintln!("{DIM}{}{PLAIN}", harmless(&result.text()));
         }
