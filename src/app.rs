@@ -5,13 +5,13 @@
 
 mod extensions;
 mod reload;
+mod remember;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use serde_json::{Map, Value};
 use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -21,12 +21,10 @@ use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::{Bounds, Hub};
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, describe, interpreter};
-use crate::llm::embed::Embedder;
 use crate::llm::{self, Model, detect};
 use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
 use crate::mcp::{self, Servers};
-use crate::memory::tools::{self, Tools};
-use crate::memory::{self, Memory};
+use crate::memory::Memory;
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Environments, Index, Manifest};
@@ -219,55 +217,6 @@ impl App {
     /// The sessions in the database.
     pub async fn sessions(&self) -> Result<Sessions, Error> {
         Ok(Sessions::new(self.store().await?.clone()))
-    }
-
-    /// What was learned, whether or not turns use it.
-    pub async fn memory(&self) -> Result<Arc<Memory>, Error> {
-        (self.memory_opener())().await
-    }
-
-    /// Opens the memory when it is first needed.
-    fn memory_opener(&self) -> impl Fn() -> BoxFuture<'static, Result<Arc<Memory>, Error>> + use<> {
-        let (store, memory) = (self.store.clone(), self.memory.clone());
-        let (url, data) = (self.config().store.url.clone(), self.paths.data.clone());
-        let settings = memory::Settings::from(&self.config().memory);
-        let embedder = self.embedder();
-        move || {
-            let (store, memory) = (store.clone(), memory.clone());
-            let (url, data, embedder) = (url.clone(), data.clone(), embedder.clone());
-            Box::pin(async move {
-                let make = || async {
-                    let store = open_store(&store, &url, &data).await?.clone();
-                    let memory = Memory::new(store, &data, settings);
-                    Ok::<_, Error>(Arc::new(match embedder? {
-                        Some(embedder) => memory.with_embedder(embedder),
-                        None => memory,
-                    }))
-                };
-                memory.get_or_try_init(make).await.cloned()
-            })
-        }
-    }
-
-    /// What turns texts into vectors, if that is configured.
-    pub fn embedder(&self) -> Result<Option<Arc<dyn Embedder>>, llm::Error> {
-        let config = self.config();
-        match config.memory.encoder.trim() {
-            "" => Ok(None),
-            name => {
-                let environment = |name: &str| std::env::var(name).ok();
-                let embedder = detect::embedder(name, &config.model, &config.provider, &environment)?;
-                Ok(Some(Arc::new(embedder)))
-            }
-        }
-    }
-
-    /// The memory's tools, unless it is switched off.
-    fn memory_tools(&self) -> Option<Arc<dyn Toolset>> {
-        let open = self.memory_opener();
-        let open: tools::Open = Arc::new(move || open().map_err(|error| error.to_string()).boxed());
-        let tools = || Arc::new(Tools::new(open)) as Arc<dyn Toolset>;
-        self.config().memory.enabled.then(tools)
     }
 
     /// The session of this workspace that was last added to.
