@@ -756,7 +756,7 @@ fn python_leaves_the_signals_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the child of a test"]
+#[ignore = "a child of python_leaves_the_signals_alone"]
 async fn child_that_looks_at_its_signals() {
     let caught = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -782,7 +782,7 @@ fn twenty_thousand_calls_leave_nothing_behind() {
 const GROWTH: usize = 6 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the child of a test"]
+#[ignore = "a child of twenty_thousand_calls_leave_nothing_behind"]
 async fn child_that_calls_and_calls() {
     let world = World::new();
     let grown = async |calls: usize, leak: bool| {

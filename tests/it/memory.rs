@@ -915,7 +915,7 @@ fn kills_lose_and_double_nothing() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: make soak"]
 fn soak_kills_lose_and_double_nothing() {
     kills(300);
 }
@@ -947,7 +947,7 @@ fn kills(rounds: usize) {
 }
 
 #[tokio::test]
-#[ignore = "killed by others"]
+#[ignore = "a child of soak_kills_lose_and_double_nothing"]
 async fn child_learns() {
     let data = std::env::var_os("OMNI_TEST_DATA").expect("started by a test");
     let store = Store::open(None, Path::new(&data)).await.expect("the database opens");

@@ -623,7 +623,7 @@ fn what_was_promised_survives_kills() {
 }
 
 #[test]
-#[ignore = "1,000 kills take minutes; `make soak` runs it"]
+#[ignore = "1,000 kills take minutes: make soak"]
 #[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn soak_what_was_promised_survives_a_thousand_kills() {
     let kills = killed(1000);
