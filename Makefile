@@ -67,7 +67,7 @@ setup-build: $(STAMP)
 $(STAMP): requirements.txt requirements-dev.txt
 	@./tools/packages $(BUILD_PACKAGES)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-dev.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
 # What is written in JavaScript, with a Node of its own: that of the system may be too old for it.
@@ -81,9 +81,9 @@ $(NODE_STAMP): tests/clients/package.json tests/clients/package-lock.json
 # Servers of others in Python: those that use the newer SDK, and those that cannot.
 $(PEERS_STAMP): tests/peers/new.txt tests/peers/old.txt
 	$(PYTHON) -m venv $(PEERS)/new
-	$(PEERS)/new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/new.txt
+	$(PEERS)/new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/new.txt
 	$(PYTHON) -m venv $(PEERS)/old
-	$(PEERS)/old/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/old.txt
+	$(PEERS)/old/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/old.txt
 	@touch $@
 
 clean:
