@@ -32,6 +32,7 @@ pub fn run(world: &World) -> Result<Report> {
     report.extend(runtime.block_on(pipes(world, &skills))?);
     report.extend(runtime.block_on(http(world, &skills))?);
     report.extend(runtime.block_on(listed(world))?);
+    report.rows.push(faults(world)?);
     Ok(report)
 }
 
@@ -119,6 +120,54 @@ fn rows(way: &str, callers: usize, promised: f64, samples: &[Vec<Sample>; 4]) ->
     let row = row.beside(format!("rmcp alone: {:.0} µs", middle(3, |s| s.p50)), format!("{slower:.2}"));
     report.rows.push(row.promise("≤ 1.5 ×", slower <= 1.5));
     report
+}
+
+/// A plain question beside a server that is wrong in one way, and without one.
+fn faults(world: &World) -> Result<Row> {
+    const FAULTS: [&[&str]; 12] = [
+        &["slow", "12"],
+        &["silent"],
+        &["unlisted"],
+        &["exits"],
+        &["banner"],
+        &["floods"],
+        &["endless"],
+        &["names"],
+        &["many"],
+        &["deaf"],
+        &["stubborn", "/dev/null"],
+        &["storms"],
+    ];
+    let script = world.path("says.json");
+    write(&script, r#"[{"text": "said"}]"#)?;
+    let ask = |home: &str| {
+        let mut ask = world.omni(&["ask", "hello"]);
+        ask.env("OMNI_HOME", world.path(home)).env("OMNI_MODEL__NAME", format!("scripted:{}", script.display()));
+        Ok::<f64, anyhow::Error>(time(&mut ask)?.as_secs_f64() * 1000.0)
+    };
+    let server = world.root.join("tests/fixtures/servers/odd.py");
+    for fault in FAULTS {
+        let words: Vec<_> = [server.to_str().expect("a path of letters")].iter().chain(fault).copied().collect();
+        let described = serde_json::json!({"mcpServers": {"odd": {"command": world.python, "args": words}}});
+        write(&world.path(&format!("fault-{}/config/mcp.json", fault[0])), &described.to_string())?;
+    }
+    let (mut alone, mut worst, mut name) = (Vec::new(), 0.0_f64, "");
+    ask("fault-none")?;
+    for fault in FAULTS {
+        let home = format!("fault-{}", fault[0]);
+        ask(&home)?;
+        alone.push(ask("fault-none")?);
+        let times = (0..ROUNDS).map(|_| ask(&home)).collect::<Result<Vec<_>>>()?;
+        let beside = median(times);
+        if beside > worst {
+            (worst, name) = (beside, fault[0]);
+        }
+    }
+    let alone = median(alone);
+    let what = format!("`omni ask` of a plain question beside the worst of {} broken servers ({name})", FAULTS.len());
+    let row = Row::new(what, format!("{worst:.0} ms"));
+    let row = row.beside(format!("with no server: {alone:.0} ms"), format!("{:.2}", worst / alone));
+    Ok(row.promise("≤ 1 s more", worst <= alone + 1000.0))
 }
 
 /// From the start of a process to the whole list of many tools.

@@ -395,12 +395,12 @@ pub(super) fn output(pair: &Bound<'_, PyAny>) -> PyResult<Output> {
     let (content, structured) = (pair.get_item(0)?, pair.get_item(1)?);
     let structured = if structured.is_none() { None } else { Some(from_python(&structured)?) };
     if content.is_none() {
-        return Ok(Output { content: Vec::new(), structured });
+        return Ok(Output::new(Vec::new(), structured));
     }
     if let Ok(text) = content.cast::<PyString>() {
-        return Ok(Output { content: vec![Block::text(lossy(text))], structured });
+        return Ok(Output::new(vec![Block::text(lossy(text))], structured));
     }
     let blocks = serde_json::from_value::<Vec<Block>>(from_python(&content)?);
     let content = blocks.map_err(|error| PyTypeError::new_err(format!("a block is malformed: {error}")))?;
-    Ok(Output { content, structured })
+    Ok(Output::new(content, structured))
 }

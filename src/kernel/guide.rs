@@ -126,12 +126,12 @@ impl Shelf {
         Ok(match String::from_utf8(bytes) {
             Ok(text) => {
                 let structured = (file == FILE).then(|| front_matter(&text)).flatten();
-                Output { content: vec![Block::text(text)], structured }
+                Output::new(vec![Block::text(text)], structured)
             }
             Err(error) => {
                 let blob = Some(BASE64_STANDARD.encode(error.as_bytes()));
                 let block = Block::Resource { uri: uri(skill, file), mime: None, text: None, blob };
-                Output { content: vec![block], structured: None }
+                Output::new(vec![block], None)
             }
         })
     }

@@ -278,7 +278,7 @@ impl Returned {
             Value::String(text) if free => Output::text(text),
             Value::Null if free => Output::text(""),
             Value::Object(_) if !wrapped => {
-                Output { content: vec![Block::text(value.to_string())], structured: Some(value) }
+                Output::new(vec![Block::text(value.to_string())], Some(value))
             }
             value => {
                 let text = match &value {
@@ -286,7 +286,7 @@ impl Returned {
                     other => other.to_string(),
                 };
                 let structured = Value::Object(Map::from_iter([("result".to_owned(), value)]));
-                Output { content: vec![Block::text(text)], structured: Some(structured) }
+                Output::new(vec![Block::text(text)], Some(structured))
             }
         }
     }

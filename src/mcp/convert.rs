@@ -6,6 +6,7 @@ use rmcp::model::{
     CallToolResult, ContentBlock, ErrorData, JsonObject, Prompt, PromptArgument, PromptMessage, Resource,
     ResourceContents, ResourceTemplate, Role, Tool, ToolAnnotations,
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::config::Server;
@@ -141,7 +142,12 @@ fn object(schema: &Value) -> Arc<JsonObject> {
 /// What a call came to. An error is a result too: it is for the model to read.
 pub(super) fn to_result(outcome: Result<Output, Error>) -> CallToolResult {
     match outcome {
-        Ok(Output { content, structured }) => {
+        Ok(Output { content, structured, verbatim }) => {
+            if let Some(mut theirs) = verbatim.and_then(|theirs| CallToolResult::deserialize(&*theirs).ok()) {
+                // Whether it is said depends on the version that is spoken, here as for any result.
+                theirs.result_type = CallToolResult::default().result_type;
+                return theirs;
+            }
             let mut result = CallToolResult::success(content.into_iter().map(to_content).collect());
             result.structured_content = structured;
             result
@@ -199,9 +205,10 @@ pub(super) fn from_tool(server: &Server, tool: &Tool) -> Spec {
 
 /// What a server's tool came to.
 pub(super) fn from_result(result: CallToolResult) -> Result<Output, Error> {
+    let verbatim = says_more(&result).then(|| serde_json::to_value(&result).ok().map(Arc::new)).flatten();
     let content: Vec<Block> = result.content.into_iter().filter_map(from_content).collect();
     if result.is_error != Some(true) {
-        return Ok(Output { content, structured: result.structured_content });
+        return Ok(Output { content, structured: result.structured_content, verbatim });
     }
     let texts = content.iter().filter_map(|block| match block {
         Block::Text { text } => Some(text.as_str()),
@@ -209,6 +216,18 @@ pub(super) fn from_result(result: CallToolResult) -> Result<Output, Error> {
     });
     let text = texts.collect::<Vec<_>>().join("\n");
     Err(Error::Failed(if text.is_empty() { "the tool failed and did not say why".to_owned() } else { text }))
+}
+
+/// Whether a result has what our words have no place for: marks for who shows it, and of links
+/// more than where they lead.
+fn says_more(result: &CallToolResult) -> bool {
+    let marked = |block: &ContentBlock| match block {
+        ContentBlock::Text(text) => text.meta.is_some() || text.annotations.is_some(),
+        ContentBlock::Image(image) => image.meta.is_some() || image.annotations.is_some(),
+        ContentBlock::Audio(audio) => audio.meta.is_some() || audio.annotations.is_some(),
+        _ => true,
+    };
+    result.meta.is_some() || result.content.iter().any(marked)
 }
 
 fn from_content(block: ContentBlock) -> Option<Block> {

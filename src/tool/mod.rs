@@ -111,12 +111,21 @@ pub struct Output {
     pub content: Vec<Block>,
     /// The same as one JSON value, where there is one.
     pub structured: Option<Value>,
+    /// The result as a server of its own protocol wrote it, where the above say less than it did:
+    /// handed on to those who speak that protocol.
+    #[serde(skip)]
+    pub verbatim: Option<Arc<Value>>,
 }
 
 impl Output {
+    /// What a tool says: in blocks, and as one value.
+    pub fn new(content: Vec<Block>, structured: Option<Value>) -> Self {
+        Self { content, structured, verbatim: None }
+    }
+
     /// A result of text alone.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content: vec![Block::text(text)], structured: None }
+        Self::new(vec![Block::text(text)], None)
     }
 }
 

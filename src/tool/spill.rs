@@ -272,12 +272,14 @@ pub(super) async fn fit(
     session: Option<&str>,
     spill: Option<&Arc<Spill>>,
 ) -> Output {
-    let Output { mut content, structured } = output;
-    content.iter_mut().for_each(lighten);
+    let Output { mut content, structured, verbatim } = output;
+    let lightened = content.iter_mut().filter_map(lighten).count();
     let length: usize = content.iter().filter_map(text_of).map(str::len).sum();
     if length <= limit {
+        let was_structured = structured.is_some();
         let structured = structured.filter(|value| fits(value, limit));
-        return Output { content, structured };
+        let is_whole = lightened == 0 && structured.is_some() == was_structured;
+        return Output { content, structured, verbatim: verbatim.filter(|_| is_whole) };
     }
     let (texts, mut rest): (Vec<_>, Vec<_>) = content.into_iter().partition(|block| text_of(block).is_some());
     let text: Arc<str> = match texts.as_slice() {
@@ -286,7 +288,7 @@ pub(super) async fn fit(
     };
     let handle = keep(spill, session, Arc::clone(&text)).await;
     rest.insert(0, Block::text(preview(&text, limit, handle.as_deref())));
-    Output { content: rest, structured: None }
+    Output::new(rest, None)
 }
 
 async fn keep(spill: Option<&Arc<Spill>>, session: Option<&str>, text: Arc<str>) -> Option<String> {
@@ -310,17 +312,16 @@ fn text_of(block: &Block) -> Option<&str> {
     }
 }
 
-/// Puts a note in the place of bytes that are too many.
-fn lighten(block: &mut Block) {
+/// Puts a note in the place of bytes that are too many, if they are.
+fn lighten(block: &mut Block) -> Option<()> {
     let (what, length) = match &*block {
         Block::Image { mime, data } => (format!("image {mime}"), data.len()),
         Block::Audio { mime, data } => (format!("audio {mime}"), data.len()),
         Block::Resource { uri, blob: Some(blob), .. } => (format!("resource {uri}"), blob.len()),
-        _ => return,
+        _ => return None,
     };
-    if length > BINARY {
-        *block = Block::text(format!("[{what} left out: {length} bytes of base64 are too many]"));
-    }
+    (length > BINARY)
+        .then(|| *block = Block::text(format!("[{what} left out: {length} bytes of base64 are too many]")))
 }
 
 /// Whether a value takes at most `limit` bytes as JSON; stops counting there.

@@ -590,7 +590,7 @@ impl std::fmt::Debug for Toolbox {
 /// The answer to a call, for the model and the log.
 pub fn result(call: &ToolCall, outcome: Result<Output, Error>) -> ToolResult {
     match outcome {
-        Ok(Output { content, structured }) => ToolResult {
+        Ok(Output { content, structured, .. }) => ToolResult {
             call: call.id.clone(),
             name: call.name.clone(),
             // Some providers take no empty result.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::mcp::{Client, python, said, text, until};
 use crate::support::omni::{World, write};
+use crate::support::relay::Relay;
 use crate::support::servers::{self, Remote, fixture, odd, with};
 use crate::support::tools::PATIENCE;
 
@@ -152,6 +153,19 @@ fn a_tool_is_handed_on_as_its_server_describes_it() {
     }
 }
 
+#[test]
+fn a_result_is_handed_on_as_its_server_wrote_it() {
+    let world = world(json!({"odd": odd(&["marked"])}));
+    world.omni(["mcp", "test"]).run().succeeded();
+    let theirs = Client::on(started(&world, "odd")).introduced().call("odd", json!({}));
+    assert_eq!(theirs["content"].as_array().unwrap().len(), 5);
+    let mut ours = Client::greeted(&world, &["--yes"]).call("odd__odd", json!({}));
+    assert_eq!(ours, theirs);
+    // A model of ours reads what it can.
+    ours = call(&world, "odd.odd", json!({}));
+    assert_eq!((text(&ours), &ours["structured"]), ("for you alone", &json!({"found": 3})));
+}
+
 /// A server itself, as the user has described it.
 fn started(world: &World, name: &str) -> crate::support::omni::Started {
     let file = said(&world.home().join("config/mcp.json"));
@@ -184,6 +198,47 @@ fn a_turn_waits_for_no_server() {
         world.omni(["--json", "ask", "hello"]).model(&world.script("talks", &steps)).run().succeeded();
     let done = output.json().into_iter().find(|event| event["type"] == "tool.completed").unwrap();
     assert_eq!(text(&done["result"]), "hello");
+}
+
+#[test]
+fn a_plain_question_is_answered_beside_every_fault() {
+    let world = World::new();
+    let marker = |name: &str| world.work().join(name).to_str().unwrap().to_owned();
+    let (died, pids) = (marker("died"), marker("pids"));
+    let kinds: [&[&str]; 18] = [
+        &["slow", "600"],
+        &["silent"],
+        &["unlisted"],
+        &["exits"],
+        &["banner"],
+        &["floods"],
+        &["endless"],
+        &["modern"],
+        &["names"],
+        &["many"],
+        &["long"],
+        &["lies"],
+        &["shapeless"],
+        &["deaf"],
+        &["changes"],
+        &["storms"],
+        &["dies", &died],
+        &["stubborn", &pids],
+    ];
+    let answered = |name: &str, server: Value| {
+        write(&world.home().join("config/mcp.json"), &json!({"mcpServers": {"odd": server}}).to_string());
+        let model = world.script("says", &[json!({"text": "said"})]);
+        let output = world.omni(["ask", "hello"]).model(&model).run().succeeded();
+        assert_eq!(output.out.trim(), "said", "{name}: {output}");
+    };
+    for kind in kinds {
+        // What would be waited for takes longer than the test has patience.
+        answered(kind[0], with(odd(kind), json!({"startup_timeout_sec": 600})));
+    }
+    for status in ["401", "403", "404", "405", "429", "500", "odd-discover"] {
+        let remote = Remote::start(&format!("plain.py http {status}"));
+        answered(status, with(remote.described(), json!({"startup_timeout_sec": 600})));
+    }
 }
 
 #[test]
@@ -337,6 +392,27 @@ fn tools_that_change_are_taken_up_and_told_of() {
 }
 
 #[test]
+fn a_stream_of_news_that_is_cut_is_taken_up_again() {
+    let remote = Remote::start("sdk.py");
+    let relay = Relay::to(remote.port);
+    let world = world(json!({"far": {"url": format!("http://127.0.0.1:{}/mcp", relay.port)}}));
+    world.omni(["mcp", "test"]).run().succeeded();
+    let mut client = Client::greeted(&world, &["--yes"]);
+    // A call needs a connection of its own as soon as the stream of news has one.
+    until("it listens", || {
+        assert_eq!(client.call("far__add", json!({"a": 2}))["structuredContent"], json!({"sum": 3}));
+        relay.open() > 1
+    });
+    // Something is new while nobody can hear of it.
+    relay.cut();
+    let other = self::world(json!({"far": remote.described()}));
+    assert_eq!(text(&call(&other, "far.grows", json!({}))), "grown");
+    relay.mend();
+    client.hears("notifications/tools/list_changed");
+    assert_eq!(text(&client.call("far__late", json!({}))), "new");
+}
+
+#[test]
 fn skills_of_a_server_are_read_when_they_are_wanted() {
     let world = world(json!({"odd": odd(&["skills"])}));
     let shown = world.omni(["tool", "show", "odd.load_skill", "--json"]).run().succeeded().last();
@@ -389,16 +465,61 @@ async fn nothing_is_left_of_connections_that_were_closed() {
         }
         assert!(shutdown.finish(PATIENCE).await);
     };
-    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     for _ in 0..3 {
         connect().await;
     }
-    let before = open();
+    let before = open_files();
     for _ in 0..10 {
         connect().await;
     }
     // Other tests of this process open and close files meanwhile; a leak of one a time would be 20.
-    until("what was open is closed", || open() < before + 20);
+    until("what was open is closed", || open_files() < before + 20);
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Kilobytes of this process that are in memory.
+fn resident() -> usize {
+    let status = said(Path::new("/proc/self/status"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make soak"]
+async fn soak_two_hundred_connections_leave_nothing() {
+    let remotes = [Remote::start("plain.py http well"), Remote::start("sdk.py")];
+    let folder = tempfile::TempDir::new().unwrap();
+    let described = [
+        ("old", remotes[0].described()),
+        ("new", remotes[1].described()),
+        ("near", odd(&["none"])),
+        ("modern", odd(&["modern"])),
+        ("exits", odd(&["exits"])),
+    ];
+    let mut after_twenty = (0, 0);
+    for round in 1..=200 {
+        let (shutdown, servers) = servers::servers(&described, folder.path());
+        for (name, _) in &described {
+            let status = servers.try_out(name).await;
+            assert_eq!(status == Some(Status::Up), *name != "exits", "{name}: {status:?}");
+        }
+        assert!(shutdown.finish(PATIENCE).await);
+        if round == 20 {
+            after_twenty = (open_files(), resident());
+        }
+    }
+    until("what was open is closed", || open_files() <= after_twenty.0);
+    let (files, memory) = (open_files(), resident());
+    eprintln!("after 20: {after_twenty:?} files and kB; after 200: {files} and {memory}");
+    assert!(memory < after_twenty.1 + 8 * 1024, "{after_twenty:?} → {memory} kB");
+    let own = std::process::id().to_string();
+    let is_child = |stat: &String| stat.rsplit(')').next().unwrap_or_default().split(' ').nth(2) == Some(&own);
+    let stats = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| said(&entry.path().join("stat")));
+    let children: Vec<String> = stats.filter(is_child).collect();
+    assert_eq!(children.len(), remotes.len(), "{children:?}");
 }
 
 // Processes.

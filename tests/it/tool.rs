@@ -479,7 +479,7 @@ async fn arguments_that_are_no_json() {
 #[tokio::test]
 async fn a_value_without_text_is_also_told_as_text() {
     let set = plain(vec![spec("a.b")], |_| {
-        Ok(Output { content: Vec::new(), structured: Some(json!({"n": [1, 2]})) })
+        Ok(Output::new(Vec::new(), Some(json!({"n": [1, 2]}))))
     });
     let toolbox = boxed(vec![set], settings());
     let outcome = toolbox.call(call("a__b", json!({})), &Arc::new(scope())).await.unwrap();
@@ -841,10 +841,8 @@ async fn a_long_result_without_a_place_to_keep_it() {
 async fn what_is_long_but_no_text() {
     let image = |length: usize| Block::Image { mime: "image/png".into(), data: "A".repeat(length) };
     let set = plain(vec![spec("a.b")], move |_| {
-        Ok(Output {
-            content: vec![image(100), image(6 << 20), Block::text("short")],
-            structured: Some(json!("y".repeat(5000))),
-        })
+        let content = vec![image(100), image(6 << 20), Block::text("short")];
+        Ok(Output::new(content, Some(json!("y".repeat(5000)))))
     });
     let toolbox = boxed(vec![set], settings());
     let outcome = toolbox.call(call("a__b", json!({})), &Arc::new(scope())).await.unwrap();

@@ -396,7 +396,7 @@ fn outcomes(calls: &[ToolCall], texts: &[u8], missing: usize, reversed: bool) ->
     let outcome = |(index, call): (usize, &ToolCall)| match texts[index % texts.len()] {
         0 => tool::result(call, Err(tool::Error::Denied("no".into()))),
         1 => tool::result(call, Err(tool::Error::Failed("no".into()))),
-        n => tool::result(call, Ok(Output { content: vec![Block::text(n.to_string())], structured: None })),
+        n => tool::result(call, Ok(Output::new(vec![Block::text(n.to_string())], None))),
     };
     let mut results: Vec<_> = calls.iter().enumerate().map(outcome).skip(missing).collect();
     if reversed {

@@ -7,6 +7,7 @@ pub mod mcp;
 pub mod omni;
 pub mod peers;
 pub mod postgres;
+pub mod relay;
 pub mod servers;
 pub mod terminal;
 pub mod tools;
