@@ -142,12 +142,14 @@ fn faults(world: &World) -> Result<Row> {
     write(&script, r#"[{"text": "said"}]"#)?;
     let ask = |home: &str| {
         let mut ask = world.omni(&["ask", "hello"]);
-        ask.env("OMNI_HOME", world.path(home)).env("OMNI_MODEL__NAME", format!("scripted:{}", script.display()));
+        ask.env("OMNI_HOME", world.path(home))
+            .env("OMNI_MODEL__NAME", format!("scripted:{}", script.display()));
         Ok::<f64, anyhow::Error>(time(&mut ask)?.as_secs_f64() * 1000.0)
     };
     let server = world.root.join("tests/fixtures/servers/odd.py");
     for fault in FAULTS {
-        let words: Vec<_> = [server.to_str().expect("a path of letters")].iter().chain(fault).copied().collect();
+        let words: Vec<_> =
+            [server.to_str().expect("a path of letters")].iter().chain(fault).copied().collect();
         let described = serde_json::json!({"mcpServers": {"odd": {"command": world.python, "args": words}}});
         write(&world.path(&format!("fault-{}/config/mcp.json", fault[0])), &described.to_string())?;
     }
@@ -164,7 +166,10 @@ fn faults(world: &World) -> Result<Row> {
         }
     }
     let alone = median(alone);
-    let what = format!("`omni ask` of a plain question beside the worst of {} broken servers ({name})", FAULTS.len());
+    let what = format!(
+        "`omni ask` of a plain question beside the worst of {} broken servers ({name})",
+        FAULTS.len()
+    );
     let row = Row::new(what, format!("{worst:.0} ms"));
     let row = row.beside(format!("with no server: {alone:.0} ms"), format!("{:.2}", worst / alone));
     Ok(row.promise("≤ 1 s more", worst <= alone + 1000.0))

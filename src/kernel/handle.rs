@@ -277,9 +277,7 @@ impl Returned {
         match value {
             Value::String(text) if free => Output::text(text),
             Value::Null if free => Output::text(""),
-            Value::Object(_) if !wrapped => {
-                Output::new(vec![Block::text(value.to_string())], Some(value))
-            }
+            Value::Object(_) if !wrapped => Output::new(vec![Block::text(value.to_string())], Some(value)),
             value => {
                 let text = match &value {
                     Value::String(text) => text.clone(),

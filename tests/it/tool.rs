@@ -478,9 +478,7 @@ async fn arguments_that_are_no_json() {
 
 #[tokio::test]
 async fn a_value_without_text_is_also_told_as_text() {
-    let set = plain(vec![spec("a.b")], |_| {
-        Ok(Output::new(Vec::new(), Some(json!({"n": [1, 2]}))))
-    });
+    let set = plain(vec![spec("a.b")], |_| Ok(Output::new(Vec::new(), Some(json!({"n": [1, 2]})))));
     let toolbox = boxed(vec![set], settings());
     let outcome = toolbox.call(call("a__b", json!({})), &Arc::new(scope())).await.unwrap();
     assert_eq!(outcome.content, [Block::text("{\"n\":[1,2]}")]);
