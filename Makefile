@@ -29,6 +29,7 @@ NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sh
 PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt | sha256sum | cut -c1-12)
 TEST_PACKAGES := postgresql strace tmux
 BENCH_PACKAGES := ripgrep
+NANOBOT_STAMP := $(PEERS)/nanobot/installed-$(shell sha256sum < benches/peers/nanobot.txt | cut -c1-12)
 
 .PHONY: demo test soak lint bench setup setup-build clean
 .DEFAULT_GOAL := demo
@@ -54,7 +55,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict python/omni
 
-bench: setup
+bench: setup $(NANOBOT_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
@@ -84,6 +85,12 @@ $(PEERS_STAMP): tests/peers/new.txt tests/peers/old.txt
 	$(PEERS)/new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/new.txt
 	$(PYTHON) -m venv $(PEERS)/old
 	$(PEERS)/old/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/old.txt
+	@touch $@
+
+# A peer of the gateway, for `make bench` alone: it is large.
+$(NANOBOT_STAMP): benches/peers/nanobot.txt
+	$(PYTHON) -m venv $(PEERS)/nanobot
+	$(PEERS)/nanobot/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benches/peers/nanobot.txt
 	@touch $@
 
 clean:

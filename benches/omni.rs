@@ -6,6 +6,7 @@
 
 mod calls;
 mod find;
+mod gateway;
 mod index;
 mod limit;
 mod mcp;
@@ -29,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Section = fn(&World) -> Result<Report>;
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("calls", calls::run),
     ("mcp", mcp::run),
     ("index", index::run),
@@ -38,6 +39,7 @@ const SECTIONS: [(&str, Section); 8] = [
     ("search", search::run),
     ("memory", memory::run),
     ("find", find::run),
+    ("gateway", gateway::run),
 ];
 
 fn main() -> Result<()> {

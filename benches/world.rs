@@ -14,6 +14,7 @@ pub struct World {
     pub root: PathBuf,
     /// The Python that has the peers.
     pub python: PathBuf,
+    peers: Option<PathBuf>,
     temp: TempDir,
 }
 
@@ -31,7 +32,8 @@ impl World {
             // SAFETY: there is no other thread yet.
             unsafe { std::env::remove_var(name) };
         }
-        let world = Self { root, python, temp };
+        let peers = std::env::var_os("OMNI_TEST_PEERS").map(std::path::absolute).transpose()?;
+        let world = Self { root, python, peers, temp };
         // SAFETY: as above.
         unsafe { std::env::set_var("OMNI_HOME", world.path("home")) };
         std::fs::create_dir(world.path("work"))?;
@@ -42,6 +44,12 @@ impl World {
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
+    }
+
+    /// Where the peers are that have an environment of their own.
+    pub fn peers(&self) -> Result<PathBuf> {
+        let peers = self.peers.as_ref();
+        peers.cloned().context("OMNI_TEST_PEERS has to name the folder of the peers; `make bench` sets it")
     }
 
     /// The program, as it is released.

@@ -131,7 +131,10 @@ impl Agent {
                 Step::Call(calls) => stage.call(&mut turn, calls).await,
                 Step::Done(ending) => break ending,
             }
-            if let Err(error) = stage.store(&turn).await {
+            // What comes last is stored with the end.
+            if !turn.is_over()
+                && let Err(error) = stage.store(&turn).await
+            {
                 // What cannot be stored must not go on: the next step would stand on nothing.
                 break turn.broken(&error.to_string());
             }
@@ -214,7 +217,7 @@ impl<'a> Stage<'a> {
         let offer = agent.offer().for_turn(agent.model.window(), &session.messages);
         let system = agent.system(&session, play.instructions.as_deref());
         let began = Instant::now();
-        let place = session.messages.len().saturating_sub(1);
+        let place = asked_at(&session.messages, &play.message);
         let recall = Recall::default();
         Self {
             agent,
@@ -272,7 +275,7 @@ impl<'a> Stage<'a> {
         let entries = vec![Entry::Digest(Digest { upto, text, by })];
         self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await?;
         self.session = self.sessions.open(&id).await?;
-        self.place = self.session.messages.len().saturating_sub(1);
+        self.place = asked_at(&self.session.messages, &self.play.message);
         Ok(turns.len())
     }
 
@@ -376,10 +379,10 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// What the turn teaches, once all of it is stored.
-    async fn learning(&self, memory: &Memory, stop: StopReason) -> Learning {
+    /// What the turn teaches, with what it says last.
+    async fn learning(&self, memory: &Memory, last: &[Message], stop: StopReason) -> Learning {
         let (earlier, turn) = self.session.messages.split_at(self.place.min(self.session.messages.len()));
-        let reading = outcome::read(earlier, turn, stop);
+        let reading = outcome::read(earlier, &[turn, last].concat(), stop);
         let id = &self.play.turn;
         let mut rewards: Vec<_> = reading.reward.into_iter().map(|reward| (id.clone(), reward)).collect();
         if let Some(reward) = reading.before {
@@ -413,12 +416,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Stores the last entry and what the turn teaches, both or neither. A memory that cannot be
-    /// written must not keep the turn from its end.
-    async fn conclude(&mut self, ended: Ended) -> Result<(), session::Error> {
-        let (entries, now) = (vec![Entry::TurnEnded(ended.clone())], Timestamp::now());
+    /// Stores what the turn says last, how it ended and what it teaches, all or nothing: a turn that
+    /// has an answer in the log has an end. A memory that cannot be written must not keep it from that.
+    async fn conclude(&mut self, turn: &Turn, ended: Ended) -> Result<(), session::Error> {
+        let (last, now) = (&turn.messages()[self.stored..], Timestamp::now());
+        let mut entries: Vec<_> = last.iter().cloned().map(Entry::Message).collect();
+        entries.push(Entry::TurnEnded(ended.clone()));
         if let Some(memory) = &self.agent.memory {
-            let learning = self.learning(memory, ended.stop).await;
+            let learning = self.learning(memory, last, ended.stop).await;
             let mut write = self.sessions.begin().await?;
             self.sessions.add(&mut write, &self.session, &self.play.turn, &entries, now).await?;
             match memory.add(&mut write, &learning, now).await {
@@ -437,17 +442,19 @@ impl<'a> Stage<'a> {
         let Ending { text, stop, error, rounds, tool_calls, usage } = ending;
         let milliseconds = self.began.elapsed().as_secs_f64() * 1000.0;
         let mut finished = Finished { text, stop, error, usage, rounds, tool_calls, milliseconds };
-        let mut stored = self.store(turn).await;
-        if stored.is_ok() {
-            stored = self.conclude(Ended::from(&finished)).await;
-        }
-        if let Err(error) = stored {
+        if let Err(error) = self.conclude(turn, Ended::from(&finished)).await {
             tracing::error!(session = self.session.id(), "the end of a turn was not stored: {error}");
             finished.error.get_or_insert(error.to_string());
             finished.stop = StopReason::Failed;
         }
         finished
     }
+}
+
+/// Where in a conversation the question is. It is the last message, unless the turn was interrupted.
+fn asked_at(messages: &[Message], question: &Message) -> usize {
+    let found = messages.iter().rposition(|message| message == question);
+    found.unwrap_or_else(|| messages.len().saturating_sub(1))
 }
 
 /// Passes pieces of an answer on as events, and keeps them in case it breaks off.

@@ -118,6 +118,11 @@ impl Turn {
         &self.messages
     }
 
+    /// Whether there is nothing left to do.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Done(_))
+    }
+
     /// When its time is up, on the clock of [`Turn::begin`]. A driver that waits until then
     /// stops waiting and asks for the next step.
     pub fn deadline(&self) -> Duration {
@@ -127,7 +132,7 @@ impl Turn {
 
     /// What to do now. Asking twice gives the same answer while nothing has happened.
     pub fn next(&mut self, now: Duration) -> Step {
-        if !matches!(self.state, State::Done(_)) && now >= self.deadline() {
+        if !self.is_over() && now >= self.deadline() {
             let reason = format!("the time limit of {} s was reached", self.limits.seconds);
             self.abandon("not run to its end: the time of this turn was up");
             let text = self.account(&reason);
@@ -243,7 +248,7 @@ impl Turn {
 
     /// Somebody cancelled the turn. `partial` is what had arrived of an answer.
     pub fn cancelled(&mut self, partial: Option<Message>) {
-        if matches!(self.state, State::Done(_)) {
+        if self.is_over() {
             return;
         }
         let partial = match (&self.state, partial) {

@@ -71,9 +71,8 @@ impl From<hub::Error> for Failure {
     fn from(error: hub::Error) -> Self {
         match error {
             hub::Error::Session(error) => error.into(),
-            hub::Error::Full(_) | hub::Error::Busy | hub::Error::Draining => {
-                Self::new(code::FAILED, error.to_string())
-            }
+            hub::Error::Store(error) => error.into(),
+            other => Self::new(code::FAILED, other.to_string()),
         }
     }
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::hub::{self, SessionError};
+use crate::store;
 
 /// Why a request got no answer.
 #[derive(Debug, Clone)]
@@ -109,7 +110,24 @@ impl From<hub::Error> for Error {
             hub::Error::Full(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "session_busy", detail).after(1),
             hub::Error::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).after(1),
             hub::Error::Draining => Self::draining(),
+            hub::Error::Reused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+            }
+            hub::Error::Store(error) => error.into(),
             hub::Error::Session(error) => error.into(),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Busy { .. } => {
+                tracing::warn!("{error}");
+                let detail = "the database is busy with other work; come back in a moment";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_busy", detail).after(1)
+            }
+            error => Self::broken(error),
         }
     }
 }
@@ -121,7 +139,8 @@ impl From<SessionError> for Error {
             SessionError::Unknown(_) => Self::unknown("session_not_found", detail),
             SessionError::Id(_) | SessionError::Ambiguous { .. } => Self::invalid(detail),
             SessionError::Moved(_) => Self::new(StatusCode::CONFLICT, "session_moved", detail),
-            SessionError::Unreadable { .. } | SessionError::Store(_) => Self::broken(detail),
+            SessionError::Store(error) => error.into(),
+            SessionError::Unreadable { .. } => Self::broken(detail),
         }
     }
 }

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response, sse};
 use axum::{Extension, Json};
+use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
+use super::key::{Again, REPLAYED};
+use super::turn::outcome;
 use crate::hub::Order;
-use crate::message::event::StopReason;
+use crate::hub::run::Key;
+use crate::message::event::{Finished, StopReason};
 use crate::message::{Event, Incoming, Message};
 
 /// What is said, and where: the session is whatever the caller calls it, and a new one if it does not.
@@ -28,41 +34,100 @@ pub(super) struct Request {
 pub(super) async fn post(
     State(gateway): State<Arc<Gateway>>,
     Extension(id): Extension<RequestId>,
+    again: Again,
     Sent(request): Sent<Request>,
 ) -> Result<Response, Error> {
     let message = request.message.trim();
     if message.is_empty() {
         return Err(Error::invalid("`message` is empty").of("message"));
     }
-    let key = request.session_id.as_deref().map(str::trim);
-    let session = match key {
+    let name = request.session_id.as_deref().map(str::trim);
+    let session = match name {
         Some("") => return Err(Error::invalid("`session_id` is empty").of("session_id")),
-        Some(key) => Some(gateway.hub.session(key).await?),
+        Some(name) => Some(gateway.hub.session(name).await?),
         None => None,
     };
     let incoming = Incoming { session, message: Message::user(message) };
-    let turn = gateway.begin(Order { incoming, asks: false, instructions: None, earlier: None }).await?;
+    let order = Order { incoming, asks: false, instructions: None, earlier: None };
+    if let Some(key) = again.key(&json!({"message": message, "session": name})) {
+        return kept(&gateway, order, &key, request.stream, name, id.0).await;
+    }
+    let turn = gateway.begin(order).await?;
     if request.stream {
         return Ok(turn.stream(Vec::new(), move |event| vec![native(event, &id.0)]));
     }
-    let session = key.unwrap_or(&turn.session).to_owned();
-    let finished = turn.finished().await?;
+    let session = name.unwrap_or(&turn.session).to_owned();
+    Ok(Json(answer(turn.finished().await?, &session)).into_response())
+}
+
+/// The same, for a message that may be sent again: its turn is a run, which goes on when the caller
+/// is gone, and whose answer is there for whoever comes again with the key.
+async fn kept(
+    gateway: &Gateway,
+    order: Order,
+    key: &Key,
+    stream: bool,
+    name: Option<&str>,
+    request: Arc<str>,
+) -> Result<Response, Error> {
+    let timeout = gateway.setting.turn_timeout;
+    let deadline = Instant::now() + timeout;
+    let run = gateway.hub.run(order, Some(key)).await?.retried().await?;
+    let (known, session) = (run.is_known, name.unwrap_or(&run.session).to_owned());
+    let mut response = match stream {
+        true => {
+            let events = run.events(0).map(|(id, event)| told(id, &event));
+            let late = async move {
+                tokio::time::sleep_until(deadline).await;
+                run.cancel().await.err().map_or_else(|| Error::elapsed(timeout.as_secs_f64()), Into::into)
+            };
+            let ended = stream::unfold(Some((Box::pin(events), Box::pin(late))), move |open| {
+                let request = request.clone();
+                async move {
+                    let (mut events, mut late) = open?;
+                    tokio::select! {
+                        event = events.next() => event.map(|event| (event, Some((events, late)))),
+                        error = &mut late => Some((native(Err(error), &request), None)),
+                    }
+                }
+            });
+            super::stream::stream(ended)
+        }
+        false => match tokio::time::timeout_at(deadline, run.finished()).await {
+            Ok(finished) => match finished? {
+                Some(finished) => Json(answer(outcome(finished)?, &session)).into_response(),
+                None => return Err(Error::draining()),
+            },
+            Err(_) => {
+                run.cancel().await?;
+                return Err(Error::elapsed(timeout.as_secs_f64()));
+            }
+        },
+    };
+    if known {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn answer(finished: Finished, session: &str) -> Value {
     let mut answer = json!({"output": finished.text, "session_id": session});
     if finished.stop != StopReason::Answered {
         answer["stop"] = json!(finished.stop);
     }
-    Ok(Json(answer).into_response())
+    answer
 }
 
 /// An event as `omni ask --json` prints it; the last one is of type `result`, or an error.
 pub(super) fn native(event: Result<Event, Error>, request: &str) -> sse::Event {
-    let (id, kind, value) = match event {
-        Ok(event) => {
-            let value = serde_json::to_value(&event).unwrap_or_default();
-            let kind = value["type"].as_str().unwrap_or_default().to_owned();
-            (event.id.to_string(), kind, value)
-        }
-        Err(error) => return sse::Event::default().event("error").data(error.problem(request).to_string()),
-    };
-    sse::Event::default().id(id).event(kind).data(Value::to_string(&value))
+    match event {
+        Ok(event) => told(event.id, &serde_json::to_value(&event).unwrap_or_default()),
+        Err(error) => sse::Event::default().event("error").data(error.problem(request).to_string()),
+    }
+}
+
+/// The same, where it is JSON already.
+pub(super) fn told(id: u64, event: &Value) -> sse::Event {
+    let kind = event["type"].as_str().unwrap_or_default();
+    sse::Event::default().id(id.to_string()).event(kind).data(event.to_string())
 }

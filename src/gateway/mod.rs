@@ -7,6 +7,7 @@
 mod body;
 mod error;
 mod guard;
+mod key;
 mod message;
 mod openai;
 mod runs;
@@ -34,7 +35,6 @@ use crate::store::Store;
 use crate::store::token::{Scope, Tokens};
 use error::Error;
 use guard::Guard;
-use runs::Runs;
 use socket::Socket;
 
 /// How long turns may go on once it is to stop, and how long callers then have to read.
@@ -62,7 +62,6 @@ pub struct Gateway {
     guard: Guard,
     setting: Setting,
     began: Timestamp,
-    runs: Runs,
     /// Callers are to go.
     closing: CancellationToken,
 }
@@ -87,8 +86,8 @@ impl Gateway {
         let socket = TcpListener::bind(address).await;
         let socket = socket.map_err(|error| format!("`{address}` cannot be listened on: {error}"))?;
         let closing = CancellationToken::new();
-        let gateway =
-            Arc::new(Self { hub, guard, setting, began: Timestamp::now(), runs: Runs::default(), closing });
+        hub.keep().await.map_err(|error| error.to_string())?;
+        let gateway = Arc::new(Self { hub, guard, setting, began: Timestamp::now(), closing });
         Ok(Listener { gateway, socket })
     }
 

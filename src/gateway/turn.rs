@@ -105,7 +105,7 @@ pub(super) fn outcome(finished: Finished) -> Result<Finished, Error> {
         Err(Error::new(StatusCode::BAD_GATEWAY, code, detail))
     };
     match finished.stop {
-        StopReason::Answered | StopReason::Length | StopReason::Limit | StopReason::Loop => Ok(finished),
+        stop if stop.is_answer() => Ok(finished),
         StopReason::Cancelled => {
             let detail = "the turn was cancelled before there was an answer";
             Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", detail).after(5))
@@ -114,6 +114,6 @@ pub(super) fn outcome(finished: Finished) -> Result<Finished, Error> {
             bad("model_unauthorized", "the model's provider refused the key it was given")
         }
         StopReason::ModelFailed => bad("model_failed", "no model gave an answer; the log says why"),
-        StopReason::Failed => Err(Error::broken(finished.error.unwrap_or_default())),
+        _ => Err(Error::broken(finished.error.unwrap_or_default())),
     }
 }

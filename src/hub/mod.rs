@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod outbox;
+pub mod run;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ use crate::tool::{Scope, Toolbox};
 pub use crate::session::Error as SessionError;
 pub use outbox::Events;
 use outbox::Outbox;
+pub use run::Run;
+use run::{Ground, Here, Runs};
 
 /// How long a lease lasts without renewal: what a killed process leaves behind blocks its
 /// session for this long at most.
@@ -59,6 +62,7 @@ impl Default for Bounds {
 pub struct Hub {
     agent: Arc<Agent>,
     sessions: Sessions,
+    runs: Runs,
     store: Store,
     owner: Owner,
     lanes: Mutex<HashMap<String, Weak<Lane>>>,
@@ -77,6 +81,13 @@ pub struct Lane {
     turn: tokio::sync::Mutex<()>,
     places: Arc<Semaphore>,
     consents: Arc<crate::agent::Consents>,
+}
+
+impl Lane {
+    /// A place for one more turn.
+    fn place(&self, session: &str) -> Result<OwnedSemaphorePermit, Error> {
+        self.places.clone().try_acquire_owned().map_err(|_| Error::Full(session.to_owned()))
+    }
 }
 
 impl Default for Lane {
@@ -129,6 +140,12 @@ pub enum Error {
     /// The program is about to end.
     #[error("omni is about to stop and takes no more messages")]
     Draining,
+    /// A key stands for something else.
+    #[error("the key was used for another message; take a new one for each message")]
+    Reused,
+    /// The database does not do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 impl Hub {
@@ -150,6 +167,7 @@ impl Hub {
         Arc::new(Self {
             agent,
             sessions,
+            runs: Runs::new(store::run::Runs::new(store.clone())),
             store,
             owner: Owner::new(),
             lanes: Mutex::default(),
@@ -200,12 +218,9 @@ impl Hub {
     pub async fn order(self: &Arc<Self>, order: Order) -> Result<Running, Error> {
         let place = self.place()?;
         let Order { incoming, asks, instructions, earlier } = order;
-        let id = match (incoming.session, &earlier) {
-            (_, Some(_)) => String::new(),
-            (Some(id), None) => self.sessions.resolve(&id).await?.id,
-            (None, None) => {
-                self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned()
-            }
+        let id = match earlier {
+            Some(_) => String::new(),
+            None => self.addressed(incoming.session).await?,
         };
         let turn = uuid::Uuid::now_v7().to_string();
         let cancel = self.shutdown.signal().child_token();
@@ -214,8 +229,7 @@ impl Hub {
             Some(_) => Arc::default(),
             None => self.lane(&id),
         };
-        let queued = lane.places.clone().try_acquire_owned();
-        let queued = queued.map_err(|_| Error::Full(id.clone()))?;
+        let queued = lane.place(&id)?;
         let running = Running {
             session: id.clone(),
             turn: turn.clone(),
@@ -237,7 +251,7 @@ impl Hub {
             let events = play.events.clone();
             let finished = match earlier {
                 Some(earlier) => hub.pass(earlier, play).await,
-                None => hub.play(&id, &lane, play).await,
+                None => hub.play(&id, &lane, play, None).await,
             };
             // Whoever hears of the end may come again at once.
             drop((place, queued));
@@ -247,6 +261,14 @@ impl Hub {
         };
         self.shutdown.spawn(playing.in_current_span());
         Ok(running)
+    }
+
+    /// The id of the session that a message goes to: the one it names, or a new one.
+    async fn addressed(&self, session: Option<String>) -> Result<String, Error> {
+        Ok(match session {
+            Some(id) => self.sessions.resolve(&id).await?.id,
+            None => self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned(),
+        })
     }
 
     /// A place among those that go on or wait.
@@ -265,12 +287,13 @@ impl Hub {
         (going, places.saturating_sub(going))
     }
 
-    /// Takes no more messages, and returns when all turns are over.
+    /// Takes no more messages, and returns when all turns are over and what happened is written down.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         let all = u32::try_from(self.bounds.turns + self.bounds.waiting).unwrap_or(u32::MAX);
         // The semaphore is never closed.
         let _ = self.places.acquire_many(all).await;
+        self.runs.written().await;
     }
 
     /// Whether no more messages are taken.
@@ -294,13 +317,19 @@ impl Hub {
         lane
     }
 
+    /// Whether something goes on or waits in a session here.
+    fn is_busy(&self, session: &str) -> bool {
+        let lanes = self.lanes.lock().expect("no panic while held");
+        lanes.get(session).is_some_and(|lane| lane.strong_count() > 0)
+    }
+
     /// One turn from the wait for its session to its end.
-    async fn play(&self, id: &str, lane: &Lane, play: Play) -> Finished {
+    async fn play(self: &Arc<Self>, id: &str, lane: &Lane, play: Play, run: Option<&Here>) -> Finished {
         let _alone = tokio::select! {
             alone = lane.turn.lock() => alone,
             () = play.cancel.cancelled() => return cancelled(),
         };
-        self.leased(id, play).await
+        self.leased(id, lane, play, run).await
     }
 
     /// One turn that belongs to no session.
@@ -326,22 +355,27 @@ impl Hub {
     }
 
     /// Plays the turn while the session is leased.
-    async fn leased(&self, id: &str, play: Play) -> Finished {
-        let lease = match self.claim(id, &play).await {
+    async fn leased(self: &Arc<Self>, id: &str, lane: &Lane, play: Play, run: Option<&Here>) -> Finished {
+        let lease = match self.claim(id, &play.cancel, &*play.events).await {
             Ok(lease) => lease,
             Err(finished) => return finished,
         };
-        let finished = self.held(id, play, &lease).await;
-        if let Err(error) = lease::release(&self.store, &lease).await {
-            tracing::warn!(session = id, "the lease of a session stays until it ends: {error}");
-        }
+        self.catch_up(id, lane, &lease).await;
+        let finished = self.held(id, play, &lease, run).await;
+        self.release(id, &lease).await;
         finished
     }
 
+    async fn release(&self, id: &str, lease: &Lease) {
+        if let Err(error) = lease::release(&self.store, lease).await {
+            tracing::warn!(session = id, "the lease of a session stays until it ends: {error}");
+        }
+    }
+
     /// Plays the turn while the lease is kept alive; a lease that is lost ends it.
-    async fn held(&self, id: &str, play: Play, lease: &Lease) -> Finished {
+    async fn held(&self, id: &str, play: Play, lease: &Lease, run: Option<&Here>) -> Finished {
         let cancel = play.cancel.clone();
-        let mut work = std::pin::pin!(self.begun(id, play));
+        let mut work = std::pin::pin!(self.begun(id, play, run));
         loop {
             tokio::select! {
                 finished = &mut work => return finished,
@@ -355,27 +389,38 @@ impl Hub {
         }
     }
 
-    /// Stores the message, which is what acknowledges it, and lets the agent play.
-    async fn begun(&self, id: &str, play: Play) -> Finished {
+    /// Stores the message and lets the agent play.
+    async fn begun(&self, id: &str, play: Play, run: Option<&Here>) -> Finished {
         let Some(_room) = self.room(&play).await else { return cancelled() };
-        let stored = async {
-            let mut session = self.sessions.open(id).await?;
-            let began = Entry::TurnBegan(Began { model: self.agent.model().to_owned() });
-            let entries = vec![began, Entry::Message(play.message.clone())];
-            self.sessions.append(&mut session, &play.turn, entries, Timestamp::now()).await?;
-            Ok::<Session, session::Error>(session)
+        let ground = match run {
+            Some(here) => self.ground(here, &play).await,
+            None => self.new_ground(id, &play).await.map(Ground::Ready),
         };
-        match stored.await {
-            Ok(session) => {
+        match ground {
+            Ok(Ground::Ready(session)) => {
                 (play.events)(EventKind::Started { model: self.agent.model().to_owned() });
                 self.agent.turn(&self.sessions, session, play).await
             }
+            Ok(Ground::Over(finished)) => finished,
             Err(error) => failed(error.to_string()),
         }
     }
 
+    async fn new_ground(&self, id: &str, play: &Play) -> Result<Session, session::Error> {
+        let mut session = self.sessions.open(id).await?;
+        let began = Entry::TurnBegan(Began { model: self.agent.model().to_owned() });
+        let entries = vec![began, Entry::Message(play.message.clone())];
+        self.sessions.append(&mut session, &play.turn, entries, Timestamp::now()).await?;
+        Ok(session)
+    }
+
     /// Waits for the session's lease.
-    async fn claim(&self, id: &str, play: &Play) -> Result<Lease, Finished> {
+    async fn claim(
+        &self,
+        id: &str,
+        cancel: &CancellationToken,
+        events: &(dyn Fn(EventKind) + Send + Sync),
+    ) -> Result<Lease, Finished> {
         let name = format!("session:{id}");
         // A lease of its own for each turn: lanes of one process must not share one.
         let (owner, began) = (&self.owner, Timestamp::now());
@@ -392,7 +437,7 @@ impl Hub {
                 }
                 Ok(Acquired::Held { .. }) if !std::mem::replace(&mut told, true) => {
                     let text = "another omni is at this session; waiting for it".to_owned();
-                    (play.events)(EventKind::Notice { text });
+                    events(EventKind::Notice { text });
                 }
                 Ok(Acquired::Held { .. }) => {}
                 Err(store::Error::Busy { .. }) => {}
@@ -400,7 +445,7 @@ impl Hub {
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                () = play.cancel.cancelled() => return Err(cancelled()),
+                () = cancel.cancelled() => return Err(cancelled()),
             }
         }
     }

@@ -154,7 +154,8 @@ impl<T> Clone for Answer<T> {
 }
 
 /// What a person says to an [`Approval`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Consent {
     /// Yes, this once.
     Once,
@@ -179,14 +180,14 @@ impl<T> Answer<T> {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finished {
     /// The answer, whole.
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
     /// What went wrong, where `stop` says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// What the turn cost.
     pub usage: Usage,
@@ -218,4 +219,11 @@ pub enum StopReason {
     ModelFailed,
     /// Something of ours failed: the disk, the database.
     Failed,
+}
+
+impl StopReason {
+    /// Whether there is an answer, if only a part of one.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Answered | Self::Length | Self::Limit | Self::Loop)
+    }
 }

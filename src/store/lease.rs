@@ -226,6 +226,17 @@ pub async fn release(store: &Store, lease: &Lease) -> Result<(), Error> {
     write.commit().await
 }
 
+/// Whether somebody has it.
+pub async fn is_held(store: &Store, name: &str, now: Timestamp) -> Result<bool, Error> {
+    let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM lease WHERE name = $1 AND expires > $2")
+        .bind(name)
+        .bind(now.as_millisecond())
+        .fetch_one(store.pool())
+        .await
+        .map_err(|error| store.explain(error))?;
+    Ok(held > 0)
+}
+
 fn after(now: Timestamp, ttl: Duration) -> Timestamp {
     now.checked_add(ttl).unwrap_or(Timestamp::MAX)
 }

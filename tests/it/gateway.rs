@@ -295,16 +295,32 @@ fn a_tool_can_be_run_without_the_assistant() {
 // Limits.
 
 #[test]
-fn an_answer_that_takes_too_long_is_given_up_and_so_is_one_that_waits() {
+fn an_answer_that_takes_too_long_is_given_up() {
     let world = World::new();
     let run = serve(&world, &[late(60_000)]).env("OMNI_GATEWAY__TURN_TIMEOUT", "1.0");
     let door = Door::open(run);
-    let body = message("s", "hi").to_string();
-    for asked in [1, 2].map(|_| door.begin("POST", "/message", &[], &body)) {
-        refused(&asked.end(), 504, "turn_timeout");
-    }
+    refused(&door.post("/message", &message("s", "hi")), 504, "turn_timeout");
     let request = json!({"model": "omni", "messages": [{"role": "user", "content": "hi"}]});
     refused(&door.post("/v1/chat/completions", &request), 504, "turn_timeout");
+}
+
+#[test]
+fn the_time_that_one_waits_for_others_is_a_part_of_it() {
+    let world = World::new();
+    world.settings("[gateway]\nturns = 1\nturn_timeout = 4.0\n");
+    let door = open(&world, &[late(3_000)]);
+    let ask = |session: &str| {
+        let request = json!({"session_id": session, "message": "hi", "stream": true}).to_string();
+        door.begin("POST", "/message", &[], &request)
+    };
+    let mut first = ask("s");
+    first.until("turn.started");
+    // None of them takes too long by itself. Whoever comes second, in its session or of all, waits
+    // so long before that it has no time left.
+    for mut second in [ask("s"), ask("t")] {
+        second.until("event: error");
+        assert!(second.line().contains("turn_timeout"));
+    }
 }
 
 #[test]
@@ -354,10 +370,11 @@ async fn say(hub: &Arc<Hub>, session: &str) -> Result<Running, hub::Error> {
 #[tokio::test]
 async fn a_session_that_is_asked_a_lot_does_not_hold_up_the_others() {
     let data = tempfile::tempdir().unwrap();
-    let script = r#"{"text": "yes", "delay_ms": 50, "loop": true}"#;
+    let script = r#"{"text": "yes", "delay_ms": 300, "loop": true}"#;
     let hub = hub(data.path(), script, Bounds { turns: 1, waiting: 100 }).await;
     let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
-    for session in ["loud", "loud", "loud", "loud", "calm"] {
+    let (loud, calm) = (["loud"; 12], ["calm", "shy"]);
+    for session in loud.into_iter().chain(calm) {
         let mut running = say(&hub, session).await.unwrap();
         let sender = sender.clone();
         tokio::spawn(async move {
@@ -368,12 +385,15 @@ async fn a_session_that_is_asked_a_lot_does_not_hold_up_the_others() {
             }
         });
     }
+    // All have come before the second one was let in, however long it took them.
     let mut begun = Vec::new();
-    while begun.len() < 5 {
+    while begun.len() < 14 {
         begun.push(order.recv().await.unwrap());
     }
-    let place = begun.iter().position(|session| *session == "calm").unwrap();
-    assert!(place <= 2, "{begun:?}");
+    let behind = |session: &str| begun.iter().skip_while(|begun| **begun != session).count();
+    for session in calm {
+        assert!(behind(session) > 8, "the loud one went first: {begun:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -410,6 +430,29 @@ fn when_the_caller_hangs_up_the_turn_ends_soon() {
         let log = world.omni(["session", "export", "s"]).run().succeeded();
         log.out.contains("\"stop\":\"cancelled\"").then_some(())
     });
+}
+
+// Callers of the earlier system.
+
+#[test]
+fn what_callers_of_the_earlier_system_rely_on_holds() {
+    let world = World::new();
+    world.settings("[gateway]\nturn_timeout = 4.0\n");
+    let door = open(&world, &[says("hello"), late_once(), json!({"text": "bye", "delay_ms": 1000})]);
+    let answer = door.post("/message", &message(" me ", " hi "));
+    assert_eq!((answer.status, answer.json()), (200, json!({"output": "hello", "session_id": "me"})));
+    for body in [message("me", " "), message(" ", "hi")] {
+        refused(&door.post("/message", &body), 400, "invalid_request");
+    }
+    refused(&door.post("/message", &message("me", "hi")), 504, "turn_timeout");
+    let going = door.begin("POST", "/message", &[], &message("me", "hi").to_string());
+    until(|| {
+        let log = door.get("/api/v1/sessions/me/messages").json();
+        (log["entries"].to_string().matches("turn_began").count() == 3).then_some(())
+    });
+    door.server.signal(libc::SIGTERM);
+    assert_eq!(going.end().json(), json!({"output": "bye", "session_id": "me"}));
+    door.server.end().exited(0);
 }
 
 // The end.

@@ -69,6 +69,28 @@ impl Door {
     }
 }
 
+/// Posts JSON to a place where there may be nobody; `None` where there is no whole answer.
+pub fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n",
+        body.len()
+    );
+    headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let answer = Answer { status, headers: lines.filter_map(header).collect(), body: body.to_owned() };
+    let is_whole = answer.header("content-length").is_none_or(|length| length.parse() == Ok(body.len()));
+    is_whole.then_some(answer)
+}
+
 /// An answer that is still to be read. Dropping it hangs up.
 pub struct Reader {
     pub stream: BufReader<TcpStream>,

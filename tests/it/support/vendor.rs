@@ -27,6 +27,8 @@ pub struct Vendor {
 #[derive(Default)]
 struct Desk {
     answers: VecDeque<Answer>,
+    echo: Option<Duration>,
+    ignored: Option<String>,
     requests: Vec<Recorded>,
     models: Vec<String>,
     meanings: Vec<Vec<String>>,
@@ -115,6 +117,16 @@ impl Vendor {
     /// Queues an answer.
     pub fn answer(&self, answer: Answer) {
         self.desk.lock().expect("no panic").answers.push_back(answer);
+    }
+
+    /// Says back what it was asked, after a while, where no answer is queued.
+    pub fn echoes(&self, after: Duration) {
+        self.desk.lock().expect("no panic").echo = Some(after);
+    }
+
+    /// Never answers when it is asked this, once.
+    pub fn ignores(&self, words: &str) {
+        self.desk.lock().expect("no panic").ignored = Some(words.to_owned());
     }
 
     /// The models it lists: at `/v1/models`, and at `/api/tags` as Ollama would.
@@ -348,13 +360,23 @@ async fn serve(
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let recorded = Recorded { path: path.clone(), dialect, headers: headers.collect(), body: body.clone() };
-    let answer = {
+    let (answer, echo) = {
         let mut desk = desk.lock().expect("no panic");
         desk.requests.push(recorded);
         if path.ends_with("/embeddings") && !desk.meanings.is_empty() {
             return page(200, "application/json", embeddings(&body, &desk.meanings).to_string());
         }
-        desk.answers.pop_front()
+        match desk.ignored.take_if(|words| words == asked(&body)) {
+            Some(_) => (Some(Answer::silent()), None),
+            None => (desk.answers.pop_front(), desk.echo),
+        }
+    };
+    let answer = match (answer, echo) {
+        (None, Some(after)) => {
+            tokio::time::sleep(after).await;
+            Some(Answer::text(&format!("re: {}", asked(&body))))
+        }
+        (answer, _) => answer,
     };
     let answer = answer.unwrap_or_else(|| Answer::status(418, "no answer was queued"));
     if answer.ending == Ending::Silent {
@@ -363,6 +385,14 @@ async fn serve(
     let line = (answer.ending == Ending::Stalls).then(|| Line(Arc::clone(&desk)));
     let streams = body["stream"] == true || path.ends_with(":streamGenerateContent");
     answer.send(dialect, streams, body["model"].as_str().unwrap_or("fake"), line)
+}
+
+/// What was asked last, in a chat completion.
+pub fn asked(body: &Value) -> &str {
+    let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let last = messages.iter().rfind(|message| message["role"] == "user");
+    let content = last.map_or(&Value::Null, |last| &last["content"]);
+    content.as_str().or_else(|| content[0]["text"].as_str()).unwrap_or_default()
 }
 
 /// A vector for each text: how often it says each of the things, and a little that is its own.
