@@ -168,6 +168,9 @@ impl Setting {
             (Ok(_), _) => Ok(()),
             (Err(_), Value::Integer(number)) if *number < 0 => wrong("0 or more", "negative"),
             (Err(_), Value::Integer(_)) => wrong("a smaller number", "too large"),
+            (Err(_), Value::Array(_)) if self.key == ["model", "price"] => {
+                wrong("a list of texts as in \"openai/gpt-5.6 2.0 0.2 10.0\"", "a list with something else")
+            }
             (Err(_), _) => wrong("a list of texts in quotes", "a list with something else"),
         }
     }

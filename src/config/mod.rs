@@ -74,6 +74,8 @@ pub struct Model {
     pub window: usize,
     /// Tokens an answer may have; 0 for the provider's own limit.
     pub max_output: u32,
+    /// How much it thinks before it answers: `low`, `medium`, `high`. Empty: as the model does by itself.
+    pub effort: String,
     /// Tries after the first, before any token has arrived.
     pub retries: u32,
     /// Seconds to wait for a connection.
@@ -82,6 +84,45 @@ pub struct Model {
     pub first_byte_timeout: f64,
     /// Seconds a stream may be silent.
     pub idle_timeout: f64,
+    /// What tokens cost.
+    pub price: Vec<Price>,
+}
+
+/// What a million tokens of a model cost, in dollars: `openai/gpt-5.6 2.0 0.2 10.0`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Price {
+    /// `provider/model`.
+    pub model: String,
+    /// Of the prompt.
+    pub input: f64,
+    /// Of the prompt, where the provider has it in its cache.
+    pub cached: f64,
+    /// Of the answer.
+    pub output: f64,
+}
+
+impl TryFrom<String> for Price {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let dollars = |word: &str| word.parse::<f64>().ok().filter(|dollars| (0.0..=1e6).contains(dollars));
+        match words[..] {
+            [model, input, cached, output] => (|| {
+                let (input, cached, output) = (dollars(input)?, dollars(cached)?, dollars(output)?);
+                Some(Self { model: model.to_owned(), input, cached, output })
+            })(),
+            _ => None,
+        }
+        .ok_or_else(|| format!("`{text}` is no price"))
+    }
+}
+
+impl From<Price> for String {
+    fn from(Price { model, input, cached, output }: Price) -> Self {
+        format!("{model} {input:?} {cached:?} {output:?}")
+    }
 }
 
 /// A model server.

@@ -42,7 +42,15 @@ impl Hub {
             Ok(summary) => format!("{} messages", summary.messages),
             Err(error) => error.to_string(),
         };
-        format!("model: {model}\nfolder: {folder}\nsession: {session} {messages}")
+        let usage = self.sessions.usage(session).await.unwrap_or_default();
+        let cost = match usage.dollars() {
+            Some(dollars) => format!("{dollars:.4} dollars"),
+            None => "not known; `model.price` has the price of no model that was asked".to_owned(),
+        };
+        let tokens = usage.total();
+        format!(
+            "model: {model}\nfolder: {folder}\nsession: {session} {messages}\nused: {tokens} tokens\ncost: {cost}"
+        )
     }
 
     async fn judged(&self, session: &str, good: bool) -> String {

@@ -244,6 +244,20 @@ pub fn family(model: &str) -> Option<&'static str> {
     families.iter().find(|(start, _)| model.starts_with(start)).map(|(_, provider)| *provider)
 }
 
+/// Whether a model can be told how much to think, as far as its name tells. Those that cannot refuse it.
+pub fn takes_effort(kind: Kind, model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let starts = |names: &[&str]| names.iter().any(|start| name.starts_with(start));
+    match kind {
+        Kind::Anthropic => starts(&["claude"]) && !starts(&["claude-2", "claude-3", "claude-instant"]),
+        Kind::Gemini => starts(&["gemini-2.5", "gemini-3", "gemini-4"]) && !name.contains("image"),
+        Kind::OpenAi | Kind::Responses | Kind::OpenRouter | Kind::Groq => {
+            starts(&["gpt-5", "gpt-6", "gpt-oss", "o1", "o3", "o4", "codex"]) && !name.contains("-chat")
+        }
+        _ => false,
+    }
+}
+
 /// The server of this name.
 pub fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)

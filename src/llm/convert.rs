@@ -235,6 +235,7 @@ pub fn usage(usage: &genai::chat::Usage) -> Option<Usage> {
         input: number(usage.prompt_tokens).unwrap_or_default(),
         cached: number(cached).unwrap_or_default(),
         output: number(usage.completion_tokens).unwrap_or_default(),
+        cost: None,
     })
 }
 

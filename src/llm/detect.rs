@@ -92,6 +92,14 @@ pub async fn all(
     found
 }
 
+/// Whether the model of this name, `provider/model`, can be told how much to think.
+pub fn takes_effort(name: &str, providers: &BTreeMap<String, config::Provider>) -> bool {
+    let Some((provider, model)) = name.split_once('/') else { return false };
+    let configured = providers.get(provider).and_then(|provider| Kind::named(provider.kind.trim()));
+    let kind = configured.or_else(|| catalog::known(provider).map(|known| known.kind));
+    catalog::takes_effort(kind.unwrap_or(Kind::OpenAi), model)
+}
+
 /// The embedder of this name, `provider/model`, among those that are known or configured.
 pub fn embedder(
     name: &str,

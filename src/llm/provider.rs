@@ -68,6 +68,8 @@ struct Inner {
     model: String,
     window: usize,
     max_output: u32,
+    effort: Option<ReasoningEffort>,
+    price: Option<config::Price>,
     first_byte: Duration,
     idle: Duration,
     client: Client,
@@ -97,12 +99,21 @@ impl Provider {
             0 => catalog::window(server.kind, model),
             window => window,
         };
+        let effort = match settings.effort.trim() {
+            "" => None,
+            word => Some(effort(word).ok_or_else(|| {
+                Error::Setup(format!("`model.effort` is `{word}`; it can be one of `low`, `medium`, `high`"))
+            })?),
+        };
+        let price = settings.price.iter().find(|price| price.model == name).cloned();
         Ok(Self(Arc::new(Inner {
             name,
             server: Server { base_url, key, ..server },
             model: model.to_owned(),
             window,
             max_output: settings.max_output,
+            effort,
+            price,
             first_byte: seconds(settings.first_byte_timeout),
             idle: seconds(settings.idle_timeout),
             client,
@@ -116,6 +127,8 @@ impl Provider {
             name: shared.name.clone(),
             server: shared.server.clone(),
             model: shared.model.clone(),
+            effort: shared.effort.clone(),
+            price: shared.price.clone(),
             client: shared.client.clone(),
             refused: Mutex::default(),
             ..*shared
@@ -222,7 +235,17 @@ impl Inner {
             _ => Stop::Done,
         };
         let message = self.audience().message(heard.answer, &request.messages);
-        Ok(Reply { message, stop, usage: heard.usage, model: self.name.clone() })
+        let usage = heard.usage.map(|usage| Usage { cost: self.cost(&usage), ..usage });
+        Ok(Reply { message, stop, usage, model: self.name.clone() })
+    }
+
+    /// Millionths of a dollar; a price is dollars for a million tokens.
+    fn cost(&self, usage: &Usage) -> Option<u64> {
+        let price = self.price.as_ref()?;
+        let fresh = usage.input.saturating_sub(usage.cached) as f64;
+        let cost =
+            fresh * price.input + usage.cached as f64 * price.cached + usage.output as f64 * price.output;
+        Some(cost.round() as u64)
     }
 
     /// The request without the tools that were refused.
@@ -341,7 +364,15 @@ impl Inner {
         ServiceTarget {
             endpoint: Endpoint::from_owned(self.server.base_url.as_str()),
             auth: AuthData::from_single(key),
-            model: ModelIden::new(adapter(self.server.kind), self.model.clone()),
+            model: ModelIden::new(adapter(self.server.kind), self.asked()),
+        }
+    }
+
+    /// The model's name. An effort in it gives way to the one that was chosen.
+    fn asked(&self) -> &str {
+        match self.effort {
+            Some(_) => ReasoningEffort::from_model_name(&self.model).1,
+            None => &self.model,
         }
     }
 
@@ -356,12 +387,15 @@ impl Inner {
         if self.max_output > 0 {
             options = options.with_max_tokens(self.max_output);
         }
+        if let Some(effort) = &self.effort {
+            options = options.with_reasoning_effort(effort.clone());
+        }
         if self.server.kind == Kind::Responses && thinks(self.server.kind, &self.model) {
             // The client asks for summaries of the reasoning, which OpenAI refuses to
             // organisations it has not verified. The encrypted reasoning comes without them.
-            // Merging replaces the whole object, so the effort asked for by the model's name
-            // (`gpt-5.6-high`) has to be put back.
-            let effort = ReasoningEffort::from_model_name(&self.model).0;
+            // Merging replaces the whole object, so the effort asked for, or that of the model's name
+            // (`gpt-5.6-high`), has to be put back.
+            let effort = self.effort.clone().or_else(|| ReasoningEffort::from_model_name(&self.model).0);
             let effort = effort.as_ref().and_then(ReasoningEffort::as_keyword);
             let reasoning = effort.map_or(json!({}), |effort| json!({ "effort": effort }));
             options = options.with_extra_body(json!({ "reasoning": reasoning }));
@@ -496,6 +530,15 @@ fn adapter(kind: Kind) -> AdapterKind {
         Kind::Groq => AdapterKind::Groq,
         Kind::Xai => AdapterKind::Xai,
         Kind::Mistral => AdapterKind::Mistral,
+    }
+}
+
+fn effort(word: &str) -> Option<ReasoningEffort> {
+    match word {
+        "low" => Some(ReasoningEffort::Low),
+        "medium" => Some(ReasoningEffort::Medium),
+        "high" => Some(ReasoningEffort::High),
+        _ => None,
     }
 }
 

@@ -299,10 +299,19 @@ pub struct Usage {
     pub cached: u64,
     /// Tokens of the answer, reasoning included.
     pub output: u64,
+    /// What all of it costs, in millionths of a dollar; `None` where a price is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
 }
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
+        self.cost = match (self.total(), other.total()) {
+            // Nothing costs nothing, whatever it is asked.
+            (0, _) => other.cost,
+            (_, 0) => self.cost,
+            _ => self.cost.zip(other.cost).map(|(one, more)| one + more),
+        };
         self.input += other.input;
         self.cached += other.cached;
         self.output += other.output;
@@ -310,6 +319,12 @@ impl std::ops::AddAssign for Usage {
 }
 
 impl Usage {
+    /// What it costs, in dollars, where that is known.
+    pub fn dollars(&self) -> Option<f64> {
+        let cost = if self.total() == 0 { Some(0) } else { self.cost };
+        cost.map(|millionths| millionths as f64 / 1e6)
+    }
+
     /// Input and output together.
     pub fn total(&self) -> u64 {
         self.input + self.output

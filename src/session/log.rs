@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Row};
 
 use super::{Entry, Error, Session, Stored, Summary, repair};
-use crate::message::{Message, Role};
+use crate::message::{Message, Role, Usage};
 use crate::store::{Store, Write};
 
 /// Characters of a title, and of the last text in a list.
@@ -122,6 +122,17 @@ impl Sessions {
     pub async fn show(&self, id: &str) -> Result<Vec<Stored>, Error> {
         let summary = self.resolve(id).await?;
         self.entries(&summary.id).await
+    }
+
+    /// What the turns of a session have used.
+    pub async fn usage(&self, id: &str) -> Result<Usage, Error> {
+        let mut sum = Usage::default();
+        for stored in self.show(id).await? {
+            if let Entry::TurnEnded(ended) = stored.entry {
+                sum += ended.usage;
+            }
+        }
+        Ok(sum)
     }
 
     /// A session as JSON lines: first what the list says of it, then every entry.

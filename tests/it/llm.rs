@@ -33,10 +33,12 @@ fn settings() -> config::Model {
         fallback: Vec::new(),
         window: 0,
         max_output: 0,
+        effort: String::new(),
         retries: 2,
         connect_timeout: 5.0,
         first_byte_timeout: 20.0,
         idle_timeout: 20.0,
+        price: Vec::new(),
     }
 }
 
@@ -565,6 +567,53 @@ async fn a_limit_or_a_filter_is_no_failure() {
     vendor.answer(Answer::text("cut sho").stopping("incomplete"));
     let (reply, _) = ask(&model(&vendor, Kind::Responses, "m"), &asking("hi")).await;
     assert_eq!(reply.expect("an answer").stop, Stop::Length);
+}
+
+#[tokio::test]
+async fn a_reply_has_the_price_that_was_set_and_none_otherwise() {
+    let price = |text: &str| config::Price::try_from(text.to_owned());
+    let priced =
+        config::Model { price: vec![price("lab/gpt-5.6 2.0 0.2 10.0").expect("a price")], ..settings() };
+    for (kind, name) in DIALECTS {
+        let vendor = Vendor::start().await;
+        vendor.answer(Answer::text("a"));
+        vendor.answer(Answer::text("b"));
+        let usage = |reply: Result<Reply, Error>| reply.expect("a reply").usage.expect("it is counted");
+        let (reply, _) = ask(&model_with(&vendor, *kind, name, &settings()), &asking("a")).await;
+        assert_eq!(usage(reply).cost, None, "{name}");
+        let (reply, _) = ask(&model_with(&vendor, *kind, name, &priced), &asking("b")).await;
+        // 20 fresh tokens, 100 of the cache, an answer of 8: 40 + 20 + 80 millionths.
+        assert_eq!(usage(reply).cost, (*name == "gpt-5.6").then_some(140), "{name}");
+    }
+    for wrong in ["lab/gpt-5.6", "lab/gpt-5.6 2 0.2", "lab/gpt-5.6 2 0.2 -1", "lab/gpt-5.6 a b c", ""] {
+        assert!(price(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_told_how_much_to_think() {
+    let eager = config::Model { effort: "high".to_owned(), ..settings() };
+    let cases = [
+        (Kind::OpenAi, "gpt-5.6", "/reasoning_effort"),
+        (Kind::OpenAi, "gpt-5.6-low", "/reasoning_effort"),
+        (Kind::Responses, "gpt-5.6", "/reasoning/effort"),
+        (Kind::Anthropic, "claude-sonnet-5", "/output_config/effort"),
+        (Kind::Gemini, "gemini-3.8-flash", "/generationConfig/thinkingConfig/thinkingLevel"),
+    ];
+    for (kind, name, place) in cases {
+        let vendor = Vendor::start().await;
+        vendor.answer(Answer::text("a"));
+        ask(&model_with(&vendor, kind, name, &eager), &asking("a")).await.0.expect("a reply");
+        let sent = vendor.requests().pop().expect("a request");
+        let effort = sent.body.pointer(place).and_then(Value::as_str).map(str::to_lowercase);
+        assert_eq!(effort.as_deref(), Some("high"), "{name}: {}", sent.body);
+        assert!(!sent.body.to_string().contains("gpt-5.6-low"), "the one that was chosen is meant");
+    }
+    let wrong = config::Model { effort: "much".to_owned(), ..settings() };
+    let server =
+        Server { provider: "lab".to_owned(), kind: Kind::OpenAi, base_url: "x".to_owned(), key: None };
+    let error = Provider::new(server, "gpt-5.6", &wrong).err().expect("no model").to_string();
+    assert!(error.contains("`much`") && error.contains("`high`"), "{error}");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ on_both! {
         entries.push(Entry::TurnEnded(Ended {
             stop: StopReason::Answered,
             error: None,
-            usage: Usage { input: 7, cached: 3, output: 2 },
+            usage: Usage { input: 7, cached: 3, output: 2, cost: None },
             rounds: 2,
             tool_calls: 1,
             milliseconds: 12.5,

@@ -26,7 +26,7 @@ fn call(id: &str, name: &str, arguments: Value) -> ToolCall {
 fn reply(text: &str, calls: Vec<ToolCall>, stop: Stop) -> Reply {
     let text = (!text.is_empty()).then(|| Part::text(text));
     let parts = text.into_iter().chain(calls.into_iter().map(Part::Call)).collect();
-    let usage = Some(Usage { input: 10, cached: 0, output: 5 });
+    let usage = Some(Usage { input: 10, output: 5, ..Usage::default() });
     Reply { message: Message::of(Role::Assistant, parts), stop, usage, model: "scripted".into() }
 }
 
@@ -94,7 +94,7 @@ fn an_answer_without_tools() {
         error: None,
         rounds: 1,
         tool_calls: 0,
-        usage: Usage { input: 10, cached: 0, output: 5 },
+        usage: Usage { input: 10, output: 5, ..Usage::default() },
     };
     assert_eq!(ending(&mut turn), expected);
     // What comes after the end changes nothing.
@@ -388,7 +388,7 @@ fn scripted(event: &Event) -> Reply {
         },
     };
     let mut reply = reply(text, calls.iter().map(call).collect(), *stop);
-    reply.usage = Some(Usage { input: *tokens, cached: 0, output: 1 });
+    reply.usage = Some(Usage { input: *tokens, output: 1, ..Usage::default() });
     reply
 }
 
