@@ -33,6 +33,8 @@ class Native(nested.Native, Protocol):
     def skill(self) -> str: ...
     @property
     def settings(self) -> dict[str, Any]: ...
+    @property
+    def has_editor(self) -> bool: ...
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
     def cancelled(self) -> bool: ...
     def may_log(self, size: int) -> bool: ...
@@ -202,6 +204,43 @@ class Context:
         """Tell MCP clients that something has changed, for `async def` tools."""
         await nested.ask(self._native, nested.changed(what))
 
+    @property
+    def has_editor(self) -> bool:
+        """Whether an editor called, which may have files with words that are on no disk yet."""
+        return self._native.has_editor
+
+    def read_buffer(self, file: Path, start: int = 1, lines: int | None = None) -> str | None:
+        """The lines of a text file as the editor has it that called, saved or not.
+
+        `file` is what `resolve` returns. Returns `None` where no editor called or it does not have the file: read
+        it from the disk then. Raises `Failed` when the editor refuses, and `RuntimeError` in an `async def` tool,
+        which has `aread_buffer`.
+        """
+        if not self._native.has_editor:
+            return None
+        return _text(nested.wait(self._native, nested.read_buffer(str(file), start, lines), "aread_buffer"))
+
+    async def aread_buffer(self, file: Path, start: int = 1, lines: int | None = None) -> str | None:
+        """The lines of a text file as the editor has it, for `async def` tools."""
+        if not self._native.has_editor:
+            return None
+        return _text(await nested.ask(self._native, nested.read_buffer(str(file), start, lines)))
+
+    def write_buffer(self, file: Path, text: str) -> bool:
+        """Have the editor that called put `text` in the place of all that is in a file.
+
+        Returns whether it has; where it has not, write to the disk. Raises as `read_buffer` does.
+        """
+        if not self._native.has_editor:
+            return False
+        return bool(nested.wait(self._native, nested.write_buffer(str(file), text), "awrite_buffer"))
+
+    async def awrite_buffer(self, file: Path, text: str) -> bool:
+        """Have the editor replace what is in a file, for `async def` tools."""
+        if not self._native.has_editor:
+            return False
+        return bool(await nested.ask(self._native, nested.write_buffer(str(file), text)))
+
     def log(self, level: Level, text: str) -> None:
         """Write to the program's log, under this call's id; at most 1 MiB a call.
 
@@ -235,6 +274,10 @@ class Context:
         if must_exist and not os.path.lexists(real):
             raise Failed(f"there is no `{text}` in the workspace `{root}`")
         return Path(real)
+
+
+def _text(reply: Any) -> str | None:
+    return None if reply is None else str(reply)
 
 
 current: ContextVar[Context | Native | None] = ContextVar("omni_context", default=None)

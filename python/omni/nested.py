@@ -103,6 +103,14 @@ def changed(what: str) -> Request:
     return {"client": {"changed": {"what": what}}}
 
 
+def read_buffer(path: str, line: int, limit: int | None) -> Request:
+    return {"buffer": {"read": {"path": path, "line": line, "limit": limit}}}
+
+
+def write_buffer(path: str, text: str) -> Request:
+    return {"buffer": {"write": {"path": path, "text": text}}}
+
+
 def wait(native: Native, request: Request, instead: str) -> Any:
     """Ask and wait. Raises `RuntimeError` on a running event loop, which would stand still."""
     # Where asyncio was never imported no loop runs.

@@ -38,6 +38,11 @@ class Call:
     is_cancelled: bool = False
     logged: int = 0
     answers: Callable[[nested.Request], Any] | None = None
+    buffers: dict[str, str] | None = None
+
+    @property
+    def has_editor(self) -> bool:
+        return self.buffers is not None
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         self.reports.append((done, total, message))
@@ -56,7 +61,22 @@ class Call:
     def ask(self, request: nested.Request) -> Any:
         if "client" in request:
             return [Path(self.workspace).absolute().as_uri()] if request["client"] == "roots" else None
+        if "buffer" in request:
+            return self._buffer(request["buffer"])
         return (self.answers or _answers(None, None, None))(request)
+
+    def _buffer(self, request: dict[str, Any]) -> Any:
+        if self.buffers is None:
+            return None
+        if "write" in request:
+            self.buffers[request["write"]["path"]] = request["write"]["text"]
+            return True
+        wanted = request["read"]
+        if wanted["path"] not in self.buffers:
+            return None
+        first = wanted["line"] - 1
+        last = None if wanted["limit"] is None else first + wanted["limit"]
+        return "".join(self.buffers[wanted["path"]].splitlines(keepends=True)[first:last])
 
     def begin(self, request: nested.Request, done: Callable[[Any, BaseException | None], None]) -> "Call":
         try:
@@ -101,16 +121,19 @@ def context(
     tools: Mapping[str, Callable[..., Any]] | None = None,
     person: Callable[[str], dict[str, Any] | None] | None = None,
     model: Callable[[str], str] | None = None,
+    buffers: dict[str, str] | None = None,
 ) -> Context:
     """Make a context on a folder; its data folder is `.data` beside it unless given.
 
     `tools` are plain functions that stand for the tools which are called by these names; `person` is given
     a question and returns the values, or `None` to decline; `model` is given a prompt and returns a text.
+    `buffers` are the files that an editor has, by their absolute paths; it takes what is written.
     """
     root = Path(workspace)
     folder = str(data or root.parent / f".{root.name}-data")
     answers = _answers(tools, person, model)
-    return Context(Call(str(root), folder, session, call_id, settings=settings or {}, answers=answers))
+    call = Call(str(root), folder, session, call_id, settings=settings or {}, answers=answers, buffers=buffers)
+    return Context(call)
 
 
 def load(folder: str | Path, file: str | None = None) -> ModuleType:

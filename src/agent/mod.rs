@@ -24,7 +24,7 @@ use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, episo
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
 use crate::session::{self, Digest, Ended, Entry, Session, Sessions, window};
-use crate::tool::nested::{Asker, Budget, Sample, Sampler};
+use crate::tool::nested::{Asker, Budget, Editor, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
 
 pub use crate::tool::Consents;
@@ -65,6 +65,8 @@ pub struct Play {
     pub consents: Arc<Consents>,
     /// What the program that asks wants of the answer.
     pub instructions: Option<String>,
+    /// The editor that asks, where it reads and writes files.
+    pub editor: Option<Editor>,
 }
 
 impl Agent {
@@ -207,6 +209,7 @@ impl<'a> Stage<'a> {
             }),
             sampler: Some(sampler(agent.model.clone(), events.clone(), budget.clone())),
             client: None,
+            editor: play.editor.clone(),
             logger: None,
             events: Some(events),
             budget,

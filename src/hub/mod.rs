@@ -27,6 +27,7 @@ use crate::session::{self, Began, Entry, Session, Sessions, log};
 use crate::shutdown::Shutdown;
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
+use crate::tool::nested::Editor;
 use crate::tool::{Scope, Toolbox};
 
 pub use crate::session::Error as SessionError;
@@ -214,8 +215,21 @@ impl Hub {
         self.order(Order { incoming, asks, instructions: None, earlier: None }).await
     }
 
+    /// Accepts a message from an editor, which answers [`EventKind::Approval`] and may have files of its own.
+    pub async fn edit(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        editor: Option<Editor>,
+    ) -> Result<Running, Error> {
+        self.accept(Order { incoming, asks: true, instructions: None, earlier: None }, editor).await
+    }
+
     /// Accepts a message with more about it.
     pub async fn order(self: &Arc<Self>, order: Order) -> Result<Running, Error> {
+        self.accept(order, None).await
+    }
+
+    async fn accept(self: &Arc<Self>, order: Order, editor: Option<Editor>) -> Result<Running, Error> {
         let place = self.place()?;
         let Order { incoming, asks, instructions, earlier } = order;
         let id = match earlier {
@@ -246,6 +260,7 @@ impl Hub {
             asks,
             consents: lane.consents.clone(),
             instructions,
+            editor,
         };
         let playing = async move {
             let events = play.events.clone();

@@ -17,7 +17,7 @@ use serde_json::{Map, Number, Value};
 use super::{native, nested};
 use crate::message::Block;
 use crate::skill::{Behind, Engines};
-use crate::tool::{self, Context, Output, Progress, Request};
+use crate::tool::{self, Context, Nested, Output, Progress, Request};
 
 /// What a tool's `ctx` stands on.
 #[pyclass(frozen, name = "NativeContext", module = "_omni")]
@@ -81,6 +81,12 @@ impl NativeContext {
     #[getter]
     fn call_id(&self) -> &str {
         &self.context.id
+    }
+
+    /// Whether files may be in an editor, which then has to be asked.
+    #[getter]
+    fn has_editor(&self) -> bool {
+        self.context.nested.as_ref().is_some_and(Nested::has_editor)
     }
 
     #[pyo3(signature = (done, total=None, message=None))]

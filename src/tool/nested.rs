@@ -3,7 +3,7 @@
 //! Whatever it asks for is subject to what the tool itself is subject to: the policy, the budget
 //! of the turn, its cancellation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +49,50 @@ pub enum Request {
     Sample(Sample),
     /// Ask the program that called.
     Client(Wish),
+    /// Have a file read or written by the editor that called.
+    Buffer(Buffer),
+}
+
+/// A text file as an editor has it, who may have words that are on no disk yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Buffer {
+    /// Read it. The reply is the text; `null` where the editor does not have the file.
+    Read {
+        /// Its path, absolute, with links followed.
+        path: PathBuf,
+        /// The first line that is wanted, from 1.
+        line: u32,
+        /// As many lines are wanted; all of them where nothing is said.
+        limit: Option<u32>,
+    },
+    /// Replace all of it. The reply is whether the editor has done it.
+    Write {
+        /// Its path, absolute, with links followed.
+        path: PathBuf,
+        /// What is to be in it.
+        text: String,
+    },
+}
+
+/// The editor that called: it has files read and written.
+#[derive(Clone)]
+pub struct Editor(Arc<dyn Fn(Buffer) -> BoxFuture<'static, Result<Value, Error>> + Send + Sync>);
+
+impl Editor {
+    /// One that does this.
+    pub fn new<F>(work: impl Fn(Buffer) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        Self(Arc::new(move |buffer| Box::pin(work(buffer))))
+    }
+}
+
+impl std::fmt::Debug for Editor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Editor")
+    }
 }
 
 /// What only a program that calls can do. Where none does, there is an answer to each all the same.
@@ -166,6 +210,11 @@ impl Nested {
         Self { toolbox, scope, spec, clock }
     }
 
+    /// Whether an editor has called.
+    pub fn has_editor(&self) -> bool {
+        self.scope.editor.is_some()
+    }
+
     /// How many calls this one is nested in.
     pub fn depth(&self) -> usize {
         self.scope.within.len()
@@ -179,13 +228,17 @@ impl Nested {
 
     /// Does what is asked in this call. Asking, and being answered, is a sign of life.
     pub async fn ask(&self, context: &Context, request: Request) -> Result<Value, Error> {
-        self.scope.budget.take()?;
+        // A file of the editor is no more than a file.
+        if !matches!(request, Request::Buffer(_)) {
+            self.scope.budget.take()?;
+        }
         self.clock.sign();
         let reply = match request {
             Request::Call { name, arguments } => self.call(context, name, arguments).await,
             Request::Elicit { message, schema } => self.elicit(context, message, schema).await,
             Request::Sample(sample) => self.sample(context, sample).await,
             Request::Client(wish) => self.client(context, wish).await,
+            Request::Buffer(buffer) => self.buffer(context, buffer).await,
         };
         self.clock.sign();
         reply
@@ -264,6 +317,17 @@ impl Nested {
             biased;
             () = context.cancel.cancelled() => Err(Error::Cancelled),
             reply = client(wish) => reply,
+        }
+    }
+
+    async fn buffer(&self, context: &Context, buffer: Buffer) -> Result<Value, Error> {
+        let Some(Editor(editor)) = &self.scope.editor else { return Ok(Value::Null) };
+        // It may ask a person in its turn.
+        let _thinking = (self.clock.stop(), self.scope.stop());
+        tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(Error::Cancelled),
+            reply = editor(buffer) => reply,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Progress;
 use super::clock::{Clock, Stop};
-use super::nested::{Asker, Budget, Client, Logger, Outer, Sampler};
+use super::nested::{Asker, Budget, Client, Editor, Logger, Outer, Sampler};
 use crate::message::event::{Approval, EventKind};
 
 /// Takes what happens to calls.
@@ -39,6 +39,8 @@ pub struct Scope {
     pub sampler: Option<Sampler>,
     /// Asks the program that called; `None` where none did.
     pub client: Option<Client>,
+    /// Reads and writes files in its place; `None` where no editor called.
+    pub editor: Option<Editor>,
     /// Hears what tools say while they run; `None` costs nothing.
     pub logger: Option<Logger>,
     /// What its calls may ask for among themselves.
@@ -64,6 +66,7 @@ impl Scope {
             asker: None,
             sampler: None,
             client: None,
+            editor: None,
             logger: None,
             budget: Arc::default(),
             within: Vec::new(),

@@ -11,6 +11,8 @@ import pytest
 from omni import Context, Failed, Retry, testing
 from omni.errors import ToolCancelled
 
+SKILLS = Path(__file__).parents[2] / "assets" / "skills"
+
 Use = Callable[..., Any]
 
 
@@ -264,3 +266,46 @@ def test_stat(use: Use, workspace: Path) -> None:
     assert (found["kind"], found["size"], found["mode"]) == ("file", 14, "0640")
     assert use("fs.stat", path="src")["kind"] == "folder"
     assert use("fs.stat", path="missing") == {"path": "missing", "kind": "nothing"}
+
+
+@pytest.fixture
+def buffers(workspace: Path) -> dict[str, str]:
+    return {str(workspace / "a.txt"): "one\nunsaved\nthree\n"}
+
+
+@pytest.fixture
+def edit(workspace: Path, buffers: dict[str, str]) -> Use:
+    """Call a tool of the skill as an editor does that has files of its own."""
+    ctx = testing.context(workspace, buffers=buffers)
+    module = testing.load(SKILLS / "fs")
+    return lambda name, /, **arguments: testing.call(getattr(module, name), ctx, **arguments)
+
+
+def test_words_that_are_not_saved_are_read(edit: Use, workspace: Path) -> None:
+    assert edit("read", path="a.txt") == "one\nunsaved\nthree\n"
+    assert edit("read", path="a.txt", start=2, lines=1) == "unsaved\n[more follows: start=3]"
+    with pytest.raises(Failed, match="fewer than 9 lines"):
+        edit("read", path="a.txt", start=9)
+    assert edit("read", path="src/main.py").startswith("def main()")
+    with pytest.raises(Failed, match=r"there is no `none\.txt`"):
+        edit("read", path="none.txt")
+
+
+def test_the_editor_writes(edit: Use, workspace: Path, buffers: dict[str, str]) -> None:
+    edit("edit", path="a.txt", old="unsaved", new="changed")
+    assert buffers[str(workspace / "a.txt")] == "one\nchanged\nthree\n"
+    assert (workspace / "a.txt").read_text() == "one\ntwo\nthree\n"
+    assert edit("write", path="new.txt", content="here\n") == "created `new.txt`: 1 lines, 5 bytes"
+    assert buffers[str(workspace / "new.txt")] == "here\n"
+    assert not (workspace / "new.txt").exists()
+
+
+def test_what_is_no_text_is_not_for_the_editor(edit: Use, workspace: Path, buffers: dict[str, str]) -> None:
+    (workspace / "latin.txt").write_bytes(b"caf\xe9 one\n")
+    buffers[str(workspace / "latin.txt")] = "caf? one\n"
+    edit("edit", path="latin.txt", old="one", new="two")
+    assert (workspace / "latin.txt").read_bytes() == b"caf\xe9 two\n"
+    # The editor has not the words that were read, so it is not to have them replaced.
+    edit("edit", path="src/main.py", old="hello", new="bye")
+    assert "bye" in (workspace / "src/main.py").read_text()
+    assert str(workspace / "src/main.py") not in buffers

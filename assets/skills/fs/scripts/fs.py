@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import stat as modes
 import uuid
@@ -22,6 +23,7 @@ _LONGEST_LINE = 2_000
 _MOST_LINES = 5_000
 _MOST_TEXT = 64 * 1024
 _MOST_EDITED = 16 * 1024 * 1024
+_MOST_SHARED = 4 * 1024 * 1024
 _MOST_ENTRIES = 500
 _CHUNK = 1024 * 1024
 
@@ -35,12 +37,16 @@ def read(path: str, ctx: Context, start: int = 1, lines: int = 400) -> str:
     """Read lines of a text file."""
     if start < 1 or not 1 <= lines <= _MOST_LINES:
         raise Retry(f"lines are counted from 1, and `lines` is between 1 and {_MOST_LINES}")
-    file = ctx.resolve(path, must_exist=True)
-    with _reading(path), _open(file, path) as stream:
-        # Not `mmap` and not `readlines`: the file may be larger than the memory, and so may a line.
-        _refuse_binary(stream, path)
-        if not _skip(stream, start - 1, ctx):
-            raise Failed(f"`{path}` has fewer than {start} lines")
+    file = ctx.resolve(path)
+    shared = _in_editor(ctx, file, start, lines + 1)
+    if shared is None:
+        ctx.resolve(path, must_exist=True)
+    with _reading(path), _open(file, path) if shared is None else io.BytesIO(shared) as stream:
+        if shared is None:
+            # Not `mmap` and not `readlines`: the file may be larger than the memory, and so may a line.
+            _refuse_binary(stream, path)
+            if not _skip(stream, start - 1, ctx):
+                raise Failed(f"`{path}` has fewer than {start} lines")
         text, number, whole = [], 0, True
         size = 0
         for line in _lines(stream):
@@ -69,7 +75,8 @@ def write(path: str, content: str, ctx: Context) -> str:
     with _reading(path):
         existed = file.exists()
         file.parent.mkdir(parents=True, exist_ok=True)
-        _replace(file, data)
+        if not (_is_shared(ctx, file) and ctx.write_buffer(file, content)):
+            _replace(file, data)
     count = content.count("\n") + (not content.endswith("\n") and bool(content))
     return f"{'replaced' if existed else 'created'} `{path}`: {count} lines, {len(data)} bytes"
 
@@ -86,8 +93,10 @@ def edit(path: str, old: str, new: str, ctx: Context, all: bool = False) -> str:
     if old == new:
         raise Retry("`old` and `new` are the same")
     with _reading(path):
-        with _open(file, path) as stream:
-            data = stream.read(_MOST_EDITED + 1)
+        data = shared = _in_editor(ctx, file)
+        if data is None:
+            with _open(file, path) as stream:
+                data = stream.read(_MOST_EDITED + 1)
         if len(data) > _MOST_EDITED:
             raise Failed(f"`{path}` is larger than {_MOST_EDITED // 1024 // 1024} MB, too large to edit")
         # Bytes, so that what is not touched stays as it was, whatever its encoding and line ends.
@@ -103,7 +112,10 @@ def edit(path: str, old: str, new: str, ctx: Context, all: bool = False) -> str:
                 f"`old` occurs {count} times in `{path}`, in lines {_where(data, before)}; "
                 "take in a line before or after, or set `all`"
             )
-        _replace(file, data.replace(before, after))
+        edited = data.replace(before, after)
+        # What was not read from the editor may be other words than those it has.
+        if shared is None or not ctx.write_buffer(file, edited.decode()):
+            _replace(file, edited)
     line = data.count(b"\n", 0, first) + 1
     return f"replaced {count} occurrence{'s' if count > 1 else ''} in `{path}`, the first in line {line}"
 
@@ -189,6 +201,29 @@ def _failed(path: str, error: OSError) -> Failed:
     if error.errno == errno.ENOENT:
         return Failed(f"there is no `{path}` in the workspace")
     return Failed(f"`{path}` cannot be used: {error.strerror or error}")
+
+
+def _in_editor(ctx: Context, file: Path, start: int = 1, lines: int | None = None) -> bytes | None:
+    """Lines of a file as the editor has it; nothing where it is to be read from the disk."""
+    text = ctx.read_buffer(file, start, lines) if _is_shared(ctx, file) else None
+    return None if text is None else text.encode()
+
+
+def _is_shared(ctx: Context, file: Path) -> bool:
+    """Whether an editor is asked about it: it is not there yet, or UTF-8 and not too long to be sent."""
+    if not ctx.has_editor:
+        return False
+    try:
+        found = file.lstat()
+        if not modes.S_ISREG(found.st_mode) or found.st_size > _MOST_SHARED:
+            return False
+        data = file.read_bytes()
+        data.decode()
+        return b"\0" not in data
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _open(file: Path, path: str) -> Any:
