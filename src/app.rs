@@ -29,6 +29,7 @@ use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Environments, Index, Manifest};
 use crate::store::{self, Store};
+use crate::tool::plan::Plan;
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
 
 /// How long turns and tools have to stop when the program ends.
@@ -105,6 +106,8 @@ pub struct App {
     audit: OnceLock<Option<Arc<Audit>>>,
     model: OnceCell<Arc<dyn Model>>,
     memory: Arc<OnceCell<Arc<Memory>>>,
+    /// Whether the model is given a tool to show its plan with.
+    plans: bool,
 }
 
 impl App {
@@ -125,6 +128,11 @@ impl App {
             memory: self.memory.clone(),
             ..Self::within(folder, choices, self.interpreter)?
         })
+    }
+
+    /// The same for somebody who is shown plans.
+    pub fn with_plans(self) -> Self {
+        Self { plans: true, ..self }
     }
 
     fn within(current: &Path, choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
@@ -155,6 +163,7 @@ impl App {
             audit: OnceLock::new(),
             model: OnceCell::new(),
             memory: Arc::default(),
+            plans: false,
         })
     }
 
@@ -277,6 +286,9 @@ impl App {
             settings.audit = self.audit();
             let mut sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
             sets.extend(self.memory_tools());
+            if self.plans {
+                sets.push(Arc::new(Plan));
+            }
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()
@@ -410,9 +422,26 @@ impl App {
         Ok(models)
     }
 
-    /// The hub where this model answers.
-    pub async fn hub_of(&self, model: &str) -> Result<Arc<Hub>, Error> {
-        self.hub_with(self.model_named(model).await?).await
+    /// Whether the model of this name can be told how much to think.
+    pub fn takes_effort(&self, model: &str) -> bool {
+        detect::takes_effort(model, &self.config().provider)
+    }
+
+    /// The hub where this model answers, and thinks so much; where nothing is said, as it is configured.
+    pub async fn hub_of(&self, model: Option<&str>, effort: Option<&str>) -> Result<Arc<Hub>, Error> {
+        let model = match (model, effort) {
+            (None, None) => self.model().await?,
+            (Some(model), None) => self.model_named(model).await?,
+            (model, Some(effort)) => {
+                let mut settings = config::Model { effort: effort.to_owned(), ..self.config().model.clone() };
+                if let Some(model) = model {
+                    settings = config::Model { name: model.to_owned(), fallback: Vec::new(), ..settings };
+                }
+                let environment = |name: &str| std::env::var(name).ok();
+                detect::choose(&settings, &self.config().provider, &environment).await?
+            }
+        };
+        self.hub_with(model).await
     }
 
     /// A scope for calls outside of a turn.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use super::error::{Failure, code};
+use super::setup;
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
@@ -16,12 +17,27 @@ use crate::config::Paths;
 use crate::hub::Hub;
 use crate::mcp::Pipes;
 use crate::session::Sessions;
-use crate::stdio::acp::{self, House, Place};
+use crate::stdio::acp::{self, House, Offered, Place};
+use crate::tool::Toolbox;
 
 /// Folders, sets of servers and models that are used at once.
 const MOST: usize = 32;
 
-pub(super) async fn run(app: App, screen: &Screen) -> Result<u8, Failure> {
+/// Be the agent of an editor
+///
+/// It speaks the Agent Client Protocol on standard input and output, for Zed, JetBrains, Neovim, Emacs and others,
+/// which start it themselves: the command is `omni`, its argument `acp`. Sessions are those of `omni session`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Acp {
+    /// Choose a model first, as `omni setup` does, and leave; editors run this in a terminal
+    #[arg(long)]
+    setup: bool,
+}
+
+pub(super) async fn run(acp: Acp, app: App, screen: &Screen) -> Result<u8, Failure> {
+    if acp.setup {
+        return setup::run(setup::Setup::default(), &app, screen).await;
+    }
     if std::io::stdin().is_terminal() {
         screen.remark(
             "this speaks the Agent Client Protocol, for editors; Ctrl-D ends it, `omni acp --help` says more",
@@ -67,8 +83,7 @@ impl Rooms {
     async fn app(&self, place: &Place) -> Result<Arc<App>, String> {
         let key = format!("{}\n{}", place.folder.display(), serde_json::Value::Object(place.servers.clone()));
         let make = || async {
-            let app = self.app.elsewhere(&place.folder, place.servers.clone())?;
-            let app = Arc::new(app);
+            let app = Arc::new(self.app.elsewhere(&place.folder, place.servers.clone())?.with_plans());
             app.watch().await?;
             Ok(app)
         };
@@ -88,22 +103,32 @@ impl House for Rooms {
         Paths::find(folder).map(|paths| paths.workspace)
     }
 
-    async fn models(&self, place: &Place) -> Result<Vec<String>, String> {
-        let app = self.app.elsewhere(&place.folder, place.servers.clone());
-        app.map_err(|error| error.to_string())?.models().await.map_err(|error| error.to_string())
+    async fn ready(&self) -> Result<(), String> {
+        let found = self.app.model_found().await.map_err(|error| error.to_string())?;
+        match found.model.as_str() {
+            "offline" => Err(format!("there is no model: {}; `omni setup` in a terminal helps", found.why)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn models(&self, place: &Place) -> Result<Vec<Offered>, String> {
+        let app =
+            self.app.elsewhere(&place.folder, place.servers.clone()).map_err(|error| error.to_string())?;
+        let models = app.models().await.map_err(|error| error.to_string())?;
+        let offered = |name: String| Offered { thinks: app.takes_effort(&name), name };
+        Ok(models.into_iter().map(offered).collect())
+    }
+
+    async fn toolbox(&self, place: &Place) -> Result<Arc<Toolbox>, String> {
+        self.app(place).await?.toolbox().await.map_err(|error| error.to_string())
     }
 
     async fn hub(&self, place: &Place) -> Result<Arc<Hub>, String> {
         let app = self.app(place).await?;
-        let model = place.model.clone().unwrap_or_default();
+        let (model, effort) = (place.model.as_deref(), place.effort.as_deref());
         let servers = serde_json::Value::Object(place.servers.clone());
-        let key = format!("{}\n{servers}\n{model}", place.folder.display());
-        let make = || async {
-            match &place.model {
-                Some(model) => app.hub_of(model).await,
-                None => app.hub().await,
-            }
-        };
+        let key = format!("{}\n{servers}\n{model:?}\n{effort:?}", place.folder.display());
+        let make = || app.hub_of(model, effort);
         let made = cell(&self.hubs, key)?;
         let made = made.get_or_try_init(make).await;
         made.cloned().map_err(|error| error.to_string())

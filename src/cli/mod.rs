@@ -105,11 +105,7 @@ enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
     Token(token::Token),
-    /// Be the agent of an editor
-    ///
-    /// It speaks the Agent Client Protocol on standard input and output, for Zed, JetBrains, Neovim, Emacs and others,
-    /// which start it themselves: the command is `omni`, its argument `acp`. Sessions are those of `omni session`.
-    Acp,
+    Acp(acp::Acp),
     /// Read all skills and write the index of their tools
     Sync,
     Setup(setup::Setup),
@@ -209,7 +205,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
         Some(Command::Token(token)) => token::run(token, &app, screen).await,
-        Some(Command::Acp) => acp::run(app, screen).await,
+        Some(Command::Acp(acp)) => acp::run(acp, app, screen).await,
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,

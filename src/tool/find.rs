@@ -132,7 +132,7 @@ pub fn about(call: &ToolCall) -> &str {
 
 /// The call that a call of [`CALL`] is about; any other call as it is. What cannot be made out is left
 /// to [`CALL`] and its schema, which say why.
-pub(super) fn meant(call: ToolCall) -> ToolCall {
+pub fn meant(call: ToolCall) -> ToolCall {
     let Arguments::Object(map) = &call.arguments else { return call };
     let name = about(&call);
     if call.name != CALL || name == CALL {

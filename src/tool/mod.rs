@@ -9,6 +9,7 @@ mod cache;
 mod clock;
 pub mod find;
 pub mod nested;
+pub mod plan;
 pub mod policy;
 pub mod schema;
 pub mod scope;

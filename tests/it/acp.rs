@@ -1,153 +1,11 @@
 //! Omni as the agent of an editor: the Agent Client Protocol, line by line, with the real program.
-//!
-//! Many of these are what users of other agents complained about.
 
 use serde_json::{Value, json};
 
+use crate::support::editor::{Editor, Heard, words, writes};
 use crate::support::mcp::python;
-use crate::support::omni::{OMNI, Run, Started, World, write};
-
-/// An editor that has started omni.
-struct Editor {
-    omni: Started,
-    last: u64,
-    /// What is said when a tool asks; `None` says nothing.
-    permits: Option<&'static str>,
-    asked: Vec<Value>,
-}
-
-/// What came of a request: what was heard meanwhile, and the answer.
-struct Heard {
-    updates: Vec<Value>,
-    answer: Value,
-}
-
-impl Heard {
-    /// The updates of this kind.
-    fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.updates.iter().filter(move |update| update["sessionUpdate"] == kind)
-    }
-
-    /// The answer's text.
-    fn text(&self) -> String {
-        self.of("agent_message_chunk").filter_map(|chunk| chunk["content"]["text"].as_str()).collect()
-    }
-
-    #[track_caller]
-    fn stopped(&self, reason: &str) -> &Self {
-        assert_eq!(self.answer["result"]["stopReason"], reason, "{}", self.answer);
-        self
-    }
-}
-
-impl Editor {
-    fn start(run: Run) -> Self {
-        let mut editor =
-            Self { omni: run.talking().start(), last: 0, permits: Some("once"), asked: Vec::new() };
-        let answer =
-            editor.ask("initialize", json!({ "protocolVersion": 1, "clientCapabilities": {} })).answer;
-        assert_eq!(answer["result"]["protocolVersion"], 1);
-        editor
-    }
-
-    fn send(&mut self, message: &Value) {
-        self.omni.say(&message.to_string());
-    }
-
-    /// The next message; every line is one.
-    fn next(&mut self) -> Value {
-        let line = self.omni.until("");
-        let message: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        message
-    }
-
-    fn post(&mut self, method: &str, params: Value) -> u64 {
-        self.last += 1;
-        let id = self.last;
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
-        id
-    }
-
-    /// Listens until the request has its answer.
-    fn hear(&mut self, id: u64) -> Heard {
-        let mut updates = Vec::new();
-        loop {
-            let message = self.next();
-            match message["method"].as_str() {
-                Some("session/update") => updates.push(message["params"]["update"].clone()),
-                Some("session/request_permission") => {
-                    self.asked.push(message["params"].clone());
-                    let Some(option) = self.permits else { return Heard { updates, answer: message } };
-                    let outcome = json!({ "outcome": { "outcome": "selected", "optionId": option } });
-                    self.send(&json!({ "jsonrpc": "2.0", "id": message["id"], "result": outcome }));
-                }
-                Some(other) => panic!("nobody asked for {other}"),
-                None if message["id"] == id => return Heard { updates, answer: message },
-                None => {}
-            }
-        }
-    }
-
-    fn ask(&mut self, method: &str, params: Value) -> Heard {
-        let id = self.post(method, params);
-        self.hear(id)
-    }
-
-    /// A new session in the workspace.
-    fn session(&mut self, world: &World) -> String {
-        let heard = self.ask("session/new", json!({ "cwd": world.work(), "mcpServers": [] }));
-        heard.answer["result"]["sessionId"].as_str().unwrap_or_else(|| panic!("{}", heard.answer)).to_owned()
-    }
-
-    fn prompt(&mut self, session: &str, text: &str) -> Heard {
-        self.ask("session/prompt", words(session, text))
-    }
-
-    /// Listens for the commands that come after a session has begun.
-    fn commands(&mut self) -> Vec<Value> {
-        loop {
-            let update = self.next()["params"]["update"].clone();
-            if update["sessionUpdate"] == "available_commands_update" {
-                return update["availableCommands"].as_array().cloned().expect("a list");
-            }
-        }
-    }
-}
-
-fn words(session: &str, text: &str) -> Value {
-    json!({ "sessionId": session, "prompt": [{ "type": "text", "text": text }] })
-}
-
-fn writes() -> [Value; 2] {
-    let arguments = json!({ "path": "a.txt", "content": "hello\n" });
-    [
-        json!({ "reasoning": "hm", "text": "I write it.", "calls": [{ "name": "fs__write", "arguments": arguments }] }),
-        json!({ "text": "Done, one file." }),
-    ]
-}
-
-/// Pieces of one message joined, and what is only told of a turn that goes on left out.
-fn whole(updates: &[Value]) -> Vec<Value> {
-    let mut whole: Vec<Value> = Vec::new();
-    for update in updates {
-        let kind = update["sessionUpdate"].as_str().unwrap_or_default();
-        if ["usage_update", "session_info_update", "available_commands_update", "user_message_chunk"]
-            .contains(&kind)
-        {
-            continue;
-        }
-        let piece = update["content"]["text"].as_str().filter(|_| kind.ends_with("_chunk"));
-        match (piece, whole.last_mut()) {
-            (Some(piece), Some(last)) if last["messageId"] == update["messageId"] => {
-                let text = format!("{}{piece}", last["content"]["text"].as_str().expect("a text"));
-                last["content"]["text"] = text.into();
-            }
-            _ => whole.push(update.clone()),
-        }
-    }
-    whole
-}
+use crate::support::omni::{OMNI, World};
+use crate::support::vendor::{Answer, Vendor};
 
 #[test]
 fn a_tool_that_needs_permission_is_allowed() {
@@ -165,28 +23,6 @@ fn a_tool_that_needs_permission_is_allowed() {
     assert_eq!(began["content"][0]["newText"], "hello\n");
     assert_eq!(heard.of("session_info_update").next().expect("a title")["title"], "write hello");
     assert_eq!(editor.omni.end().code(), 0);
-}
-
-#[test]
-fn a_permission_shows_what_would_run_and_a_result_what_came_of_it() {
-    let world = World::new();
-    let arguments = json!({ "argv": ["echo", "so much"] });
-    let call = json!({ "calls": [{ "name": "process__run", "arguments": arguments }] });
-    let model = world.script("m", &[call, json!({ "text": "ok" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let session = editor.session(&world);
-    let heard = editor.prompt(&session, "run it");
-    heard.stopped("end_turn");
-    let asked = &editor.asked[0]["toolCall"];
-    assert_eq!(asked["title"], "process.run echo so much");
-    assert_eq!(asked["rawInput"], arguments);
-    assert_eq!(asked["kind"], "execute");
-    let kinds: Vec<_> =
-        editor.asked[0]["options"].as_array().expect("a list").iter().map(|o| &o["kind"]).collect();
-    assert_eq!(kinds, ["allow_once", "allow_always", "reject_once"]);
-    let ended = heard.of("tool_call_update").last().expect("an end");
-    assert_eq!(ended["status"], "completed");
-    assert!(ended["content"].to_string().contains("so much"), "{ended}");
 }
 
 #[test]
@@ -237,178 +73,37 @@ fn agreed_to_always_is_asked_once_and_the_mode_that_allows_asks_never() {
 }
 
 #[test]
-fn a_replay_is_what_was_streamed_with_the_same_ids() {
-    let world = World::new();
-    let model = world.script("m", &writes());
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let session = editor.session(&world);
-    let heard = editor.prompt(&session, "write hello");
-    drop(editor);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let again =
-        editor.ask("session/load", json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [] }));
-    assert_eq!(whole(&again.updates), whole(&heard.updates));
-    assert_eq!(
-        again.of("user_message_chunk").next().expect("the question")["content"]["text"],
-        "write hello"
-    );
-    assert!(again.answer["result"]["modes"].is_object(), "{}", again.answer);
-}
-
-#[test]
-fn a_second_process_goes_on_with_a_session() {
-    let world = World::new();
-    let model = world.script("m", &[json!({ "text": "first" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let session = editor.session(&world);
-    editor.prompt(&session, "one").stopped("end_turn");
-    drop(editor);
-    let model = world.script("n", &[json!({ "text": "second" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let known = json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [] });
-    let resumed = editor.ask("session/resume", known);
-    assert!(resumed.updates.is_empty(), "{:?}", resumed.updates);
-    let heard = editor.prompt(&session, "two");
-    assert_eq!(heard.stopped("end_turn").text(), "second");
-    let shown = world.omni(["session", "show", &session]).run().succeeded();
-    assert!(shown.out.contains("first") && shown.out.contains("second"), "{shown}");
-}
-
-#[test]
-fn every_line_is_the_protocols_whatever_tools_and_children_print() {
-    let world = World::new();
-    let script = "import os, subprocess\nfrom omni import tool\n\n@tool(read_only=True)\ndef loud() -> str:\n    \
-                  '''Print.'''\n    print('noise', flush=True)\n    os.write(1, b'noise\\n')\n    \
-                  subprocess.run(['echo', 'noise'])\n    return 'quiet'\n";
-    // In the very process that speaks the protocol.
-    let folder = world.skill("noisy", script);
-    let card = "---\nname: noisy\ndescription: Prints.\nmetadata:\n  isolation: thread\n---\n";
-    write(&folder.join("SKILL.md"), card);
-    world.omni(["--yes", "skill", "trust", "noisy"]).run().succeeded();
-    let call = json!({ "calls": [{ "name": "noisy__loud" }] });
-    let model = world.script("m", &[call, json!({ "text": "ok" })]);
-    let run = world.omni(["acp", "--verbose"]).model(&model);
-    let run = run.env("RUST_LOG", "trace").env("OMNI_LOG__LEVEL", "trace");
-    let mut editor = Editor::start(run);
-    let session = editor.session(&world);
-    let heard = editor.prompt(&session, "be loud");
-    assert_eq!(heard.stopped("end_turn").text(), "ok");
-    let ended = heard.of("tool_call_update").last().expect("an end");
-    assert!(ended["content"].to_string().contains("quiet"), "{ended}");
-    let output = editor.omni.end();
-    assert!(output.err.contains("noise"), "{output}");
-}
-
-#[test]
-fn the_first_answer_starts_nothing() {
-    let world = World::cold();
-    let editor = Editor::start(world.omni(["acp"]));
-    assert!(!world.home().join("cache").exists(), "tools were looked at");
-    assert!(!world.home().join("data").exists(), "a database was made");
-    drop(editor);
-}
-
-#[test]
-fn a_dead_server_keeps_no_session_from_beginning() {
-    let world = World::new();
-    let model = world.script("m", &[json!({ "text": "here" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let dead = json!({ "name": "dead", "command": "/bin/sleep", "args": ["1000"], "env": [] });
-    let heard = editor.ask("session/new", json!({ "cwd": world.work(), "mcpServers": [dead] }));
-    let session = heard.answer["result"]["sessionId"].as_str().expect("a session").to_owned();
-    assert_eq!(editor.prompt(&session, "hello").stopped("end_turn").text(), "here");
-}
-
-#[test]
 fn servers_that_the_editor_hands_over_have_their_tools() {
     let world = World::new();
-    let call = json!({ "calls": [{ "name": "own__fs__list" }] });
+    let call = json!({ "calls": [{ "name": "its__own__fs__list" }] });
     let model = world.script("m", &[call, json!({ "text": "ok", "loop": true })]);
     let mut editor = Editor::start(world.omni(["acp"]).model(&model));
     world.write("there.txt", "");
-    let own = json!({ "name": "own", "command": OMNI, "args": ["mcp"], "env": [
+    let own = json!({ "name": "its__own", "command": OMNI, "args": ["mcp"], "env": [
         { "name": "OMNI_HOME", "value": world.home() },
     ] });
-    let heard = editor.ask("session/new", json!({ "cwd": world.work(), "mcpServers": [own] }));
+    let heard = editor.ask("session/new", json!({ "cwd": world.work(), "mcpServers": [own.clone()] }));
     let session = heard.answer["result"]["sessionId"].as_str().expect("a session").to_owned();
+    let mut streamed = Heard::default();
     // They join at the border of a turn, once they are there.
     let listed = (0..40).any(|_| {
         let heard = editor.prompt(&session, "list the files");
         heard.stopped("end_turn");
         let there =
             heard.of("tool_call_update").any(|ended| ended["content"].to_string().contains("there.txt"));
+        streamed = heard;
         if !there {
             std::thread::sleep(std::time::Duration::from_millis(250));
         }
         there
     });
     assert!(listed, "the server's tool was never there");
-}
-
-#[test]
-fn every_capability_that_is_told_of_answers() {
-    let world = World::new();
-    let model = world.script("m", &[json!({ "text": "ok" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let told = editor.ask("initialize", json!({ "protocolVersion": 1, "clientCapabilities": {} })).answer;
-    let told = &told["result"]["agentCapabilities"];
-    let session = editor.session(&world);
-    editor.prompt(&session, "hello").stopped("end_turn");
-    let known = json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [] });
-    assert_eq!(told["loadSession"], true);
-    let mut methods = vec!["load"];
-    methods.extend(told["sessionCapabilities"].as_object().expect("an object").keys().map(String::as_str));
-    assert_eq!(methods.len(), 5, "{methods:?}");
-    // The one that removes it comes last.
-    methods.sort_by_key(|method| *method == "delete");
-    for method in methods {
-        let params = if method == "list" { json!({}) } else { known.clone() };
-        let answer = editor.ask(&format!("session/{method}"), params).answer;
-        assert!(answer["result"].is_object(), "{method}: {answer}");
-    }
-    let gone = editor.ask("session/load", known).answer;
-    assert_eq!(gone["error"]["code"], -32002, "{gone}");
-}
-
-#[test]
-fn twenty_sessions_are_listed_the_last_one_first() {
-    let world = World::new();
-    let model = world.script("m", &[json!({ "text": "ok", "loop": true })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let mut sessions: Vec<String> = (0..20)
-        .map(|number| {
-            let session = editor.session(&world);
-            editor.prompt(&session, &format!("number {number}")).stopped("end_turn");
-            session
-        })
-        .collect();
-    // One in which nothing was said is none to go back to.
-    editor.session(&world);
-    sessions.reverse();
-    let listed = editor.ask("session/list", json!({ "cwd": world.work() })).answer;
-    let listed = listed["result"]["sessions"].as_array().expect("a list").clone();
-    assert_eq!(listed.iter().map(|found| found["sessionId"].as_str().unwrap()).collect::<Vec<_>>(), sessions);
-    assert_eq!(listed[0]["title"], "number 19");
-    assert_eq!(listed[0]["cwd"], json!(world.work()));
-    let elsewhere = editor.ask("session/list", json!({ "cwd": "/" })).answer;
-    assert_eq!(elsewhere["result"]["sessions"], json!([]));
-}
-
-#[test]
-fn commands_are_told_of_and_always_say_something() {
-    let world = World::new();
-    let model = world.script("m", &[json!({ "text": "asked" })]);
-    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
-    let session = editor.session(&world);
-    let commands = editor.commands();
-    assert!(!commands.is_empty());
-    for command in &commands {
-        let heard = editor.prompt(&session, &format!("/{}", command["name"].as_str().expect("a name")));
-        assert_ne!(heard.stopped("end_turn").text(), "", "{command}");
-    }
-    editor.ask("session/resume", json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [] }));
-    assert_eq!(editor.commands(), commands);
-    assert_eq!(editor.prompt(&session, "/etc is a folder").text(), "asked");
+    // The log has another name of it, which does not say where the server's ends.
+    let known = json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [own] });
+    let loaded = editor.ask("session/load", known);
+    let name = |heard: &Heard| heard.of("tool_call").last().expect("a call")["name"].clone();
+    assert_eq!(name(&streamed), "its__own.fs__list");
+    assert_eq!(name(&loaded), name(&streamed));
 }
 
 #[test]
@@ -469,6 +164,251 @@ fn what_is_wrong_with_a_request_is_said() {
     let session = editor.session(&world);
     let option = json!({ "sessionId": session, "configId": "model", "value": "no/such" });
     assert_eq!(editor.ask("session/set_config_option", option).answer["error"]["code"], -32602);
+}
+
+#[test]
+fn what_is_not_saved_is_read_and_what_is_not_open_is_on_the_disk() {
+    let world = World::new();
+    let read = |path: &str| json!([{ "name": "fs__read", "arguments": { "path": path } }]);
+    let edit = json!({ "path": "a.txt", "old": "not saved", "new": "changed" });
+    let edit = json!([{ "name": "fs__edit", "arguments": edit }]);
+    let steps = [
+        json!({ "calls": read("a.txt") }),
+        json!({ "calls": read("b.txt"), "expect": { "contains": "not saved" } }),
+        json!({ "calls": edit, "expect": { "contains": "on the disk" } }),
+        json!({ "text": "done", "expect": { "contains": "replaced 1 occurrence" } }),
+    ];
+    let model = world.script("m", &steps);
+    let mut editor = Editor::with_files(world.omni(["acp"]).model(&model));
+    let file = world.write("a.txt", "old\n");
+    world.write("b.txt", "on the disk\n");
+    editor.open(&file, "not saved\n");
+    let session = editor.session(&world);
+    assert_eq!(editor.prompt(&session, "go").stopped("end_turn").text(), "done");
+    assert_eq!(editor.has(&file), Some("changed\n"));
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), "old\n", "saving is the editor's");
+}
+
+#[test]
+fn a_file_that_the_editor_refuses_fails_the_call_and_not_the_turn() {
+    let world = World::new();
+    world.write("a.txt", "secret\n");
+    let read = json!({ "calls": [{ "name": "fs__read", "arguments": { "path": "a.txt" } }] });
+    let model =
+        world.script("m", &[read, json!({ "text": "well", "expect": { "contains": "not for you" } })]);
+    let mut editor = Editor::with_files(world.omni(["acp"]).model(&model));
+    editor.refuses = json!({ "code": -32603, "message": "not for you" });
+    let session = editor.session(&world);
+    let heard = editor.prompt(&session, "read it");
+    assert_eq!(heard.stopped("end_turn").text(), "well");
+    let ended = heard.of("tool_call_update").last().expect("an end");
+    assert_eq!(ended["status"], "failed");
+    assert!(!ended.to_string().contains("secret"), "{ended}");
+}
+
+#[test]
+fn a_file_beside_the_folder_of_the_session_is_not_the_editors() {
+    let world = World::new();
+    world.write("a.txt", "above\n");
+    world.write("below/b.txt", "");
+    let read = json!({ "calls": [{ "name": "fs__read", "arguments": { "path": "a.txt" } }] });
+    let model = world.script("m", &[read, json!({ "text": "ok", "expect": { "contains": "above" } })]);
+    let mut editor = Editor::with_files(world.omni(["acp"]).model(&model));
+    editor.refuses = json!({ "code": -32603, "message": "outside of the project" });
+    let began = editor.ask("session/new", json!({ "cwd": world.work().join("below"), "mcpServers": [] }));
+    let session = began.answer["result"]["sessionId"].as_str().expect("a session").to_owned();
+    assert_eq!(editor.prompt(&session, "read it").stopped("end_turn").text(), "ok");
+}
+
+#[test]
+fn a_plan_is_shown_as_one_and_is_there_again() {
+    let world = World::new();
+    let plan = |first: &str, second: &str| {
+        let steps = json!([{ "what": "look", "state": first }, { "what": "leap", "state": second }]);
+        json!({ "calls": [{ "name": "plan__set", "arguments": { "steps": steps } }] })
+    };
+    let model = world.script("m", &[plan("begun", "open"), plan("done", "begun"), json!({ "text": "done" })]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    let heard = editor.prompt(&session, "look before you leap");
+    heard.stopped("end_turn");
+    let plans: Vec<_> = heard.of("plan").map(|plan| &plan["entries"]).collect();
+    assert_eq!(plans.len(), 2);
+    assert_eq!(plans[1][0], json!({ "content": "look", "priority": "medium", "status": "completed" }));
+    assert_eq!(plans[1][1]["status"], "in_progress");
+    assert_eq!(heard.of("tool_call").chain(heard.of("tool_call_update")).count(), 0, "it is no call as well");
+    let again = editor.load(&world, &session);
+    assert_eq!(again.of("plan").map(|plan| &plan["entries"]).collect::<Vec<_>>(), plans);
+    // Whoever shows no plans has no model that makes any.
+    let listed = world.omni(["tool", "list"]).run().succeeded();
+    assert!(!listed.out.contains("plan.set"), "{listed}");
+}
+
+#[test]
+fn how_much_a_model_thinks_is_chosen() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    (0..3).for_each(|_| vendor.answer(Answer::text("hm")));
+    let run = world.omni(["acp"]).model("openai/gpt-5.6");
+    let run = run.env("OPENAI_BASE_URL", vendor.openai_url()).env("OPENAI_API_KEY", "sk-test");
+    let mut editor = Editor::start(run.env("OMNI_MODEL__FALLBACK", r#"["openai/gpt-4o"]"#));
+    let session = editor.session(&world);
+    let sent = |name: &str| vendor.requests().last().expect("a request").body[name].clone();
+    editor.prompt(&session, "one").stopped("end_turn");
+    assert_eq!(sent("reasoning_effort"), Value::Null);
+    let told = editor.choose(&session, "thought_level", "high");
+    let level = &told["result"]["configOptions"][2];
+    assert_eq!(
+        (&level["category"], &level["currentValue"]),
+        (&json!("thought_level"), &json!("high")),
+        "{told}"
+    );
+    editor.prompt(&session, "two").stopped("end_turn");
+    assert_eq!(sent("reasoning_effort"), "high");
+    // One that does not think has nothing to choose.
+    let told = editor.choose(&session, "model", "openai/gpt-4o");
+    assert_eq!(told["result"]["configOptions"].as_array().map(Vec::len), Some(2), "{told}");
+    assert_eq!(editor.choose(&session, "thought_level", "low")["error"]["code"], -32602);
+    editor.prompt(&session, "three").stopped("end_turn");
+    assert_eq!((sent("reasoning_effort"), sent("model")), (Value::Null, json!("gpt-4o")));
+}
+
+#[test]
+fn what_a_session_costs_is_told_and_what_is_not_known_is_not_zero() {
+    let world = World::new();
+    let reply = |cost: Value| json!({ "text": "ok", "usage": { "input": 100, "output": 10, "cost": cost } });
+    let model = world.script("m", &[reply(json!(1500)), reply(json!(2500))]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    let told = |heard: Heard| heard.of("usage_update").last().expect("an update").clone();
+    let first = told(editor.prompt(&session, "one"));
+    assert_eq!(first["cost"], json!({ "amount": 0.0015, "currency": "USD" }));
+    assert_eq!(first["used"], 110);
+    assert_eq!(told(editor.prompt(&session, "two"))["cost"]["amount"], 0.004);
+    drop(editor);
+    let model = world.script("n", &[reply(json!(1000)), reply(Value::Null)]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    editor.load(&world, &session);
+    assert_eq!(told(editor.prompt(&session, "three"))["cost"]["amount"], 0.005);
+    assert!(editor.prompt(&session, "/status").text().contains("cost: 0.0050 dollars"));
+    let unknown = told(editor.prompt(&session, "four"));
+    assert!(unknown["cost"].is_null(), "{unknown}");
+    assert_eq!(unknown["_meta"]["omni"]["cost"], "not known");
+    assert!(editor.prompt(&session, "/status").text().contains("cost: not known"));
+}
+
+#[test]
+fn what_the_registry_asks_for_a_way_in_is_there() {
+    // As `client.py` of agentclientprotocol/registry sends it; the first line has to be the answer.
+    let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": 1,
+        "clientInfo": { "name": "ACP Registry Validator", "version": "1.0.0" },
+        "clientCapabilities": {
+            "terminal": true,
+            "fs": { "readTextFile": true, "writeTextFile": true },
+            "_meta": { "terminal_output": true, "terminal-auth": true },
+        },
+    } });
+    let world = World::cold();
+    let mut omni = world.omni(["acp"]).without("OMNI_MODEL__NAME").env("TERM", "dumb").talking().start();
+    omni.say(&asked.to_string());
+    let told: Value = serde_json::from_str(&omni.until("")).expect("JSON");
+    let methods = told["result"]["authMethods"].as_array().expect("a list");
+    assert!(methods.iter().any(|method| method.get("type").is_none_or(|kind| kind == "agent")), "{told}");
+    assert!(!told.to_string().contains(r#""terminal""#), "only for editors that say they have one: {told}");
+}
+
+#[test]
+fn whoever_has_no_model_is_led_to_one() {
+    let world = World::new();
+    let terminal = json!({ "auth": { "terminal": true } });
+    let mut editor = Editor::able(world.omni(["acp"]), terminal.clone());
+    let told = json!({ "protocolVersion": 1, "clientCapabilities": terminal });
+    let told = editor.ask("initialize", told).answer;
+    let method = &told["result"]["authMethods"][0];
+    assert_eq!((&method["type"], &method["args"]), (&json!("terminal"), &json!(["--setup"])), "{told}");
+    let enter =
+        |editor: &mut Editor, method: &str| editor.ask("authenticate", json!({ "methodId": method })).answer;
+    let refused = enter(&mut editor, "found");
+    assert_eq!(refused["error"]["code"], -32000, "{refused}");
+    assert!(refused["error"]["message"].as_str().expect("words").contains("omni setup"), "{refused}");
+    assert_eq!(enter(&mut editor, "setup")["error"]["code"], -32602);
+    assert_eq!(enter(&mut editor, "magic")["error"]["code"], -32602);
+    let shown = world.omni(["--yes", "acp", "--setup"]).run().succeeded();
+    assert!(shown.out.contains("Models that can be used"), "{shown}");
+
+    let wrong = json!({ "error": { "kind": "unauthorized", "message": "wrong key" } });
+    let mut editor = Editor::start(world.omni(["acp"]).model(&world.script("m", &[wrong])));
+    assert!(enter(&mut editor, "found")["result"].is_object());
+    let session = editor.session(&world);
+    let refused = editor.prompt(&session, "hello").answer;
+    assert_eq!(refused["error"]["code"], -32000, "{refused}");
+}
+
+/// A tool that asks how large something shall be.
+const ASKS: &str = r#"
+from pydantic import BaseModel
+
+from omni import Context, tool
+
+
+class Wish(BaseModel):
+    size: str
+
+
+@tool(read_only=True)
+def order(ctx: Context) -> str:
+    """Order."""
+    wish = ctx.elicit("How large?", Wish)
+    return f"it is {wish.size}" if wish else "nothing"
+"#;
+
+#[test]
+fn a_tool_asks_in_a_form_and_where_there_is_none_a_person_reads_it() {
+    let world = World::new();
+    world.skill("shop", ASKS);
+    world.omni(["--yes", "skill", "trust", "shop"]).run().succeeded();
+    let call = json!({ "calls": [{ "name": "shop__order" }] });
+    let said = json!({ "text": "ok", "expect": { "contains": "it is large" } });
+    let model = world.script("m", &[call.clone(), said]);
+    let forms = json!({ "elicitation": { "form": {} } });
+    let mut editor = Editor::able(world.omni(["acp"]).model(&model), forms);
+    editor.fills = json!({ "size": "large" });
+    let session = editor.session(&world);
+    assert_eq!(editor.prompt(&session, "order").stopped("end_turn").text(), "ok");
+    assert_eq!(editor.asked[0]["message"], "How large?");
+
+    let model = world.script("n", &[call, json!({ "text": "no", "expect": { "contains": "nobody" } })]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    let heard = editor.prompt(&session, "order");
+    assert_eq!(heard.stopped("end_turn").text(), "no");
+    assert!(heard.of("agent_thought_chunk").any(|thought| thought.to_string().contains("How large?")));
+}
+
+#[test]
+fn pictures_and_documents_reach_the_model_and_are_there_again() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(Answer::text("a dot"));
+    let run = world.omni(["acp"]).model("openai/gpt-5.6");
+    let run = run.env("OPENAI_BASE_URL", vendor.openai_url()).env("OPENAI_API_KEY", "sk-test");
+    let mut editor = Editor::start(run);
+    let session = editor.session(&world);
+    let dot =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let prompt = json!([
+        { "type": "image", "mimeType": "image/png", "data": dot },
+        { "type": "resource", "resource": { "uri": "file:///a.md", "text": "# A\n\n```\ncode\n```" } },
+        { "type": "resource_link", "name": "b.md", "uri": "file:///b.md" },
+        { "type": "text", "text": "What is it?" },
+    ]);
+    let asked = json!({ "sessionId": session, "prompt": prompt });
+    editor.ask("session/prompt", asked).stopped("end_turn");
+    let sent = vendor.requests().last().expect("a request").body.to_string();
+    assert!(sent.contains(dot) && sent.contains("file:///b.md") && sent.contains("code"), "{sent}");
+    let again = editor.load(&world, &session);
+    let shown: Vec<_> = again.of("user_message_chunk").map(|chunk| chunk["content"].clone()).collect();
+    assert_eq!((&shown[0], &shown[1]), (&prompt[0], &prompt[1]));
+    assert_eq!(shown[3]["text"], "What is it?");
 }
 
 #[test]

@@ -13,7 +13,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("app", 6, &["*"]),
     ("cli", 6, &["*"]),
     ("gateway", 5, &["hub", "store", "tool"]),
-    ("stdio", 5, &["hub", "session"]),
+    ("stdio", 5, &["hub", "session", "tool"]),
     ("hub", 4, &["agent", "session", "store", "tool"]),
     ("agent", 3, &["memory", "tool", "llm", "session", "skill"]),
     ("kernel", 2, &["tool", "skill"]),

@@ -13,6 +13,8 @@ mod asked;
 mod cli;
 /// Conversations that outgrow the model: what is told in short, and that nothing is lost.
 mod compact;
+/// What users of other agents complain about in their editors.
+mod complaints;
 /// Settings: layers, errors with their line, what a project may not say, the reference page.
 mod config;
 /// The official conformance suite of MCP, run as it is published.

@@ -1,75 +1,57 @@
 //! The sessions an editor has open, and what it asks about sessions.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    self, AgentCapabilities, ClientCapabilities, ConfigOptionUpdate, CurrentModeUpdate, Implementation,
+    self, AgentCapabilities, AuthMethod, AuthMethodAgent, AuthMethodTerminal, AuthenticateRequest,
+    AuthenticateResponse, ClientCapabilities, ConfigOptionUpdate, CurrentModeUpdate, Implementation,
     InitializeRequest, InitializeResponse, McpCapabilities, McpServer, PromptCapabilities,
-    SessionCapabilities, SessionConfigOption, SessionConfigOptionCategory, SessionConfigSelectOption,
-    SessionInfo, SessionMode, SessionModeState, SessionUpdate,
+    SessionCapabilities, SessionConfigOption, SessionInfo, SessionModeState, SessionUpdate,
 };
-use agent_client_protocol::{Client, Error};
+use agent_client_protocol::{Client, Error, ErrorCode};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::choice::{Choices, Mode};
 use super::{House, Place, VERSION, failed, invalid, say, show};
 use crate::hub::{Hub, Lane};
+use crate::message::Usage;
 use crate::session::{self, Sessions, Summary};
 
 /// Sessions that are open at once.
 const MOST: usize = 64;
 /// Sessions of one answer to `session/list`.
 const PAGE: usize = 50;
+/// How long what was said before waits for the names of the tools that were called.
+const NAMING: Duration = Duration::from_secs(2);
 
-/// Whether tools that may destroy something ask first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Ask,
-    Allow,
-}
-
-impl Mode {
-    const ALL: [Self; 2] = [Self::Ask, Self::Allow];
-
-    fn named(id: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|mode| mode.id() == id);
-        found.ok_or_else(|| invalid(format!("there is no mode `{id}`")))
-    }
-
-    fn id(self) -> &'static str {
-        match self {
-            Self::Ask => "ask",
-            Self::Allow => "allow",
-        }
-    }
-
-    fn told(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Ask => ("Ask", "Ask before a tool changes or destroys something"),
-            Self::Allow => ("Allow", "Run tools without asking; what `policy.deny` names stays denied"),
-        }
-    }
-}
+/// The way in that looks for a model, and the one that a person goes in a terminal.
+const FOUND: &str = "found";
+const SETUP: &str = "setup";
 
 /// A session that is open.
 pub(super) struct Opened {
     pub(super) id: String,
+    /// The folder, as the editor calls it.
+    pub(super) folder: PathBuf,
     state: Mutex<State>,
 }
 
 struct State {
     place: Place,
-    mode: Mode,
-    models: Vec<String>,
+    choices: Choices,
     /// Ends the turns that go on; another one is for those that come.
     cancel: CancellationToken,
     /// Held so that what was agreed to "always" stays agreed to.
     lane: Option<Arc<Lane>>,
     titled: bool,
+    /// What its turns have cost, once that was looked up.
+    spent: Option<Usage>,
 }
 
 impl Opened {
@@ -78,11 +60,15 @@ impl Opened {
     }
 
     pub(super) fn mode(&self) -> Mode {
-        self.state().mode
+        self.state().choices.mode
     }
 
+    /// Where a turn is played that begins now, and by which model.
     pub(super) fn place(&self) -> Place {
-        self.state().place.clone()
+        let state = self.state();
+        let chosen = |chosen: Option<&str>| chosen.map(str::to_owned);
+        let (model, effort) = (chosen(state.choices.model()), chosen(state.choices.effort()));
+        Place { model, effort, ..state.place.clone() }
     }
 
     /// What ends a turn that begins now.
@@ -99,35 +85,21 @@ impl Opened {
         !std::mem::replace(&mut self.state().titled, true)
     }
 
+    /// Takes note of what the session has cost.
+    pub(super) fn spend(&self, spent: Usage) {
+        self.state().spent = Some(spent);
+    }
+
     fn cancel(&self) {
         std::mem::take(&mut self.state().cancel).cancel();
     }
 
     fn modes(&self) -> SessionModeState {
-        let mode =
-            |mode: Mode| SessionMode::new(mode.id(), mode.told().0).description(mode.told().1.to_owned());
-        SessionModeState::new(self.mode().id(), Mode::ALL.into_iter().map(mode).collect())
+        self.state().choices.modes()
     }
 
     fn options(&self) -> Vec<SessionConfigOption> {
-        let state = self.state();
-        let modes = Mode::ALL.into_iter().map(|mode| {
-            let (name, about) = mode.told();
-            SessionConfigSelectOption::new(mode.id(), name).description(about.to_owned())
-        });
-        let modes: Vec<_> = modes.collect();
-        let mode = SessionConfigOption::select("mode", "Permissions", state.mode.id(), modes);
-        let mut options = vec![mode.category(SessionConfigOptionCategory::Mode)];
-        if let Some(current) = state.place.model.as_ref().or(state.models.first()) {
-            let models: Vec<_> = state
-                .models
-                .iter()
-                .map(|name| SessionConfigSelectOption::new(name.clone(), name.clone()))
-                .collect();
-            let model = SessionConfigOption::select("model", "Model", current.clone(), models);
-            options.push(model.category(SessionConfigOptionCategory::Model));
-        }
-        options
+        self.state().choices.options()
     }
 }
 
@@ -159,7 +131,23 @@ impl Desk {
             .session_capabilities(sessions);
         InitializeResponse::new(VERSION)
             .agent_capabilities(capabilities)
+            .auth_methods(ways_in(&request.client_capabilities))
             .agent_info(Implementation::new("omni", env!("CARGO_PKG_VERSION")).title("Omni".to_owned()))
+    }
+
+    /// Looks whether there is a model to talk to.
+    pub(super) async fn authenticate(
+        &self,
+        request: AuthenticateRequest,
+    ) -> Result<AuthenticateResponse, Error> {
+        match &*request.method_id.0 {
+            FOUND => {
+                self.house.ready().await.map_err(|reason| Error::new(ErrorCode::AUTH_REQUIRED, reason))?;
+                Ok(AuthenticateResponse::new())
+            }
+            SETUP => Err(invalid(format!("`{SETUP}` is done in a terminal: `omni setup`"))),
+            other => Err(invalid(format!("there is no way in that is called `{other}`"))),
+        }
     }
 
     /// What the editor can do.
@@ -176,6 +164,15 @@ impl Desk {
         self.house.sessions().await.map_err(failed)
     }
 
+    /// What the turns of a session have cost so far.
+    pub(super) async fn spent(&self, session: &Opened) -> Result<Usage, Error> {
+        let known = session.state().spent;
+        match known {
+            Some(spent) => Ok(spent),
+            None => self.sessions().await?.usage(&session.id).await.map_err(failed),
+        }
+    }
+
     pub(super) async fn hub(&self, session: &Opened) -> Result<Arc<Hub>, Error> {
         self.house.hub(&session.place()).await.map_err(failed)
     }
@@ -187,7 +184,7 @@ impl Desk {
     ) -> Result<(schema::NewSessionResponse, Arc<Opened>), Error> {
         let place = self.place(&request.cwd, request.mcp_servers)?;
         let session = self.sessions().await?.create(&place.folder, Timestamp::now()).await.map_err(failed)?;
-        let session = self.open(session.id(), place).await?;
+        let session = self.open(session.id(), &request.cwd, place).await?;
         let response = schema::NewSessionResponse::new(session.id.clone())
             .modes(session.modes())
             .config_options(session.options());
@@ -202,9 +199,16 @@ impl Desk {
     ) -> Result<(schema::LoadSessionResponse, Arc<Opened>), Error> {
         let id = &request.session_id.0;
         let summary = self.summary(id).await?;
-        let session = self.open(id, self.place(&request.cwd, request.mcp_servers)?).await?;
+        let place = self.place(&request.cwd, request.mcp_servers)?;
+        let session = self.open(id, &request.cwd, place).await?;
         let entries = self.sessions().await?.show(id).await.map_err(failed)?;
-        for update in show::replay(entries, &session.place().folder) {
+        let place = session.place();
+        let toolbox = match tokio::time::timeout(NAMING, self.house.toolbox(&place)).await {
+            Ok(Ok(toolbox)) => Some(toolbox),
+            // Then the calls of before have the names that models use.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        for update in show::replay(entries, &place.folder, toolbox.as_deref()) {
             say(cx, id, update);
         }
         if session.is_untitled() {
@@ -222,7 +226,8 @@ impl Desk {
     ) -> Result<(schema::ResumeSessionResponse, Arc<Opened>), Error> {
         let id = &request.session_id.0;
         self.summary(id).await?;
-        let session = self.open(id, self.place(&request.cwd, request.mcp_servers)?).await?;
+        let place = self.place(&request.cwd, request.mcp_servers)?;
+        let session = self.open(id, &request.cwd, place).await?;
         let response =
             schema::ResumeSessionResponse::new().modes(session.modes()).config_options(session.options());
         Ok((response, session))
@@ -244,10 +249,11 @@ impl Desk {
             return Err(invalid(format!("`cwd` is no folder, or its path is not absolute: `{shown}`")));
         }
         let servers = servers.into_iter().map(described).collect::<Result<_, _>>()?;
-        Ok(Place { folder: self.house.workspace(folder).map_err(failed)?, servers, model: None })
+        let folder = self.house.workspace(folder).map_err(failed)?;
+        Ok(Place { folder, servers, model: None, effort: None })
     }
 
-    async fn open(&self, id: &str, place: Place) -> Result<Arc<Opened>, Error> {
+    async fn open(&self, id: &str, folder: &Path, place: Place) -> Result<Arc<Opened>, Error> {
         // Without them there is nothing to choose from; what is wrong is told when there is a turn.
         let models = self.house.models(&place).await.unwrap_or_else(|error| {
             tracing::warn!("no models for the editor to choose from: {error}");
@@ -255,13 +261,14 @@ impl Desk {
         });
         let state = State {
             place: place.clone(),
-            mode: Mode::Ask,
-            models,
+            choices: Choices::new(models),
             cancel: CancellationToken::new(),
             lane: None,
             titled: false,
+            spent: None,
         };
-        let session = Arc::new(Opened { id: id.to_owned(), state: Mutex::new(state) });
+        let session =
+            Arc::new(Opened { id: id.to_owned(), folder: folder.to_owned(), state: Mutex::new(state) });
         {
             let mut open = self.open.lock().expect("no panic while held");
             if open.len() >= MOST && !open.contains_key(id) {
@@ -339,8 +346,7 @@ impl Desk {
         cx: &ConnectionTo<Client>,
     ) -> Result<schema::SetSessionModeResponse, Error> {
         let session = self.find(&request.session_id.0)?;
-        let mode = Mode::named(&request.mode_id.0)?;
-        session.state().mode = mode;
+        session.state().choices.choose("mode", &request.mode_id.0)?;
         let options = ConfigOptionUpdate::new(session.options());
         say(cx, &session.id, SessionUpdate::ConfigOptionUpdate(options));
         Ok(schema::SetSessionModeResponse::new())
@@ -354,24 +360,25 @@ impl Desk {
         let session = self.find(&request.session_id.0)?;
         let value =
             request.value.as_value_id().ok_or_else(|| invalid("the value must be one of the choices"))?;
-        match &*request.config_id.0 {
-            "mode" => {
-                let mode = Mode::named(&value.0)?;
-                session.state().mode = mode;
-                let update = SessionUpdate::CurrentModeUpdate(CurrentModeUpdate::new(mode.id()));
-                say(cx, &session.id, update);
-            }
-            "model" => {
-                let mut state = session.state();
-                let place = state.models.iter().position(|name| **name == *value.0);
-                let place = place.ok_or_else(|| invalid(format!("there is no model `{value}` to choose")))?;
-                // The first is the one that is used anyway.
-                state.place.model = (place > 0).then(|| value.0.to_string());
-            }
-            other => return Err(invalid(format!("there is no option `{other}`"))),
+        session.state().choices.choose(&request.config_id.0, &value.0)?;
+        if &*request.config_id.0 == "mode" {
+            let update = SessionUpdate::CurrentModeUpdate(CurrentModeUpdate::new(session.mode().id()));
+            say(cx, &session.id, update);
         }
         Ok(schema::SetSessionConfigOptionResponse::new(session.options()))
     }
+}
+
+/// The ways to a model, where there is none yet.
+fn ways_in(client: &ClientCapabilities) -> Vec<AuthMethod> {
+    let found = AuthMethodAgent::new(FOUND, "Use what is here").description(
+        "Looks again for a key in the environment, an Ollama, or a model in the settings".to_owned(),
+    );
+    let setup = AuthMethodTerminal::new(SETUP, "Set up omni")
+        .description("Chooses a model in a terminal, and tries it".to_owned())
+        .args(vec!["--setup".to_owned()]);
+    let setup = client.auth.terminal.then_some(AuthMethod::Terminal(setup));
+    setup.into_iter().chain([AuthMethod::Agent(found)]).collect()
 }
 
 fn unknown(id: &str) -> Error {

@@ -4,6 +4,8 @@
 //! but its word, and what is said in a session is stored whether or not anybody is there to read it.
 //! The first answer needs neither Python nor the network, and so does a new session.
 
+mod buffers;
+mod choice;
 mod desk;
 mod prompt;
 mod show;
@@ -27,6 +29,8 @@ use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec, LinesCodecError};
 
 use crate::hub::Hub;
 use crate::session::Sessions;
+use crate::tool::Toolbox;
+pub use choice::Offered;
 use desk::{Desk, Opened};
 
 /// Bytes of one message; a picture may be in it.
@@ -39,8 +43,12 @@ pub trait House: Send + Sync {
     async fn sessions(&self) -> Result<Sessions, String>;
     /// The folder that counts as workspace in this one.
     fn workspace(&self, folder: &Path) -> Result<PathBuf, String>;
+    /// Whether there is a model to talk to; the error says how to come to one.
+    async fn ready(&self) -> Result<(), String>;
     /// The models one may choose from there; the first is used if none is chosen.
-    async fn models(&self, place: &Place) -> Result<Vec<String>, String>;
+    async fn models(&self, place: &Place) -> Result<Vec<Offered>, String>;
+    /// The tools there.
+    async fn toolbox(&self, place: &Place) -> Result<Arc<Toolbox>, String>;
     /// The hub that plays the turns there.
     async fn hub(&self, place: &Place) -> Result<Arc<Hub>, String>;
 }
@@ -54,6 +62,8 @@ pub struct Place {
     pub servers: Map<String, Value>,
     /// The model that was chosen, if one was.
     pub model: Option<String>,
+    /// How much it is to think, if that was chosen: as `model.effort`.
+    pub effort: Option<String>,
 }
 
 /// Serves an editor until it is gone.
@@ -86,11 +96,11 @@ async fn connect(
     >,
 ) -> Result<(), Error> {
     use schema::{
-        CancelNotification, CloseSessionRequest, DeleteSessionRequest, InitializeRequest,
-        ListSessionsRequest, LoadSessionRequest, NewSessionRequest, PromptRequest, ResumeSessionRequest,
-        SetSessionConfigOptionRequest, SetSessionModeRequest,
+        AuthenticateRequest, CancelNotification, CloseSessionRequest, DeleteSessionRequest,
+        InitializeRequest, ListSessionsRequest, LoadSessionRequest, NewSessionRequest, PromptRequest,
+        ResumeSessionRequest, SetSessionConfigOptionRequest, SetSessionModeRequest,
     };
-    let [initialize, new, load, resume, list, delete, close, mode, option, prompt, cancel] =
+    let [initialize, enter, new, load, resume, list, delete, close, mode, option, prompt, cancel] =
         std::array::from_fn(|_| desk.clone());
     Agent
         .v1()
@@ -98,6 +108,13 @@ async fn connect(
         .on_receive_request(
             async move |request: InitializeRequest, responder, _| {
                 responder.respond(initialize.initialize(&request))
+            },
+            on_receive_request!(),
+        )
+        .on_receive_request(
+            async move |request: AuthenticateRequest, responder, _| {
+                let desk = enter.clone();
+                answer(responder, async move { desk.authenticate(request).await })
             },
             on_receive_request!(),
         )

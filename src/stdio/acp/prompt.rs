@@ -1,6 +1,8 @@
 //! What a person said in an editor, as a message.
 
-use agent_client_protocol::v1::schema::{ContentBlock, EmbeddedResourceResource};
+use agent_client_protocol::v1::schema::{
+    ContentBlock, EmbeddedResource, EmbeddedResourceResource, TextResourceContents,
+};
 
 use crate::message::{Message, Part, Role};
 
@@ -50,4 +52,26 @@ fn document(resource: EmbeddedResourceResource) -> Result<Part, String> {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0).max(2);
     let fence = "`".repeat(longest + 1);
     Ok(Part::text(format!("{uri}\n{fence}\n{}\n{fence}", text.trim_end_matches('\n'))))
+}
+
+/// What a person said, as it was said: a document is one again.
+pub(super) fn shown(text: String) -> ContentBlock {
+    match written(&text) {
+        Some((uri, contents)) => {
+            let contents = TextResourceContents::new(contents, uri);
+            let contents = EmbeddedResourceResource::TextResourceContents(contents);
+            ContentBlock::Resource(EmbeddedResource::new(contents))
+        }
+        None => text.into(),
+    }
+}
+
+/// The address and the text of a document that [`document`] has written.
+fn written(text: &str) -> Option<(&str, &str)> {
+    let (uri, rest) = text.split_once('\n')?;
+    let (fence, rest) = rest.split_once('\n')?;
+    let is_fence = fence.len() > 2 && fence.bytes().all(|byte| byte == b'`');
+    let contents = rest.strip_suffix(fence)?.strip_suffix('\n')?;
+    let is_written = is_fence && uri.contains("://") && !uri.contains(' ') && !contents.contains(fence);
+    is_written.then_some((uri, contents))
 }

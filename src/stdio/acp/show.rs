@@ -7,15 +7,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use agent_client_protocol::v1::schema::{
-    AvailableCommand, AvailableCommandsUpdate, ContentBlock, ContentChunk, Diff, ImageContent, MessageId,
-    SessionInfoUpdate, SessionUpdate, ToolCall, ToolCallContent, ToolCallLocation, ToolCallStatus,
-    ToolCallUpdate, ToolCallUpdateFields, ToolKind,
+    self, AvailableCommand, AvailableCommandsUpdate, ContentBlock, ContentChunk, Cost, Diff, ImageContent,
+    MessageId, PlanEntry, PlanEntryPriority, PlanEntryStatus, SessionInfoUpdate, SessionUpdate,
+    ToolCallContent, ToolCallLocation, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields, ToolKind,
+    UsageUpdate,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::prompt;
 use crate::hub::command::COMMANDS;
-use crate::message::{Arguments, Block, Message, Part, Role, ToolResult};
+use crate::message::{Arguments, Block, Message, Part, Role, ToolCall, ToolResult, Usage};
 use crate::session::{Entry, Stored, Summary};
+use crate::tool::{Toolbox, find, plan};
 
 /// Characters of a title.
 const TITLE: usize = 200;
@@ -72,12 +75,15 @@ impl Show {
         self.calls.contains_key(call)
     }
 
-    /// A call begins.
+    /// A call begins. One that sets a plan is the plan, and nobody hears of its end.
     pub(super) fn began(&mut self, call: &str, tool: &str, arguments: &Map<String, Value>) -> SessionUpdate {
         self.open = false;
+        if let Some(steps) = plan::steps(arguments).filter(|_| tool == plan::SET) {
+            return SessionUpdate::Plan(planned(steps));
+        }
         let content = self.changes(tool, arguments);
         self.calls.insert(call.to_owned(), content.clone());
-        let began = ToolCall::new(self.id(call), title(tool, arguments))
+        let began = schema::ToolCall::new(self.id(call), title(tool, arguments))
             .name(tool.to_owned())
             .kind(kind(tool))
             .status(ToolCallStatus::InProgress)
@@ -130,6 +136,15 @@ impl Show {
         SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(self.id(&result.call), fields))
     }
 
+    /// The ends of calls that have none: whoever ran them was killed.
+    fn broken_off(&self) -> Vec<SessionUpdate> {
+        let ended = |call: &String| {
+            let fields = ToolCallUpdateFields::new().status(ToolCallStatus::Failed);
+            SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(self.id(call), fields))
+        };
+        self.calls.keys().map(ended).collect()
+    }
+
     /// The place of the file that a call is about.
     fn file(&self, arguments: &Map<String, Value>) -> Option<PathBuf> {
         let path = arguments.get("path").and_then(Value::as_str).filter(|path| !path.contains("://"))?;
@@ -157,6 +172,19 @@ impl Show {
         };
         diff().map(ToolCallContent::Diff).into_iter().collect()
     }
+}
+
+/// A plan as editors show it.
+fn planned(steps: Vec<plan::Step>) -> schema::Plan {
+    let entry = |step: plan::Step| {
+        let status = match step.state {
+            plan::State::Open => PlanEntryStatus::Pending,
+            plan::State::Begun => PlanEntryStatus::InProgress,
+            plan::State::Done => PlanEntryStatus::Completed,
+        };
+        PlanEntry::new(step.what, PlanEntryPriority::Medium, status)
+    };
+    schema::Plan::new(steps.into_iter().map(entry).collect())
 }
 
 /// What a file has in it, if that is a text that can be shown.
@@ -227,38 +255,43 @@ fn kind(tool: &str) -> ToolKind {
     }
 }
 
-/// All that was said in a session, as it was shown at the time.
-pub(super) fn replay(entries: Vec<Stored>, folder: &Path) -> Vec<SessionUpdate> {
+/// All that was said in a session, as it was shown at the time. What is in the log for models alone is left out.
+///
+/// The log has calls by the names that models use; `toolbox` knows their own.
+pub(super) fn replay(entries: Vec<Stored>, folder: &Path, toolbox: Option<&Toolbox>) -> Vec<SessionUpdate> {
     let mut show = Show::new("", folder, false);
     let mut updates = Vec::new();
     for Stored { turn, entry, .. } in entries {
         let Entry::Message(message) = entry else { continue };
         if turn != show.turn {
+            updates.extend(show.broken_off());
             show = Show::new(&turn, folder, false);
         }
-        told(&mut show, message, &mut updates);
+        told(&mut show, message, toolbox, &mut updates);
     }
+    updates.extend(show.broken_off());
     updates
 }
 
-fn told(show: &mut Show, message: Message, updates: &mut Vec<SessionUpdate>) {
+fn told(show: &mut Show, message: Message, toolbox: Option<&Toolbox>, updates: &mut Vec<SessionUpdate>) {
     for part in message.parts {
         updates.push(match (message.role, part) {
-            (Role::User, Part::Text { text }) => user(show, text.into()),
+            (Role::User, Part::Text { text }) => user(show, prompt::shown(text)),
             (Role::User, Part::Image { mime, data }) => {
                 user(show, ContentBlock::Image(ImageContent::new(data, mime)))
             }
             (_, Part::Text { text }) if !text.is_empty() => show.text(text),
             (_, Part::Reasoning { text }) => show.thought(text),
             (_, Part::Call(call)) => {
-                let arguments = match call.arguments {
+                let ToolCall { id, name, arguments } = find::meant(call);
+                let arguments = match arguments {
                     Arguments::Object(map) => map,
                     Arguments::Unreadable(_) => Map::new(),
                 };
-                // The log has the names that models use.
-                show.began(&call.id, &call.name.replacen("__", ".", 1), &arguments)
+                let known = toolbox.and_then(|toolbox| toolbox.find(&name)).map(|spec| spec.name.as_str());
+                show.began(&id, known.unwrap_or(&name), &arguments)
             }
-            (_, Part::Result(result)) => show.ended(&result),
+            (_, Part::Result(result)) if show.knows(&result.call) => show.ended(&result),
             _ => continue,
         });
     }
@@ -267,6 +300,16 @@ fn told(show: &mut Show, message: Message, updates: &mut Vec<SessionUpdate>) {
 fn user(show: &Show, content: ContentBlock) -> SessionUpdate {
     let id = format!("{}:user", show.turn);
     SessionUpdate::UserMessageChunk(ContentChunk::new(content).message_id(MessageId::new(id)))
+}
+
+/// What the last call of a model took of its window, and what the session has cost. A cost that is not known is
+/// said to be so, and is not zero.
+pub(super) fn used(last: Usage, window: usize, spent: Usage) -> SessionUpdate {
+    let update = UsageUpdate::new(last.total(), window as u64);
+    SessionUpdate::UsageUpdate(match spent.dollars() {
+        Some(dollars) => update.cost(Cost::new(dollars, "USD")),
+        None => update.meta(json!({ "omni": { "cost": "not known" } }).as_object().cloned()),
+    })
 }
 
 /// What a session is called.

@@ -6,17 +6,18 @@ use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
     self, ContentBlock, CreateElicitationRequest, ElicitationAction, ElicitationFormMode, ElicitationSchema,
     ElicitationSessionScope, Notice, NoticeSeverity, PermissionOption, PermissionOptionKind, PromptResponse,
-    RequestPermissionOutcome, RequestPermissionRequest, SessionUpdate, UsageUpdate,
+    RequestPermissionOutcome, RequestPermissionRequest, SessionUpdate,
 };
-use agent_client_protocol::{Client, Error, RequestCancellation};
+use agent_client_protocol::{Client, Error, ErrorCode, RequestCancellation};
 use serde_json::{Map, Value};
 
-use super::desk::{Desk, Mode, Opened};
+use super::choice::Mode;
+use super::desk::{Desk, Opened};
 use super::show::{self, Show};
-use super::{failed, invalid, prompt, say};
+use super::{buffers, failed, invalid, prompt, say};
 use crate::hub::{Hub, command};
-use crate::message::Incoming;
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
+use crate::message::{Incoming, Usage};
 
 /// Plays a prompt in a session. `gone` tells that the editor does not wait for it any more.
 pub(super) async fn play(
@@ -38,10 +39,12 @@ pub(super) async fn play(
         return Ok(PromptResponse::new(schema::StopReason::EndTurn));
     }
     let incoming = Incoming { session: Some(session.id.clone()), message };
-    let mut running = hub.submit(incoming, true).await.map_err(failed)?;
+    let spent = desk.spent(session).await?;
+    let editor = desk.client().and_then(|client| buffers::editor(&client.fs, session, cx));
+    let mut running = hub.edit(incoming, editor).await.map_err(failed)?;
     session.keep(running.lane.clone());
     let show = Show::new(&running.turn, &session.place().folder, true);
-    let mut stage = Stage { desk, session, cx, hub: &hub, show, spoke: false };
+    let mut stage = Stage { desk, session, cx, hub: &hub, show, before: spent, spent, spoke: false };
     let mut told = false;
     loop {
         let event = tokio::select! {
@@ -67,6 +70,9 @@ struct Stage<'a> {
     cx: &'a ConnectionTo<Client>,
     hub: &'a Hub,
     show: Show,
+    /// What the session had cost before, and has until now.
+    before: Usage,
+    spent: Usage,
     /// Whether there was a piece of an answer.
     spoke: bool,
 }
@@ -95,7 +101,8 @@ impl Stage<'_> {
                 self.show.ended(&result)
             }
             EventKind::Usage(usage) => {
-                SessionUpdate::UsageUpdate(UsageUpdate::new(usage.total(), self.hub.window() as u64))
+                self.spent += usage;
+                show::used(usage, self.hub.window(), self.spent)
             }
             EventKind::Notice { text } => return self.notice(text),
             EventKind::Approval(approval) => return self.approve(approval),
@@ -148,14 +155,17 @@ impl Stage<'_> {
         });
     }
 
-    /// Asks what a tool wants to know, where the editor has a form for it.
-    fn elicit(&self, question: Elicitation) {
+    /// Asks what a tool wants to know, where the editor has a form for it; elsewhere a person reads what was
+    /// not asked.
+    fn elicit(&mut self, question: Elicitation) {
         let asks = self.desk.client().and_then(|client| client.elicitation.as_ref());
         let (true, Ok(form)) = (
             asks.is_some_and(schema::ElicitationCapabilities::supports_form),
             serde_json::from_value::<ElicitationSchema>(question.schema),
         ) else {
-            return;
+            let Elicitation { tool, message, .. } = question;
+            return self
+                .notice(format!("`{tool}` would have asked, but there is no form for it here: {message}"));
         };
         let scope = ElicitationSessionScope::new(self.session.id.clone());
         let request = CreateElicitationRequest::new(ElicitationFormMode::new(scope, form), question.message);
@@ -171,6 +181,9 @@ impl Stage<'_> {
     }
 
     async fn end(&mut self, finished: Finished) -> Result<PromptResponse, Error> {
+        let mut spent = self.before;
+        spent += finished.usage;
+        self.session.spend(spent);
         if !self.spoke && !finished.text.is_empty() {
             let update = self.show.text(finished.text);
             self.say(update);
@@ -192,7 +205,8 @@ impl Stage<'_> {
                 schema::StopReason::MaxTurnRequests
             }
             StopReason::Cancelled => schema::StopReason::Cancelled,
-            StopReason::Unauthorized | StopReason::ModelFailed | StopReason::Failed => {
+            StopReason::Unauthorized => return Err(Error::new(ErrorCode::AUTH_REQUIRED, error)),
+            StopReason::ModelFailed | StopReason::Failed => {
                 return Err(failed(error));
             }
         };

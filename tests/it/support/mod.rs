@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub mod database;
+pub mod editor;
 pub mod http;
 pub mod kill;
 pub mod mcp;
