@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use omni::message::Message;
@@ -26,6 +26,7 @@ const MESSAGES: usize = 300;
 pub fn run(world: &World) -> Result<Report> {
     let mut report = processes(world)?;
     report.extend(cold(world)?);
+    report.extend(editors(world)?);
     report.extend(append(world)?);
     Ok(report)
 }
@@ -101,6 +102,49 @@ fn cold(world: &World) -> Result<Report> {
     let row = Row::new(name, format!("{:.0} ms", median(calls)));
     report.rows.push(row.beside(format!("{:.0} ms", median(peers)), format!("1/{ratio:.1}")));
     Ok(report)
+}
+
+/// The agent of an editor, from the start of its process to the answer to `initialize`, beside one that is native, too.
+fn editors(world: &World) -> Result<Report> {
+    let home = world.path("editor");
+    std::fs::create_dir_all(&home)?;
+    let mut peer = Command::new(world.package("@zed-industries/codex-acp-linux-x64/bin/codex-acp")?);
+    // It makes a folder of its own there.
+    peer.env("HOME", &home).env("CODEX_HOME", &home);
+    let mut commands = [world.omni(&["acp"]), peer];
+    let mut times: [Vec<f64>; 2] = Default::default();
+    for round in 0..=ROUNDS {
+        for (command, times) in commands.iter_mut().zip(&mut times) {
+            let took = milliseconds(greeted(command)?);
+            if round > 0 {
+                times.push(took);
+            }
+        }
+    }
+    let ratio = median(times[0].iter().zip(&times[1]).map(|(ours, theirs)| ours / theirs));
+    let [ours, theirs] = times.map(median);
+    let row = Row::new("`omni acp`, from its start to `initialize` answered", format!("{ours:.1} ms"));
+    let row = row.beside(format!("codex-acp: {theirs:.1} ms"), format!("{ratio:.2}"));
+    Ok(Report { rows: vec![row.promise("≤ 60 ms", ours <= 60.0)], ..Report::default() })
+}
+
+/// Starts an agent and waits for its first answer.
+fn greeted(command: &mut Command) -> Result<Duration> {
+    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": 1, "clientCapabilities": {},
+    } });
+    let began = Instant::now();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    writeln!(input.as_ref().context("it is piped")?, "{hello}")?;
+    let mut answer = String::new();
+    BufReader::new(output.context("it is piped")?).read_line(&mut answer)?;
+    let took = began.elapsed();
+    child.kill()?;
+    child.wait()?;
+    ensure!(answer.contains("\"protocolVersion\":1"), "{command:?} answered {answer:?}");
+    Ok(took)
 }
 
 /// One message, one commit, on the disk before the next.

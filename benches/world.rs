@@ -15,6 +15,8 @@ pub struct World {
     /// The Python that has the peers.
     pub python: PathBuf,
     peers: Option<PathBuf>,
+    /// What is installed from npm.
+    node: PathBuf,
     temp: TempDir,
 }
 
@@ -25,6 +27,8 @@ impl World {
         let python = std::env::var_os("OMNI_TEST_PYTHON")
             .context("OMNI_TEST_PYTHON has to name a Python that has `mcp`; `make bench` sets it")?;
         let python = std::path::absolute(PathBuf::from(python))?;
+        let node = std::env::var_os("OMNI_TEST_NODE").map_or_else(|| root.join(".node"), PathBuf::from);
+        let node = std::path::absolute(node)?.join("node_modules");
         // Not the system's folder for temporary files, which may be memory.
         let temp = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
         let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OMNI_"));
@@ -33,7 +37,7 @@ impl World {
             unsafe { std::env::remove_var(name) };
         }
         let peers = std::env::var_os("OMNI_TEST_PEERS").map(std::path::absolute).transpose()?;
-        let world = Self { root, python, peers, temp };
+        let world = Self { root, python, peers, node, temp };
         // SAFETY: as above.
         unsafe { std::env::set_var("OMNI_HOME", world.path("home")) };
         std::fs::create_dir(world.path("work"))?;
@@ -57,6 +61,13 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omni"));
         command.args(arguments).stdin(Stdio::null());
         command
+    }
+
+    /// A file of a package from npm.
+    pub fn package(&self, file: &str) -> Result<PathBuf> {
+        let file = self.node.join(file);
+        ensure!(file.exists(), "{} is not there; `make bench` installs it", file.display());
+        Ok(file)
     }
 
     /// One of the peers.

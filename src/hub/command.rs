@@ -43,14 +43,14 @@ impl Hub {
             Err(error) => error.to_string(),
         };
         let usage = self.sessions.usage(session).await.unwrap_or_default();
-        let cost = match usage.dollars() {
-            Some(dollars) => format!("{dollars:.4} dollars"),
-            None => "not known; `model.price` has the price of no model that was asked".to_owned(),
+        let used = match (usage.total(), usage.dollars()) {
+            (0, _) => "nothing that was counted".to_owned(),
+            (tokens, Some(dollars)) => format!("{tokens} tokens for {dollars:.4} dollars"),
+            (tokens, None) => format!(
+                "{tokens} tokens; what they cost is not known, as `model.price` has not all models that were asked"
+            ),
         };
-        let tokens = usage.total();
-        format!(
-            "model: {model}\nfolder: {folder}\nsession: {session} {messages}\nused: {tokens} tokens\ncost: {cost}"
-        )
+        format!("model: {model}\nfolder: {folder}\nsession: {session} {messages}\nused: {used}")
     }
 
     async fn judged(&self, session: &str, good: bool) -> String {

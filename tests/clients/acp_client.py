@@ -9,22 +9,33 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import pytest
-from acp import PROTOCOL_VERSION, Client, spawn_agent_process, text_block
+from acp import PROTOCOL_VERSION, Client, image_block, spawn_agent_process, text_block
 from acp.exceptions import RequestError
-from acp.schema import AllowedOutcome, RequestPermissionResponse
+from acp.schema import (
+    AllowedOutcome,
+    ClientCapabilities,
+    FileSystemCapabilities,
+    ReadTextFileResponse,
+    RequestPermissionResponse,
+    WriteTextFileResponse,
+)
+
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 class Editor(Client):
-    """An editor that allows what it is asked about."""
+    """An editor that allows what it is asked about, and has a file that is not saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         """Begin with nothing heard."""
         self.updates: list[Any] = []
         self.asked: list[Any] = []
+        self.files = {f"{folder}/b.txt": "not saved\n"}
 
     async def request_permission(self, *, tool_call: Any, options: Any, **_: Any) -> Any:
         """Allow it once."""
@@ -36,36 +47,81 @@ class Editor(Client):
         """Keep it."""
         self.updates.append(update)
 
+    async def read_text_file(self, *, path: str, **_: Any) -> Any:
+        """Give what is in the editor."""
+        return ReadTextFileResponse(content=self.files[path])
+
+    async def write_text_file(self, *, path: str, content: str, **_: Any) -> Any:
+        """Take it into the editor."""
+        self.files[path] = content
+        return WriteTextFileResponse()
+
+    def of(self, *kinds: str) -> Iterator[Any]:
+        """Return the updates of these kinds."""
+        return (update for update in self.updates if update.session_update in kinds)
+
     def text(self) -> str:
         """Return what the agent has said."""
-        chunks = (update for update in self.updates if update.session_update == "agent_message_chunk")
-        return "".join(chunk.content.text for chunk in chunks)
+        return "".join(chunk.content.text for chunk in self.of("agent_message_chunk"))
+
+    def transcript(self) -> bytes:
+        """Return all that the agent said and did, with the pieces of a message put together."""
+        kinds = ("agent_message_chunk", "agent_thought_chunk", "tool_call", "tool_call_update")
+        lines = []
+        for key, group in groupby(self.of(*kinds), lambda update: getattr(update, "message_id", None) or id(update)):
+            first, *others = group
+            if isinstance(key, str):
+                text = "".join(update.content.text for update in (first, *others))
+                first = first.model_copy(update={"content": first.content.model_copy(update={"text": text})})
+            lines.append(first.model_dump_json(by_alias=True, exclude_none=True))
+        return "\n".join(lines).encode()
 
 
-async def first(folder: str, command: list[str]) -> str:
-    """Begin a session and have a file written."""
-    editor = Editor()
+async def entered(agent: Any) -> None:
+    """Say what the editor can do."""
+    files = FileSystemCapabilities(read_text_file=True, write_text_file=True)
+    told = await agent.initialize(
+        protocol_version=PROTOCOL_VERSION, client_capabilities=ClientCapabilities(fs=files, terminal=False)
+    )
+    assert told.agent_capabilities.load_session
+    (way,) = told.auth_methods
+    await agent.authenticate(method_id=way.id)
+
+
+async def first(folder: str, command: list[str]) -> tuple[str, bytes]:
+    """Begin a session, have a file read and one written, and show a picture."""
+    editor = Editor(folder)
     async with spawn_agent_process(editor, *command, env=dict(os.environ)) as (agent, _):
-        told = await agent.initialize(protocol_version=PROTOCOL_VERSION)
-        assert told.agent_capabilities.load_session
+        await entered(agent)
         session = await agent.new_session(cwd=folder, mcp_servers=[])
         done = await agent.prompt(session_id=session.session_id, prompt=[text_block("write hello")])
         assert done.stop_reason == "end_turn", done
-    assert editor.text() == "I write it.Done, one file.", editor.text()
-    assert [call.raw_input["path"] for call in editor.asked] == ["a.txt"], editor.asked
-    assert (Path(folder) / "a.txt").read_text() == "hello\n"
-    return str(session.session_id)
+        assert editor.text() == "I write it.Done, one file.", editor.text()
+        assert [call.raw_input["path"] for call in editor.asked] == ["a.txt"], editor.asked
+        assert editor.files[f"{folder}/a.txt"] == "hello\n"
+        picture = [image_block(DOT, "image/png"), text_block("what is it, and what is in b.txt?")]
+        done = await agent.prompt(session_id=session.session_id, prompt=picture)
+        assert done.stop_reason == "end_turn", done
+        assert editor.text().endswith("Not saved."), editor.text()
+        streamed = editor.transcript()
+        (commands,) = editor.of("available_commands_update")
+        for known in commands.available_commands:
+            said = len(editor.updates)
+            await agent.prompt(session_id=session.session_id, prompt=[text_block(f"/{known.name}")])
+            assert any(update.session_update == "agent_message_chunk" for update in editor.updates[said:]), known
+    return str(session.session_id), streamed
 
 
-async def second(folder: str, command: list[str], session: str) -> None:
+async def second(folder: str, command: list[str], session: str, streamed: bytes) -> None:
     """Find the session again in another process."""
-    editor = Editor()
+    editor = Editor(folder)
     async with spawn_agent_process(editor, *command, env=dict(os.environ)) as (agent, _):
-        await agent.initialize(protocol_version=PROTOCOL_VERSION)
+        await entered(agent)
         listed = await agent.list_sessions(cwd=folder)
         assert [found.session_id for found in listed.sessions] == [session], listed
         await agent.load_session(cwd=folder, session_id=session, mcp_servers=[])
-        assert editor.text() == "I write it.Done, one file.", editor.text()
+        assert editor.transcript() == streamed, f"{editor.transcript()!r}\n{streamed!r}"
+        assert DOT in [chunk.content.data for chunk in editor.of("user_message_chunk") if chunk.content.type == "image"]
         await agent.set_session_mode(session_id=session, mode_id="allow")
         with pytest.raises(RequestError, match="there is no mode `none`"):
             await agent.set_session_mode(session_id=session, mode_id="none")
@@ -75,8 +131,8 @@ async def second(folder: str, command: list[str], session: str) -> None:
 def main() -> None:
     """Drive it twice."""
     folder, *command = sys.argv[1:]
-    session = asyncio.run(first(folder, command))
-    asyncio.run(second(folder, command, session))
+    session, streamed = asyncio.run(first(folder, command))
+    asyncio.run(second(folder, command, session, streamed))
 
 
 main()

@@ -289,11 +289,11 @@ fn what_a_session_costs_is_told_and_what_is_not_known_is_not_zero() {
     let mut editor = Editor::start(world.omni(["acp"]).model(&model));
     editor.load(&world, &session);
     assert_eq!(told(editor.prompt(&session, "three"))["cost"]["amount"], 0.005);
-    assert!(editor.prompt(&session, "/status").text().contains("cost: 0.0050 dollars"));
+    assert!(editor.prompt(&session, "/status").text().contains("used: 330 tokens for 0.0050 dollars"));
     let unknown = told(editor.prompt(&session, "four"));
     assert!(unknown["cost"].is_null(), "{unknown}");
     assert_eq!(unknown["_meta"]["omni"]["cost"], "not known");
-    assert!(editor.prompt(&session, "/status").text().contains("cost: not known"));
+    assert!(editor.prompt(&session, "/status").text().contains("what they cost is not known"));
 }
 
 #[test]
@@ -414,7 +414,9 @@ fn pictures_and_documents_reach_the_model_and_are_there_again() {
 #[test]
 fn the_client_of_the_python_sdk() {
     let world = World::new();
-    let model = world.script("m", &writes());
+    let read = json!({ "calls": [{ "name": "fs__read", "arguments": { "path": "b.txt" } }] });
+    let read = [read, json!({ "text": "Not saved.", "expect": { "contains": "not saved" } })];
+    let model = world.script("m", &[writes(), read].concat());
     let folder = world.work();
     let run = world.program(&[
         python().to_str().expect("a path"),

@@ -218,13 +218,13 @@ fn a_permission_runs_out_of_time() {
     let world = World::new();
     let model = world.script("m", &writes());
     // All that has a limit has a short one.
-    let run = world.omni(["acp"]).model(&model).env("OMNI_TOOLS__TIMEOUT", "0.5");
-    let mut editor = Editor::start(run.env("OMNI_TOOLS__IDLE_TIMEOUT", "0.5"));
+    let run = world.omni(["acp"]).model(&model).env("OMNI_TOOLS__TIMEOUT", "3");
+    let mut editor = Editor::start(run.env("OMNI_TOOLS__IDLE_TIMEOUT", "3"));
     editor.permits = None;
     let session = editor.session(&world);
     let id = editor.post("session/prompt", words(&session, "write hello"));
     let asked = editor.hear(id).answer;
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(std::time::Duration::from_secs(4));
     assert!(!world.work().join("a.txt").exists(), "nobody has agreed");
     let outcome = json!({ "outcome": { "outcome": "selected", "optionId": "once" } });
     editor.reply(&asked["id"], Ok(outcome));

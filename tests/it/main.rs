@@ -7,6 +7,8 @@ mod support;
 mod accounts;
 /// The agent of an editor, over ACP: the official client, and raw lines.
 mod acp;
+/// A client of editors' agents that others wrote, against the real program.
+mod acpx;
 /// What servers of others ask for while they work: the person, the model, the folders.
 mod asked;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.
