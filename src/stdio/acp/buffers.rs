@@ -1,6 +1,7 @@
 //! The files an editor has open: read and written there, so that what is not saved counts.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{FileSystemCapabilities, ReadTextFileRequest, WriteTextFileRequest};
@@ -8,8 +9,12 @@ use agent_client_protocol::{Client, ErrorCode};
 use serde_json::Value;
 
 use super::desk::Opened;
+use super::failed;
 use crate::tool::Error;
 use crate::tool::nested::{Buffer, Editor};
+
+/// How long an editor may take over a file. It may ask a person first.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The editor as tools see it, as far as it reads and writes; `None` if it does neither.
 ///
@@ -28,7 +33,7 @@ pub(super) fn editor(
                 Buffer::Read { path, line, limit } if reads => {
                     let Some(path) = folder.theirs(&path) else { return Ok(Value::Null) };
                     let request = ReadTextFileRequest::new(id, path.clone()).line(line).limit(limit);
-                    match cx.send_request(request).block_task().await {
+                    match patient(cx.send_request(request).block_task()).await {
                         Ok(response) => Ok(response.content.into()),
                         // The disk may have it.
                         Err(error) if error.code == ErrorCode::RESOURCE_NOT_FOUND => Ok(Value::Null),
@@ -38,7 +43,7 @@ pub(super) fn editor(
                 Buffer::Write { path, text } if writes => {
                     let Some(path) = folder.theirs(&path) else { return Ok(false.into()) };
                     let request = WriteTextFileRequest::new(id, path.clone(), text);
-                    match cx.send_request(request).block_task().await {
+                    match patient(cx.send_request(request).block_task()).await {
                         Ok(_) => Ok(true.into()),
                         Err(error) => Err(refused("does not write", &path, &error.message)),
                     }
@@ -48,6 +53,13 @@ pub(super) fn editor(
         }
     };
     (reads || writes).then(|| Editor::new(work))
+}
+
+async fn patient<T>(
+    asked: impl Future<Output = Result<T, agent_client_protocol::Error>>,
+) -> Result<T, agent_client_protocol::Error> {
+    let late = |_| failed(format!("it said nothing for {} minutes", PATIENCE.as_secs() / 60));
+    tokio::time::timeout(PATIENCE, asked).await.map_err(late)?
 }
 
 fn refused(what: &str, path: &Path, message: &str) -> Error {
