@@ -323,6 +323,8 @@ impl Hub {
             asks: request.asks,
             consents: lane.consents.clone(),
             instructions: request.instructions,
+            // A run may be played by another process than the one an editor is connected to.
+            editor: None,
         }
     }
 

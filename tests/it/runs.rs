@@ -397,7 +397,7 @@ on_both! {
         left(&store, "r1", "s", "hi", dead().as_str()).await;
         let sessions = Sessions::new(store.clone());
         let mut session = sessions.open("s").await.unwrap();
-        let usage = Usage { input: 5, cached: 0, output: 2 };
+        let usage = Usage { input: 5, output: 2, ..Usage::default() };
         let ended = Ended {
             stop: StopReason::Answered, error: None, usage, rounds: 1, tool_calls: 0, milliseconds: 1.0,
         };
