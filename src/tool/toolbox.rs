@@ -346,11 +346,10 @@ impl Toolbox {
     ) {
         let mut running = Vec::with_capacity(group.len());
         for mut call in group {
-            let began = Instant::now();
             let arguments = std::mem::replace(&mut call.arguments, Arguments::Object(Map::new()));
             self.report_start(&call, &arguments, scope);
             let ready = self.prepare(call.id.clone(), &call.name, arguments, scope).await;
-            running.push(self.settle(call, began, ready, scope));
+            running.push(self.settle(call, ready, scope));
         }
         let mut running = stream::iter(running).buffered(SIDE_BY_SIDE);
         while let Some(result) = running.next().await {
@@ -364,11 +363,12 @@ impl Toolbox {
     fn settle<'a>(
         self: &'a Arc<Self>,
         call: ToolCall,
-        began: Instant,
         ready: Result<Ready<'a>, Error>,
         scope: &'a Arc<Scope>,
     ) -> BoxFuture<'a, ToolResult> {
         Box::pin(async move {
+            // How long a person has thought about it is not the tool's time.
+            let began = Instant::now();
             let outcome = match ready {
                 Ok(ready) => self.run(ready, scope).await,
                 Err(error) => Err(error),
