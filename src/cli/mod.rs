@@ -19,6 +19,7 @@ mod session;
 mod setup;
 mod signal;
 mod skill;
+mod stdio;
 mod style;
 mod sync;
 mod token;
@@ -106,6 +107,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::Token),
     Acp(acp::Acp),
+    Stdio(stdio::Stdio),
     /// Read all skills and write the index of their tools
     Sync,
     Setup(setup::Setup),
@@ -206,6 +208,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
         Some(Command::Token(token)) => token::run(token, &app, screen).await,
         Some(Command::Acp(acp)) => acp::run(acp, app, screen).await,
+        Some(Command::Stdio(stdio)) => stdio::run(stdio, &app, screen).await,
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,

@@ -84,10 +84,8 @@ impl Screen {
     /// The last line of `--json` where no turn has printed it.
     pub(super) fn failed(&self, failure: &Failure) {
         if self.json && !failure.silent {
-            let (error, hint) = (&failure.message, &failure.hint);
-            let line = json!({"type": "result", "text": "", "stop": "failed", "error": error, "hint": hint});
             // Nobody to tell that nobody reads.
-            let _ = self.value(&line);
+            let _ = self.value(&result(failure));
         }
     }
 
@@ -174,6 +172,12 @@ impl Screen {
             }
         }
     }
+}
+
+/// What did not become a turn, as the line that every turn ends in.
+pub(super) fn result(failure: &Failure) -> Value {
+    let (error, hint) = (&failure.message, &failure.hint);
+    json!({"type": "result", "text": "", "stop": "failed", "error": error, "hint": hint})
 }
 
 /// An argument as it is shown before it is used: what an edit takes away and what it puts there

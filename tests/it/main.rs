@@ -63,6 +63,8 @@ mod session;
 mod setup;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.
 mod skill;
+/// Omni between pipes: messages as lines, and events as JSON lines both ways.
+mod stdio;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
 /// The chat at a real terminal: what is typed, and what the screen shows.
