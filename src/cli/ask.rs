@@ -60,6 +60,8 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
                 // It ends where it can: whoever cannot wait for that need not.
                 if told.is_some_and(|(_, before)| before.elapsed() < TWICE) {
                     show.rest();
+                    let abandoned = Failure::new(code, "nobody waited for the end of the turn; what it had is kept");
+                    screen.failed(&abandoned);
                     return Ok(code);
                 }
                 told = Some((code, Instant::now()));

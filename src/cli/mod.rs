@@ -35,7 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
-use error::Failure;
+use error::{Failure, code};
 use ui::Screen;
 
 /// An assistant that gets things done with tools.
@@ -142,6 +142,7 @@ fn compact(command: clap::Command) -> clap::Command {
 /// Runs the command line and returns the exit code.
 pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
     let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
+    let wants_json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -152,7 +153,13 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
                     "\nA question goes like this: omni ask \"what changed since yesterday?\""
                 );
             }
-            return u8::try_from(error.exit_code()).unwrap_or(2);
+            if wants_json && error.use_stderr() {
+                let said = error.to_string();
+                let said = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                // Nobody to tell that nobody reads.
+                let _ = ui::tell(&ui::result(&Failure::new(code::USAGE, said)));
+            }
+            return u8::try_from(error.exit_code()).unwrap_or(code::USAGE);
         }
     };
     let screen = Screen::new(&cli.globals);

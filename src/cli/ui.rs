@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Globals;
 use super::editor::{Editor, Surroundings, Typed, Wanted};
-use super::error::Failure;
+use super::error::{Failure, code};
 use super::markdown::Markdown;
 use super::style::{BOLD, DIM, FINE, GREEN, PLAIN, RED, WRONG, YELLOW};
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
@@ -47,10 +47,7 @@ impl Screen {
 
     /// Prints a piece of the answer.
     pub(super) fn print(&self, text: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
-        })
+        print(text)
     }
 
     /// Prints a line of the answer.
@@ -60,7 +57,7 @@ impl Screen {
 
     /// Prints a value as one line of JSON.
     pub(super) fn value(&self, value: &impl Serialize) -> io::Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        tell(value)
     }
 
     /// Prints a remark, unless told to be quiet.
@@ -174,10 +171,26 @@ impl Screen {
     }
 }
 
+fn print(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write to standard output: {error}")))
+}
+
+/// Prints a value as one line of JSON.
+pub(super) fn tell(value: &impl Serialize) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))
+}
+
 /// What did not become a turn, as the line that every turn ends in.
 pub(super) fn result(failure: &Failure) -> Value {
+    let stop = match failure.code() {
+        code::INTERRUPTED | code::TERMINATED => "cancelled",
+        _ => "failed",
+    };
     let (error, hint) = (&failure.message, &failure.hint);
-    json!({"type": "result", "text": "", "stop": "failed", "error": error, "hint": hint})
+    json!({"type": "result", "text": "", "stop": stop, "error": error, "hint": hint})
 }
 
 /// An argument as it is shown before it is used: what an edit takes away and what it puts there

@@ -13,6 +13,8 @@ mod acpx;
 mod asked;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.
 mod cli;
+/// Every way a question can end: its exit code, and its last line of JSON.
+mod codes;
 /// Conversations that outgrow the model: what is told in short, and that nothing is lost.
 mod compact;
 /// What users of other agents complain about in their editors.
