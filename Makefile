@@ -27,7 +27,7 @@ STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | s
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler libprotobuf-dev python3-dev python3-venv
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
 PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt | sha256sum | cut -c1-12)
-TEST_PACKAGES := postgresql strace tmux
+TEST_PACKAGES := fish groff-base postgresql strace tmux zsh
 BENCH_PACKAGES := ripgrep
 NANOBOT_STAMP := $(PEERS)/nanobot/installed-$(shell sha256sum < benches/peers/nanobot.txt | cut -c1-12)
 

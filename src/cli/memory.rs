@@ -17,7 +17,7 @@ use crate::memory::{Kind, Memory as Store, Reader, Scope, Told, Trust, Worth};
 /// Characters of a line in a list.
 const LINE: usize = 100;
 
-/// See, judge, change and remove what was learned from earlier turns.
+/// Show, judge, change and remove what was learned.
 ///
 /// Memories belong to you: nothing is learned that is not shown here, and nothing stays that is
 /// forgotten here. Ids may be shortened as long as they fit one memory.
@@ -154,8 +154,7 @@ pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u
 
 /// The same in the middle of a talk; `words` are what stands behind `/memory`.
 pub(super) async fn slash(words: &str, app: &App, screen: &Screen) -> Result<(), Failure> {
-    let words = std::iter::once("/memory").chain(words.split_whitespace());
-    match Slash::try_parse_from(words) {
+    match Slash::try_parse_from(words.split_whitespace()) {
         Ok(Slash { command: Memory::Eval(_) | Memory::Import { .. } | Memory::Recall { .. } }) => {
             screen.remark("that is for `omni memory`, outside of a talk");
             Ok(())
@@ -167,7 +166,8 @@ pub(super) async fn slash(words: &str, app: &App, screen: &Screen) -> Result<(),
 }
 
 #[derive(clap::Parser)]
-#[command(name = "/memory", no_binary_name = false, color = clap::ColorChoice::Never)]
+#[command(bin_name = "/memory", no_binary_name = true, disable_help_subcommand = true)]
+#[command(color = clap::ColorChoice::Never)]
 struct Slash {
     #[command(subcommand)]
     command: Memory,

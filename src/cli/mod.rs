@@ -3,14 +3,17 @@
 mod acp;
 mod ask;
 mod chat;
+mod completions;
 mod config;
 mod dev;
 mod doctor;
 mod editor;
 mod error;
 mod eval;
+mod help;
 mod install;
 mod login;
+mod man;
 mod markdown;
 mod mcp;
 mod memory;
@@ -31,12 +34,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
 use crate::kernel::Interpreter;
 use error::{Failure, code};
 use ui::Screen;
+
+pub use help::reference;
 
 /// An assistant that gets things done with tools.
 ///
@@ -90,6 +95,7 @@ struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ask(ask::Ask),
+    #[command(alias = "repl")]
     Chat(chat::Chat),
     #[command(subcommand)]
     Tool(tool::Tool),
@@ -113,6 +119,9 @@ enum Command {
     Setup(setup::Setup),
     /// Look for problems and say how to mend them
     Doctor,
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
     /// Import skill files in a process of their own
     #[command(hide = true)]
     Worker(worker::Args),
@@ -120,30 +129,14 @@ enum Command {
     Dev(dev::Dev),
 }
 
-/// The command line as clap knows it.
-fn command() -> clap::Command {
-    compact(Cli::command())
-}
-
-/// Puts the longer description of each command below its options. Where clap has one to put
-/// above them, it gives every option three lines, and the help no longer fits a screen.
-fn compact(command: clap::Command) -> clap::Command {
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let long = command.get_long_about().map(ToString::to_string);
-    let rest = long.as_deref().and_then(|long| long.strip_prefix(about.as_str()));
-    let rest = rest.map(|rest| rest.trim_start_matches('.').trim().to_owned());
-    let command = match rest {
-        Some(rest) => command.long_about(None).after_help(rest),
-        None => command,
-    };
-    command.mut_subcommands(compact)
-}
-
 /// Runs the command line and returns the exit code.
 pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
     let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
     let wants_json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
-    let cli = match command().try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match help::command()
+        .try_get_matches_from(argv)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; a closed pipe is no failure.
@@ -180,8 +173,12 @@ fn is_question(error: &clap::Error, first: &str) -> bool {
 }
 
 fn start(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result<u8, Failure> {
-    if let Some(Command::Worker(args)) = &cli.command {
-        return worker::run(args, interpreter);
+    // These need nothing else of the program.
+    match &cli.command {
+        Some(Command::Worker(args)) => return worker::run(args, interpreter),
+        Some(Command::Completions(completions)) => return completions::run(completions, screen),
+        Some(Command::Man(man)) => return man::run(man),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(dispatch(cli, interpreter, screen));
@@ -220,38 +217,10 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
-        Some(Command::Doctor | Command::Worker(_)) => unreachable!("handled above"),
+        Some(Command::Doctor | Command::Worker(_) | Command::Completions(_) | Command::Man(_)) => {
+            unreachable!("handled above")
+        }
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,
         None => ask::run(ask::Ask::default(), &app, screen).await,
-    }
-}
-
-/// The whole command line as markdown, for `docs/cli.md`: every help as it is printed, what
-/// every command takes once.
-pub fn reference() -> String {
-    let mut page = String::from("# The command line\n\nMade from the program; a test holds it current.\n");
-    describe(&command(), &mut vec!["omni".to_owned()], &mut page);
-    page
-}
-
-fn describe(command: &clap::Command, path: &mut Vec<String>, page: &mut String) {
-    let typed = path.iter().map(String::as_str).chain(["--help"]);
-    let help =
-        self::command().term_width(90).try_get_matches_from(typed).expect_err("help comes as an error");
-    let (help, is_root) = (help.to_string(), path.len() == 1);
-    let mut lines = Vec::new();
-    let mut skipped = false;
-    for line in help.lines() {
-        skipped = (skipped || (!is_root && line == "Everywhere:")) && !line.is_empty();
-        if !skipped {
-            lines.push(line.trim_end());
-        }
-    }
-    let text = lines.join("\n").replace("\n\n\n", "\n\n");
-    page.push_str(&format!("\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), text.trim_end()));
-    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
-        path.push(child.get_name().to_owned());
-        describe(child, path, page);
-        path.pop();
     }
 }

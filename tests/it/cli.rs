@@ -458,6 +458,20 @@ fn help_fits_a_screen() {
     }
 }
 
+#[test]
+fn the_first_help_fits_a_small_screen_and_names_every_command() {
+    let world = World::new();
+    let help = world.omni(["--help"]).run().succeeded().out;
+    assert!(help.lines().count() <= 23, "80 by 24, the next prompt included:\n{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    let page = include_str!("../../docs/cli.md");
+    let commands = page.lines().filter_map(|line| line.strip_prefix("## `omni ")?.strip_suffix('`'));
+    let words: Vec<&str> = help.split(|letter: char| !letter.is_alphanumeric()).collect();
+    for command in commands.filter(|command| !command.contains(' ')) {
+        assert!(words.contains(&command), "no {command}:\n{help}");
+    }
+}
+
 macro_rules! told {
     ($($name:ident: $($argument:expr),*;)*) => {
         $(#[test]

@@ -63,6 +63,8 @@ mod runs;
 mod session;
 /// From nothing to a model that answers, and to the editors there are.
 mod setup;
+/// What shells complete, and manual pages.
+mod shells;
 /// Skill folders: what is read of them, what is wrong with them, trust, the index.
 mod skill;
 /// Omni between pipes: messages as lines, and events as JSON lines both ways.

@@ -17,10 +17,15 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// Starts the program in it; `prepare` sets its environment.
     pub fn open(world: &'a World, arguments: &[&str], prepare: impl Fn(Run) -> Run) -> Self {
+        Self::run(world, &format!("{OMNI} {}", arguments.join(" ")), prepare)
+    }
+
+    /// The same for any command of a shell.
+    pub fn run(world: &'a World, command: &str, prepare: impl Fn(Run) -> Run) -> Self {
         let socket = world.home().join(format!("tmux-{}", uuid::Uuid::new_v4().simple()));
         let terminal = Self { world, socket };
         // It stays when the program ends, so that its last words can be read.
-        let command = format!("{OMNI} {}; echo left with $?; sleep 600", arguments.join(" "));
+        let command = format!("{command}; echo left with $?; sleep 600");
         let words = ["new-session", "-d", "-x", "80", "-y", "24", command.as_str()];
         prepare(terminal.tmux(&words)).run().succeeded();
         terminal
