@@ -80,10 +80,12 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
         match event.kind {
             EventKind::Approval(approval) => {
                 let consent = screen.approve(&approval).await;
+                show.spin(&approval.tool);
                 given(consent, &approval.answer, &running, &mut told);
             }
             EventKind::Elicitation(question) => {
                 let answer = screen.elicit(&question).await;
+                show.spin(&question.tool);
                 given(answer, &question.answer, &running, &mut told);
             }
             EventKind::Finished(finished) => {

@@ -7,6 +7,7 @@ use super::ask::{TWICE, watch};
 use super::editor::{Surroundings, Typed};
 use super::error::{Failure, code};
 use super::signal::Stop;
+use super::tty::Hush;
 use super::ui::Screen;
 use super::{memory, session, tool};
 use crate::app::App;
@@ -37,6 +38,14 @@ const OWN: [(&str, &str); 6] = [
     ("tools", "list the tools there are"),
     ("memory", "show and change what is remembered"),
     ("quit", "leave"),
+];
+/// Keys that are worth knowing.
+const KEYS: [(&str, &str); 5] = [
+    ("Tab", "complete a command, or the name of a file after an @"),
+    ("Alt-Enter", "begin another line"),
+    ("Ctrl-R", "look for an earlier message"),
+    ("Ctrl-O", "write the message in $EDITOR"),
+    ("Ctrl-C", "cancel the turn, or clear the line; twice, leave"),
 ];
 /// Sessions that `/sessions` lists.
 const LISTED: usize = 10;
@@ -113,7 +122,9 @@ impl Talk<'_> {
         let running = self.hub.submit(incoming, true).await?;
         self.session = Some(running.session.clone());
         self.lane = Some(running.lane.clone());
+        let _hush = Hush::begin();
         watch(running, self.screen, stop).await?;
+        self.screen.pause();
         Ok(())
     }
 
@@ -143,13 +154,17 @@ impl Talk<'_> {
         if let Err(failure) = done {
             self.screen.failure(&failure);
         }
+        self.screen.pause();
     }
 
     fn help(&self) -> Result<(), Failure> {
         for (name, about) in commands() {
             self.screen.line(&format!("/{name:<9} {about}"))?;
         }
-        self.screen.remark("everything else is a message; docs/cli.md has the keys");
+        for (keys, about) in KEYS {
+            self.screen.line(&format!("{keys:<10} {about}"))?;
+        }
+        self.screen.remark("everything else is a message");
         Ok(())
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reedline::{
-    ColumnarMenu, Completer, CompletionResult, EditCommand, Emacs, FileBackedHistory, KeyCode, KeyModifiers,
-    MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent, ReedlineMenu, Signal,
-    Span, Suggestion, ValidationResult, Validator, default_emacs_keybindings,
+    Color, ColumnarMenu, Completer, CompletionResult, EditCommand, Emacs, FileBackedHistory, KeyCode,
+    KeyModifiers, MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent,
+    ReedlineMenu, Signal, Span, Suggestion, ValidationResult, Validator, default_emacs_keybindings,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -141,7 +141,8 @@ impl Reader {
             Self::Terminal { answers, .. } => answers,
         };
         loop {
-            match editor.read_line(&Sign(prompt.to_owned())) {
+            let colour = if wanted == Wanted::Message { Color::Green } else { Color::Default };
+            match editor.read_line(&Sign { text: prompt.to_owned(), colour }) {
                 Ok(Signal::Success(text)) => {
                     // Nobody waits for this thread when the program ends.
                     let _ = editor.sync_history();
@@ -182,7 +183,16 @@ fn plain(broken_off: Arc<AtomicBool>) -> Reedline {
 fn messages(surroundings: &Surroundings, broken_off: Arc<AtomicBool>) -> Reedline {
     let completer =
         Names { commands: surroundings.commands.clone(), workspace: surroundings.workspace.clone() };
-    let menu = ColumnarMenu::default().with_name(MENU).with_marker("");
+    // The colours of the terminal, whichever they are.
+    let plain_text = Color::Default;
+    let menu = ColumnarMenu::default()
+        .with_name(MENU)
+        .with_marker("")
+        .with_text_style(plain_text.normal())
+        .with_match_text_style(plain_text.bold())
+        .with_selected_text_style(plain_text.reverse())
+        .with_selected_match_text_style(plain_text.reverse())
+        .with_description_text_style(plain_text.dimmed());
     let mut editor = plain(broken_off)
         .use_bracketed_paste(true)
         .with_validator(Box::new(Whole))
@@ -233,11 +243,18 @@ fn coloured() -> bool {
 }
 
 /// The sign in front of what is typed.
-struct Sign(String);
+struct Sign {
+    text: String,
+    colour: Color,
+}
 
 impl Prompt for Sign {
     fn render_prompt_left(&self) -> Cow<'_, str> {
-        Cow::Borrowed(&self.0)
+        Cow::Borrowed(&self.text)
+    }
+
+    fn get_prompt_color(&self) -> Color {
+        self.colour
     }
 
     fn render_prompt_right(&self) -> Cow<'_, str> {

@@ -5,9 +5,9 @@
 //! are whole, since their columns have to be known.
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
-use unicode_width::UnicodeWidthStr;
 
 use super::style::{BOLD, CYAN, DIM, ITALIC, PLAIN, STRUCK, UNDERLINED};
+use super::wrap::{Wrap, width};
 
 /// Stands before a line so that its text is never taken for a block of its own.
 const SHIELD: char = '\u{2060}';
@@ -20,6 +20,7 @@ pub(super) struct Markdown {
     block: Block,
     /// Rows of a table that is not over.
     table: Vec<String>,
+    wrap: Wrap,
 }
 
 /// What the line under way belongs to.
@@ -35,6 +36,11 @@ enum Block {
 }
 
 impl Markdown {
+    /// Says how wide the screen is from here on.
+    pub(super) fn fit(&mut self, columns: usize) {
+        self.wrap.columns = columns;
+    }
+
     /// Takes a piece and returns what can be printed.
     pub(super) fn push(&mut self, piece: &str) -> String {
         self.waiting.push_str(piece);
@@ -57,6 +63,7 @@ impl Markdown {
         }
         self.end_table(&mut out);
         self.block = Block::Start;
+        self.wrap.leave();
         out
     }
 
@@ -69,8 +76,8 @@ impl Markdown {
                 out.push_str(&format!("{CYAN}{line}{PLAIN}\n"));
             }
             Block::Within(style) => {
-                inline(line, style, out);
-                out.push('\n');
+                self.words(line, style, out);
+                self.wrap.end(out);
             }
             Block::Start if is_row(line) => self.table.push(line.to_owned()),
             Block::Start => {
@@ -82,12 +89,24 @@ impl Markdown {
                 if is_rule(line) {
                     return dim(&"─".repeat(24), out);
                 }
-                let (lead, style, text) = begin(line);
-                out.push_str(&lead);
-                inline(text, style, out);
-                out.push('\n');
+                self.begin(line, out);
+                self.wrap.end(out);
             }
         }
+    }
+
+    /// Prints the beginning of a line and returns how its text looks.
+    fn begin(&mut self, line: &str, out: &mut String) -> &'static str {
+        let (lead, style, text) = begin(line);
+        self.wrap.begin(&lead, out);
+        self.words(text, style, out);
+        style
+    }
+
+    fn words(&mut self, text: &str, style: &'static str, out: &mut String) {
+        let mut styled = String::new();
+        inline(text, style, &mut styled);
+        self.wrap.words(&styled, out);
     }
 
     /// Prints as many words of the line under way as cannot change any more.
@@ -104,15 +123,12 @@ impl Markdown {
         let words: String = self.waiting.drain(..end).collect();
         let style = match within {
             Some(style) => {
-                inline(&words, style, out);
+                self.words(&words, style, out);
                 style
             }
             None => {
                 self.end_table(out);
-                let (lead, style, text) = begin(&words);
-                out.push_str(&lead);
-                inline(text, style, out);
-                style
+                self.begin(&words, out)
             }
         };
         self.block = Block::Within(style);
@@ -129,15 +145,19 @@ impl Markdown {
             }
             return;
         }
+        let right: Vec<bool> =
+            cells(&rows[1]).iter().map(|cell| cell.ends_with(':') && !cell.starts_with(':')).collect();
         let rows: Vec<_> = rows.iter().enumerate().filter(|(place, _)| *place != 1).collect();
         let rows: Vec<Vec<(String, usize)>> = rows.iter().map(|(_, row)| measured(row)).collect();
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.1)).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widest =
+            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.1)).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(widest).collect();
         for (place, row) in rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).map(|((text, taken), width)| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, ((text, taken), width))| {
                 let text = if place == 0 { format!("{BOLD}{text}{PLAIN}") } else { text.clone() };
-                format!("{text}{}", " ".repeat(width - taken))
+                let gap = " ".repeat(width - taken);
+                if right.get(column) == Some(&true) { gap + &text } else { text + &gap }
             });
             out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
             out.push('\n');
@@ -203,22 +223,67 @@ fn begin(line: &str) -> (String, &'static str, &str) {
 
 /// Where the last word ends before which no mark is open.
 fn settled(text: &str) -> Option<usize> {
-    let (mut last, mut brackets) = (None, 0_i32);
-    let mut open = [false; 4];
-    for (place, letter) in text.char_indices() {
+    let mut last = None;
+    let mut open = Open::default();
+    let mut letters = text.char_indices().peekable();
+    let mut before = ' ';
+    while let Some((place, letter)) = letters.next() {
         match letter {
-            ' ' if open == [false; 4] && brackets == 0 => last = Some(place + 1),
-            '`' => open[0] = !open[0],
-            '*' => open[1] = !open[1],
-            '_' => open[2] = !open[2],
-            '~' => open[3] = !open[3],
-            '[' | '<' => brackets += 1,
-            ']' | '>' => brackets = (brackets - 1).max(0),
+            '\\' => drop(letters.next()),
+            '`' | '*' | '_' | '~' => {
+                let mut length = 1;
+                while letters.next_if(|(_, next)| *next == letter).is_some() {
+                    length += 1;
+                }
+                open.mark(letter, length, before, letters.peek().map_or(' ', |(_, next)| *next));
+            }
+            '[' | '<' => open.brackets += 1,
+            ']' | '>' => open.brackets = open.brackets.saturating_sub(1),
+            ' ' if open.is_nothing() => last = Some(place + 1),
             _ => {}
         }
+        before = letter;
     }
     // A list's or a quotation's mark alone says nothing yet.
     last.filter(|end| text[..*end].trim().chars().any(char::is_alphanumeric))
+}
+
+/// What was opened in a line and not closed. Where it is doubtful it stays open: the line is printed a
+/// little later then.
+#[derive(Debug, Default)]
+struct Open {
+    /// The marks of a piece of code.
+    code: Option<usize>,
+    marks: Vec<(char, usize)>,
+    brackets: usize,
+}
+
+impl Open {
+    fn is_nothing(&self) -> bool {
+        self.code.is_none() && self.marks.is_empty() && self.brackets == 0
+    }
+
+    /// So many of this letter, between those.
+    fn mark(&mut self, letter: char, length: usize, before: char, after: char) {
+        match self.code {
+            Some(open) if letter == '`' && length == open => self.code = None,
+            Some(_) => return,
+            None if letter == '`' => self.code = Some(length),
+            None => {}
+        }
+        let (closes, opens) = (!before.is_whitespace(), !after.is_whitespace());
+        // As in `snake_case`.
+        if letter == '`' || (letter == '_' && before.is_alphanumeric() && after.is_alphanumeric()) {
+            return;
+        }
+        let opened = self.marks.iter().rposition(|(mark, _)| *mark == letter).filter(|_| closes);
+        match opened {
+            Some(place) if self.marks[place].1 > length => self.marks[place].1 -= length,
+            Some(place) => drop(self.marks.remove(place)),
+            None if opens => self.marks.push((letter, length)),
+            None => {}
+        }
+    }
 }
 
 /// The cells of a row.
@@ -233,7 +298,7 @@ fn measured(row: &str) -> Vec<(String, usize)> {
     let measure = |cell: String| {
         let mut styled = String::new();
         inline(&cell, "", &mut styled);
-        let width = anstream::adapter::strip_str(&styled).to_string().width();
+        let width = width(&styled);
         (styled, width)
     };
     cells(row).into_iter().map(measure).collect()
@@ -325,6 +390,14 @@ mod tests {
             shown("Some **bold** and *soft* words, `a_b*c` too.\n"),
             "Some bold and soft words, a_b*c too.\n"
         );
+        assert_eq!(
+            shown("It holds **one new file**, ~~not two~~, *as was said*.\n"),
+            "It holds one new file, not two, as was said.\n"
+        );
+        assert_eq!(
+            shown("a ***very loud* word** here and `two words` there\n"),
+            "a very loud word here and two words there\n"
+        );
         assert_eq!(shown("# A title\ntext"), "A title\ntext");
         assert_eq!(
             shown("- one\n- two\n  - three\n1. first\n> said\n---\n"),
@@ -349,7 +422,7 @@ mod tests {
     #[test]
     fn tables_have_columns() {
         let table = "| name | size |\n|---|--:|\n| `a` | 1 |\n| 日本語 | **22** |\n\nend\n";
-        assert_eq!(shown(table), "name    size\n──────  ────\na       1\n日本語  22\n\nend\n");
+        assert_eq!(shown(table), "name    size\n──────  ────\na          1\n日本語    22\n\nend\n");
         assert_eq!(shown("| no table\nat all\n"), "| no table\nat all\n");
         assert_eq!(shown("| a | b |\n|---|---|\n| 1 | 2 |"), "a  b\n─  ─\n1  2\n");
     }
@@ -357,9 +430,22 @@ mod tests {
     #[test]
     fn words_come_before_their_line_is_over() {
         let mut markdown = Markdown::default();
-        assert_eq!(markdown.push("The first words of"), "The first words ");
-        assert_eq!(markdown.push(" a **long"), "of a ");
+        assert_eq!(markdown.push("The first words of"), "The first words");
+        assert_eq!(markdown.push(" a **long"), " of a");
         assert!(markdown.push(" line** and").contains("long line"));
-        assert_eq!(markdown.finish(), "and");
+        assert_eq!(markdown.finish(), " and");
+    }
+
+    #[test]
+    fn a_line_is_as_wide_as_the_screen_is_by_then() {
+        let mut markdown = Markdown::default();
+        markdown.fit(16);
+        assert_eq!(markdown.push("- some words in a list\n"), "• some words in\n  a list\n");
+        assert!(markdown.push("> said **very loud").contains("said"));
+        markdown.fit(12);
+        let rest = markdown.push("ly** by all\n");
+        assert_eq!(anstream::adapter::strip_str(&rest).to_string(), " very\n│ loudly by\n│ all\n");
+        let code = "```\na line of code that is wide\n```\n";
+        assert_eq!(anstream::adapter::strip_str(&markdown.push(code)).to_string(), code);
     }
 }

@@ -27,8 +27,10 @@ mod style;
 mod sync;
 mod token;
 mod tool;
+mod tty;
 mod ui;
 mod worker;
+mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

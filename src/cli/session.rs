@@ -3,7 +3,9 @@
 use jiff::tz::TimeZone;
 
 use super::error::{Failure, code};
+use super::tty;
 use super::ui::Screen;
+use super::wrap::clip;
 use crate::app::App;
 use crate::message::{Message, Part, Role};
 use crate::session::{Entry, Stored};
@@ -56,7 +58,10 @@ pub(super) async fn run(command: Session, app: &App, screen: &Screen) -> Result<
                 let when =
                     summary.updated.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
                 let title = if summary.title.is_empty() { "(empty)" } else { &summary.title };
-                screen.line(&format!("{}  {when}  {:>3} messages  {title}", summary.id, summary.messages))?;
+                let line = format!("{}  {when}  {:>3} messages  {title}", summary.id, summary.messages);
+                // A line each, where a person reads them.
+                let columns = tty::columns(&std::io::stdout()).unwrap_or(usize::MAX);
+                screen.line(&clip(&line, columns))?;
             }
         }
         Session::Show { id } => {

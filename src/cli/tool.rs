@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Failure, code};
 use super::signal::Stop;
 use super::skill::told;
-use super::ui::{Screen, Silence};
+use super::ui::{Screen, Silence, hanging};
 use crate::app::App;
 use crate::mcp::Status;
 use crate::message::{Arguments, Block, ToolCall};
@@ -94,7 +94,7 @@ fn list(manifest: &Manifest, toolbox: &Toolbox, screen: &Screen) -> Result<u8, F
     let mut page = String::new();
     for spec in toolbox.specs() {
         let about = spec.description.lines().next().unwrap_or_default();
-        page.push_str(&format!("{:width$}  {:5}  {about}\n", spec.name, mark(toolbox, spec)));
+        page.push_str(&hanging(&format!("{:width$}  {:5}  ", spec.name, mark(toolbox, spec)), about));
     }
     screen.print(&page)?;
     // A tool that is missed is looked for here.

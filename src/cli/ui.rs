@@ -15,6 +15,8 @@ use super::editor::{Editor, Surroundings, Typed, Wanted};
 use super::error::{Failure, code};
 use super::markdown::Markdown;
 use super::style::{BOLD, DIM, FINE, GREEN, PLAIN, RED, WRONG, YELLOW};
+use super::tty;
+use super::wrap::{Wrap, clip, width};
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
 
@@ -55,6 +57,11 @@ impl Screen {
         self.print(&format!("{text}\n"))
     }
 
+    /// Prints a text after something that stands to the left of all its lines.
+    pub(super) fn item(&self, lead: &str, text: &str) -> io::Result<()> {
+        self.print(&hanging(lead, text))
+    }
+
     /// Prints a value as one line of JSON.
     pub(super) fn value(&self, value: &impl Serialize) -> io::Result<()> {
         tell(value)
@@ -63,7 +70,20 @@ impl Screen {
     /// Prints a remark, unless told to be quiet.
     pub(super) fn remark(&self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("{DIM}{text}{PLAIN}");
+            let mut wrapped = String::new();
+            let mut wrap = Wrap::new(tty::columns(&io::stderr()));
+            for line in text.split('\n') {
+                wrap.words(line, &mut wrapped);
+                wrap.end(&mut wrapped);
+            }
+            eprint!("{DIM}{wrapped}{PLAIN}");
+        }
+    }
+
+    /// Leaves a line before the next message, where somebody types it.
+    pub(super) fn pause(&self) {
+        if renders() && io::stdin().is_terminal() && io::stderr().is_terminal() && !self.json {
+            eprintln!();
         }
     }
 
@@ -171,6 +191,16 @@ impl Screen {
     }
 }
 
+/// A text after something that stands to the left of all its lines.
+pub(super) fn hanging(lead: &str, text: &str) -> String {
+    let mut wrap = Wrap::new(tty::columns(&io::stdout()));
+    let mut out = String::new();
+    wrap.begin(lead, &mut out);
+    wrap.words(text, &mut out);
+    wrap.end(&mut out);
+    out
+}
+
 fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())
@@ -199,6 +229,7 @@ fn argument(name: &str, value: &Value) -> String {
     let (sign, colour) = match (name, value) {
         ("old", Value::String(_)) => ("-", RED),
         ("new", Value::String(_)) => ("+", GREEN),
+        ("argv", Value::Array(words)) if words.iter().all(Value::is_string) => return typed(words),
         _ => return indented(value),
     };
     let lines = indented(value);
@@ -206,6 +237,17 @@ fn argument(name: &str, value: &Value) -> String {
         .lines()
         .map(|line| format!("\n      {colour}{sign} {}{PLAIN}", line.trim_start_matches("      ")));
     lines.collect()
+}
+
+/// A program and its arguments as they would be typed.
+fn typed(words: &[Value]) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@%".contains(letter);
+    let quote = |word: &str| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", harmless(word).replace('\'', r"'\''")),
+    };
+    let words: Vec<_> = words.iter().filter_map(Value::as_str).map(quote).collect();
+    indented(&words.join(" ").into())
 }
 
 /// Asks for one value, described by JSON Schema, until the answer is one; `None` for an empty line
@@ -278,14 +320,45 @@ pub(super) struct Show<'a> {
     /// Whether the answer's last line is still open.
     open: bool,
     shown: usize,
+    /// Who answers.
+    model: String,
     /// Makes markdown readable, on a terminal that can show it.
     markdown: Option<Markdown>,
+    last: Last,
+}
+
+/// What was shown last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Nothing,
+    /// A piece of the answer.
+    Words,
+    /// A line about what goes on.
+    Work,
 }
 
 impl<'a> Show<'a> {
     pub(super) fn new(screen: &'a Screen) -> Self {
         let markdown = renders().then(Markdown::default);
-        Self { screen, spinner: None, open: false, shown: 0, markdown }
+        Self {
+            screen,
+            spinner: None,
+            open: false,
+            shown: 0,
+            model: String::new(),
+            markdown,
+            last: Last::Nothing,
+        }
+    }
+
+    /// Leaves a line between words and work, where both are on the same screen.
+    fn turn_to(&mut self, next: Last) {
+        let last = std::mem::replace(&mut self.last, next);
+        let is_airy = self.markdown.is_some() && io::stderr().is_terminal() && !self.screen.quiet;
+        if is_airy && last != Last::Nothing && last != next {
+            self.rest();
+            eprintln!();
+        }
     }
 
     /// Shows an event. An error means that nobody reads any more.
@@ -294,12 +367,15 @@ impl<'a> Show<'a> {
             return self.screen.value(event);
         }
         match &event.kind {
-            EventKind::Started { model } => self.spin(model),
+            EventKind::Started { model } => {
+                self.model.clone_from(model);
+                self.spin(model);
+            }
             EventKind::Recalled { episodes } => {
                 self.close()?;
-                let times = if episodes.len() == 1 { "note" } else { "notes" };
-                self.screen
-                    .remark(&format!("recalled {} {times}; `omni memory why` shows them", episodes.len()));
+                let (notes, them) = if episodes.len() == 1 { ("note", "it") } else { ("notes", "them") };
+                let count = episodes.len();
+                self.screen.remark(&format!("recalled {count} {notes}; `omni memory why` shows {them}"));
             }
             EventKind::Text { text } => self.text(text)?,
             EventKind::Reasoning { text } if self.screen.verbose => {
@@ -318,7 +394,7 @@ impl<'a> Show<'a> {
                 self.finished(tool, result, *milliseconds)?;
             }
             EventKind::Notice { text } => {
-                self.close()?;
+                self.work()?;
                 self.screen.remark(&format!("note: {text}"));
             }
             EventKind::Finished(finished) => self.end(finished)?,
@@ -334,6 +410,7 @@ impl<'a> Show<'a> {
         self.shown += text.len();
         match &mut self.markdown {
             Some(markdown) => {
+                markdown.fit(tty::columns(&io::stdout()).unwrap_or(usize::MAX));
                 let ready = markdown.push(&harmless(text));
                 self.put(&ready)
             }
@@ -346,13 +423,16 @@ impl<'a> Show<'a> {
         if text.is_empty() {
             return Ok(());
         }
+        if !self.open {
+            self.turn_to(Last::Words);
+        }
         self.rest();
         self.open = !text.ends_with('\n');
         self.screen.print(text)
     }
 
     fn started(&mut self, tool: &str, arguments: &Map<String, Value>) -> io::Result<()> {
-        self.close()?;
+        self.work()?;
         if self.screen.verbose {
             eprintln!("{DIM}● {tool} {}{PLAIN}", Value::Object(arguments.clone()));
         }
@@ -361,15 +441,25 @@ impl<'a> Show<'a> {
     }
 
     fn finished(&mut self, tool: &str, result: &ToolResult, milliseconds: f64) -> io::Result<()> {
-        self.close()?;
+        self.work()?;
         if self.screen.quiet {
             return Ok(());
         }
         let sign = if result.is_error { WRONG } else { FINE };
-        eprintln!("{sign} {BOLD}{tool}{PLAIN} {DIM}{} · {}{PLAIN}", lasted(milliseconds), summary(result));
+        // What was refused took no time.
+        let gist = match milliseconds < 0.05 {
+            true => summary(result),
+            false => format!("{} · {}", lasted(milliseconds), summary(result)),
+        };
+        let room =
+            tty::columns(&io::stderr()).map_or(usize::MAX, |columns| columns.saturating_sub(width(tool) + 3));
+        eprintln!("{sign} {BOLD}{tool}{PLAIN} {DIM}{}{PLAIN}", clip(&gist, room));
         if self.screen.verbose {
             eprintln!("{DIM}{}{PLAIN}", harmless(&result.text()));
         }
+        // It is the model's turn again, and that may take a while.
+        let model = self.model.clone();
+        self.spin(&model);
         Ok(())
     }
 
@@ -404,6 +494,13 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
+    /// Makes room for a line about what goes on.
+    fn work(&mut self) -> io::Result<()> {
+        self.close()?;
+        self.turn_to(Last::Work);
+        Ok(())
+    }
+
     /// Ends an open line of the answer, so that what follows begins a line.
     fn close(&mut self) -> io::Result<()> {
         if let Some(markdown) = &mut self.markdown {
@@ -414,7 +511,8 @@ impl<'a> Show<'a> {
         if std::mem::take(&mut self.open) { self.screen.print("\n") } else { Ok(()) }
     }
 
-    fn spin(&mut self, text: &str) {
+    /// Shows that somebody works, until something is printed.
+    pub(super) fn spin(&mut self, text: &str) {
         if self.screen.quiet || self.open || !io::stderr().is_terminal() {
             return;
         }
@@ -459,16 +557,62 @@ pub(super) fn lasted(milliseconds: f64) -> String {
     }
 }
 
-/// The gist of a result: its one line, or how many there are.
+/// The gist of a result: its one line, what is in it, or how much there is.
 fn summary(result: &ToolResult) -> String {
     let text = harmless(&result.text()).into_owned();
+    if let Ok(value @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str(&text) {
+        return contents(&value);
+    }
     let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output").trim();
     if lines > 1 && !result.is_error {
         return format!("{lines} lines");
     }
-    match first.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", &first[..end]),
-        None => first.to_owned(),
+    clip(first, 100)
+}
+
+/// What a value of JSON has in it, in a line.
+fn contents(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let is_empty = |value: &Value| value.is_null() || value.as_str() == Some("");
+            let fields = map.iter().filter(|(_, value)| !is_empty(value));
+            fields.map(|(name, value)| format!("{name}: {}", contents(value))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(values) => format!("{} entries", values.len()),
+        Value::String(text) => match text.trim().split_once('\n') {
+            Some((first, _)) => format!("{} …", first.trim_end()),
+            None => text.trim().to_owned(),
+        },
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_told_in_a_line() {
+        let told = |text: &str| {
+            let content = vec![crate::message::Block::Text { text: text.to_owned() }];
+            let (call, name) = ("c".to_owned(), "t".to_owned());
+            summary(&ToolResult { call, name, content, structured: None, is_error: false })
+        };
+        assert_eq!(told("one\n\ntwo\n"), "2 lines");
+        assert_eq!((told("  done "), told("")), ("done".to_owned(), "no output".to_owned()));
+        let ran = json!({"exit_code": 0, "stdout": "12 passed\nin 3 s\n", "stderr": "", "note": null, "files": [1, 2]});
+        assert_eq!(told(&ran.to_string()), "exit_code: 0, stdout: 12 passed …, files: 2 entries");
+    }
+
+    #[test]
+    fn a_program_is_shown_as_it_would_be_typed() {
+        let shown = |words: Value| argument("argv", &words);
+        assert_eq!(shown(json!(["ls", "-l", "a/b.txt"])), "ls -l a/b.txt");
+        assert_eq!(shown(json!(["sh", "-c", "echo it's; ls", ""])), r"sh -c 'echo it'\''s; ls' ''");
+        assert_eq!(shown(json!(["printf", "\u{1b}[2J"])), "printf '\u{fffd}[2J'");
+        assert_eq!(shown(json!(["a", 1])), r#"["a",1]"#);
     }
 }

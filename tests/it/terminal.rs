@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::omni::{Run, World};
+use crate::support::omni::{OMNI, Run, World};
 use crate::support::terminal::Terminal;
 use crate::support::vendor::{Answer, Vendor};
 
@@ -27,6 +27,7 @@ fn golden(name: &str, screen: &str) {
     insta::with_settings!({filters => vec![
         (r"\d+(\.\d+)? (ms|s)\b", "[time]"),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "[session]"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d", "[date]"),
     ]}, { insta::assert_snapshot!(name, screen) });
 }
 
@@ -124,4 +125,103 @@ fn a_talk_goes_on_where_it_ended_and_remembers_what_was_typed() {
     second.presses(&["Up", "Enter"]).until("Still fine.");
     let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
     assert!(asked.contains("I am fine.") && asked.matches("how are you?").count() == 2, "{asked}");
+}
+
+#[test]
+fn what_is_typed_while_an_answer_comes_waits_for_its_turn() {
+    let world = World::new();
+    let steps = [json!({ "text": "At last.", "delay_ms": 4000 }), json!({ "text": "Here I am." })];
+    let model = world.script("slow", &steps);
+    let chat = Terminal::open(&world, &["chat"], |run| run.model(&model));
+    chat.when("the first line", |screen| screen.ends_with('›'));
+    chat.types("a question").presses(&["Enter"]).until("0s");
+    chat.types("and another").presses(&["Enter"]);
+    chat.until("Here I am.");
+    let screen = chat.when("the next line", |screen| screen.ends_with('›'));
+    let talk = screen.split_once('›').map(|(_, talk)| talk).expect("a message");
+    golden("terminal_ahead", talk);
+}
+
+#[test]
+fn an_answer_goes_on_when_the_terminal_changes_its_width() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    let words = "- Every word of this answer is whole, whatever the width of the screen is\n";
+    vendor.answer(Answer::text(&words.repeat(2)).stalls());
+    vendor.answer(Answer::text(&words.repeat(2)));
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("narrow").presses(&["Enter"]).until("screen");
+    chat.resize(40);
+    chat.presses(&["C-c"]).when("the next line", |screen| screen.ends_with('›'));
+    chat.types("again").presses(&["Enter"]);
+    let screen = chat.when("the next line", |screen| screen.contains("again") && screen.ends_with('›'));
+    golden("terminal_resized", &screen);
+}
+
+#[test]
+fn a_message_is_written_in_an_editor() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(Answer::text("I see."));
+    let editor = world.write("editor.sh", "#!/bin/sh\nprintf 'line one\\nline two' >\"$1\"\n");
+    let command = format!("sh {}", editor.display());
+    let with = |run: Run| {
+        run.model("openai/gpt-4o")
+            .env("OPENAI_BASE_URL", vendor.openai_url())
+            .env("OPENAI_API_KEY", "sk-test")
+            .env("EDITOR", &command)
+    };
+    let chat = Terminal::open(&world, &["chat"], with);
+    chat.when("the first line", |screen| screen.ends_with('›'));
+    chat.presses(&["C-o"]).until("line two");
+    chat.presses(&["Enter"]).until("I see.");
+    let asked = vendor.requests()[0].body["messages"].to_string();
+    assert!(asked.contains(r"line one\nline two"), "{asked}");
+}
+
+#[test]
+fn sessions_are_listed_gone_on_with_and_left() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    for text in ["One.", "Two.", "Three."] {
+        vendor.answer(Answer::text(text));
+    }
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("first").presses(&["Enter"]).until("One.");
+    chat.types("/new").presses(&["Enter"]).until("begins with the next message");
+    chat.types("second").presses(&["Enter"]).until("Two.");
+    let listed = chat.types("/sessions").presses(&["Enter"]).until("messages  first");
+    let id = listed.lines().find(|line| line.ends_with("first") && line.contains("messages"));
+    let id = id.and_then(|line| line.split(' ').next()).expect("an id").to_owned();
+    chat.types(&format!("/resume {id}")).presses(&["Enter"]).until("going on with");
+    chat.types("third").presses(&["Enter"]).until("Three.");
+    let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
+    assert!(asked.contains("first") && !asked.contains("second"), "{asked}");
+    chat.types("/help").presses(&["Enter"]).until("everything else is a message");
+    golden("terminal_sessions", &chat.when("the next line", |screen| screen.ends_with('›')));
+}
+
+#[test]
+fn without_colours_and_through_tee_there_are_none() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    for _ in 0..3 {
+        vendor.answer(Answer::call("time__now", json!({})));
+        vendor.answer(Answer::text("Some **bold** words."));
+    }
+    let with = |run: Run| {
+        run.model("openai/gpt-4o")
+            .env("OPENAI_BASE_URL", vendor.openai_url())
+            .env("OPENAI_API_KEY", "sk-test")
+    };
+    let plain = Terminal::open(&world, &["ask", "hello"], |run| with(run).env("NO_COLOR", "1"));
+    let screen = plain.until("left with 0");
+    assert!(screen.contains("Some **bold** words."), "as it was written: {screen}");
+    assert!(!plain.coloured().contains("\u{1b}["), "{:?}", plain.coloured());
+    // What goes through a pipe is what was said; the tool's line is still on the terminal, in colours.
+    let tee = Terminal::run(&world, &format!("{OMNI} ask hello | tee said"), with);
+    let screen = tee.until("left with 0");
+    assert!(screen.contains("Some **bold** words.") && screen.contains("✓ time.now"), "{screen}");
+    let said = std::fs::read_to_string(world.work().join("said")).expect("what was said");
+    assert_eq!(said, "Some **bold** words.\n");
+    let coloured = Terminal::open(&world, &["ask", "hello"], with);
+    let screen = coloured.until("left with 0");
+    assert!(screen.contains("Some bold words."), "{screen}");
+    assert!(coloured.coloured().contains("\u{1b}[1mbold"), "{:?}", coloured.coloured());
 }
