@@ -63,9 +63,9 @@ fn report(findings: &[Finding], screen: &Screen) -> Result<u8, Failure> {
             continue;
         }
         let sign = if finding.fine { FINE } else { WRONG };
-        screen.line(&format!("{sign} {:10} {}", finding.subject, finding.text))?;
+        screen.item(&format!("{sign} {:10} ", finding.subject), &finding.text)?;
         if let Some(mend) = &finding.mend {
-            screen.line(&format!("  {:10} → {mend}", ""))?;
+            screen.item(&format!("  {:10} → ", ""), mend)?;
         }
     }
     let wrong = findings.iter().filter(|finding| !finding.fine).count();
@@ -98,7 +98,10 @@ fn folders(app: &App) -> Vec<Finding> {
         Err(error) => Finding::wrong(
             subject,
             format!("`{}` cannot be written: {error}", folder.display()),
-            "make it writable, or set OMNI_HOME to a folder that is",
+            format!(
+                "make it writable: `chmod u+rwx {}`; or set OMNI_HOME to a folder that is",
+                folder.display()
+            ),
         ),
     };
     folders.into_iter().map(look).collect()
@@ -178,7 +181,9 @@ async fn model(app: &App) -> Finding {
             let Found { model, why, window, .. } = found;
             Finding::fine("model", format!("{model}{address}, {window} tokens of context ({why})"))
         }
-        Err(error) => Finding::wrong("model", error.to_string(), "set `model.name`, or the key it needs"),
+        Err(error) => {
+            Finding::wrong("model", error.to_string(), "set the key, or choose another: `omni setup`")
+        }
     }
 }
 
@@ -215,6 +220,10 @@ fn programs() -> Vec<Finding> {
     let found = std::env::split_paths(&path).map(|folder| folder.join("git")).find(|file| file.is_file());
     vec![match found {
         Some(file) => Finding::fine("git", file.display().to_string()),
-        None => Finding::wrong("git", "there is no `git` on PATH; the git tools will fail", "install git"),
+        None => Finding::wrong(
+            "git",
+            "there is no `git` on PATH; the git tools will fail",
+            "`apt-get install git`",
+        ),
     }]
 }

@@ -1,6 +1,6 @@
 //! `omni setup`: from nothing to an answer, and to the editors there are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -51,7 +51,7 @@ async fn choose(found: &[Found], app: &App, screen: &Screen) -> Result<String, F
     screen.line("Models that can be used:")?;
     for (place, Found { model, why, address, .. }) in found.iter().enumerate() {
         let address = address.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
-        screen.line(&format!("  {}. {model}{address} ({why})", place + 1))?;
+        screen.item(&format!("  {}. ", place + 1), &format!("{model}{address} ({why})"))?;
     }
     if found.len() == 1 {
         screen.remark(
@@ -87,6 +87,7 @@ async fn try_out(name: &str, app: &App, screen: &Screen) -> Result<(), Failure> 
     let model = app.model_named(name).await?;
     let messages = vec![Message::user(QUESTION)];
     let request = Request { system: String::new(), messages, tools: Default::default() };
+    screen.remark(&format!("asking {name} …"));
     let begun = Instant::now();
     let reply = tokio::time::timeout(PATIENCE, model.reply(&request, &|_| ())).await;
     let hint = "nothing was written; mend it or choose another model: `omni setup --model PROVIDER/MODEL`";
@@ -133,16 +134,21 @@ fn keep(chosen: &str, usual: &Found, app: &App, screen: &Screen) -> Result<(), F
 
 /// Says how other programs get to omni.
 fn connect(all: bool, screen: &Screen) -> Result<(), Failure> {
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("omni"));
-    let omni = program.display().to_string();
+    let omni = itself();
     let server = json!({"name": "omni", "command": omni, "args": ["mcp"]});
-    let agent = json!({"omni": {"type": "custom", "command": omni, "args": ["acp"]}});
+    let zed = json!({"omni": {"type": "custom", "command": omni, "args": ["acp"]}});
+    let jetbrains = json!({"agent_servers": {"omni": {"command": omni, "args": ["acp"]}}});
     let home = std::env::home_dir().unwrap_or_default();
     let editors = [
         ("Claude Code", is_program("claude"), format!("claude mcp add omni -- {omni} mcp")),
         ("Codex", is_program("codex"), format!("codex mcp add omni -- {omni} mcp")),
         ("VS Code", is_program("code"), format!("code --add-mcp '{server}'")),
-        ("Zed", home.join(".config/zed").is_dir(), format!("in its settings: \"agent_servers\": {agent}")),
+        ("Zed", home.join(".config/zed").is_dir(), format!("in its settings: \"agent_servers\": {zed}")),
+        (
+            "JetBrains",
+            home.join(".config/JetBrains").is_dir(),
+            format!("in ~/.jetbrains/acp.json: {jetbrains}"),
+        ),
     ];
     let here: Vec<_> = editors.into_iter().filter(|(_, is_here, _)| all || *is_here).collect();
     if here.is_empty() {
@@ -156,7 +162,20 @@ fn connect(all: bool, screen: &Screen) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What starts this program: its name where a shell finds it by that, or else its path.
+fn itself() -> String {
+    let Ok(program) = std::env::current_exe() else { return "omni".to_owned() };
+    let is_found =
+        found("omni").and_then(|file| file.canonicalize().ok()).is_some_and(|file| file == program);
+    if is_found { "omni".to_owned() } else { program.display().to_string() }
+}
+
 fn is_program(name: &str) -> bool {
+    found(name).is_some()
+}
+
+/// The program that a shell would start.
+fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder: PathBuf| Path::new(&folder).join(name).is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

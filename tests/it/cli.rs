@@ -422,7 +422,7 @@ fn doctor_says_what_is_wrong_and_how_to_mend_it() {
     };
     broken(world.omni(["doctor"]).env("OMNI_HOME", "/proc/nope"), &["✗ data", "✗ sessions", "OMNI_HOME"]);
     broken(world.omni(["doctor"]).model("openai/gpt-4o"), &["✗ model", "OPENAI_API_KEY"]);
-    broken(world.omni(["doctor"]).env("PATH", "/nonexistent"), &["✗ git", "install git"]);
+    broken(world.omni(["doctor"]).env("PATH", "/nonexistent"), &["✗ git", "apt-get install git"]);
     broken(world.omni(["doctor"]).env("OMNI_STORE__URL", "mysql://x"), &["✗ sessions", "store.url"]);
     broken(world.omni(["--set", "limits.round=3", "doctor"]), &["✗ settings", "limits.rounds"]);
     let lines = world.omni(["--json", "doctor"]).model("nope/x").run().exited(1).json();

@@ -1,6 +1,6 @@
 //! `omni setup`: what it finds, what it tries, and what it writes.
 
-use crate::support::omni::{Run, World};
+use crate::support::omni::{OMNI, Run, World};
 use crate::support::terminal::Terminal;
 use crate::support::vendor::{Answer, Vendor};
 
@@ -62,6 +62,24 @@ fn a_model_that_does_not_answer_is_not_kept() {
     assert!(output.err.contains("nothing was written"), "{output}");
     assert!(!output.to_string().contains(KEY), "{output}");
     assert_eq!(written(&world), None);
+}
+
+#[test]
+fn every_editor_is_told_of_by_the_name_that_a_shell_knows() {
+    let world = World::new();
+    let told = setup(&world, &["--all"]).run().succeeded().out;
+    assert!(told.contains(&format!("claude mcp add omni -- {OMNI} mcp")), "{told}");
+    let folder = std::path::Path::new(OMNI).parent().expect("a folder").display();
+    let told = setup(&world, &["--all"]).env("PATH", folder.to_string()).run().succeeded().out;
+    for line in [
+        "claude mcp add omni -- omni mcp",
+        "codex mcp add omni -- omni mcp",
+        r#"code --add-mcp '{"name":"omni","command":"omni","args":["mcp"]}'"#,
+        r#""agent_servers": {"omni":{"type":"custom","command":"omni","args":["acp"]}}"#,
+        r#"~/.jetbrains/acp.json: {"agent_servers":{"omni":{"command":"omni","args":["acp"]}}}"#,
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
 }
 
 #[test]
