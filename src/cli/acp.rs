@@ -120,7 +120,9 @@ impl House for Rooms {
     }
 
     async fn toolbox(&self, place: &Place) -> Result<Arc<Toolbox>, String> {
-        self.app(place).await?.toolbox().await.map_err(|error| error.to_string())
+        let toolbox = self.app(place).await?.toolbox().await.map_err(|error| error.to_string())?;
+        // Servers may have joined since it was made.
+        Ok(toolbox.renewed())
     }
 
     async fn hub(&self, place: &Place) -> Result<Arc<Hub>, String> {
