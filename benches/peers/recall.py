@@ -18,19 +18,28 @@ def main() -> None:
     rows, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True)
     questions = [line.strip() for line in sys.stdin if line.strip()]
-    for name, peer in (("SQLite FTS5", fts5), ("sqlite-vec", sqlite_vec), ("ChromaDB", chromadb)):
+    count = sum(1 for _ in told(rows))
+    for name, peer, vectors in (
+        ("SQLite FTS5", fts5, False),
+        ("sqlite-vec", sqlite_vec, True),
+        ("ChromaDB", chromadb, True),
+    ):
+        began = time.perf_counter()
         try:
             search = peer(rows, folder)
         except ImportError:
             continue
+        written = count / (time.perf_counter() - began)
+        asked = [vector(question) if vectors else question for question in questions]
         times = []
-        for question in questions:
+        for question in asked:
             began = time.perf_counter()
             search(question)
             times.append((time.perf_counter() - began) * 1e6)
         times.sort()
         p50, p99 = statistics.median(times), times[int((len(times) - 1) * 0.99)]
-        print(json.dumps({"name": name, "p50": p50, "p99": p99}), flush=True)
+        line = {"name": name, "vectors": vectors, "p50": p50, "p99": p99, "written": written}
+        print(json.dumps(line), flush=True)
 
 
 def told(rows):
@@ -53,8 +62,7 @@ def batches(rows):
 
 def vector(text):
     """A vector of the right size: what a store takes for it does not depend on what it means."""
-    seed = hashlib.sha256(text.encode()).digest()
-    words = (seed * (DIMENSIONS // len(seed) + 1))[:DIMENSIONS]
+    words = hashlib.shake_128(text.encode()).digest(DIMENSIONS)
     return [(byte - 127.5) / 128 for byte in words]
 
 
@@ -81,7 +89,7 @@ def sqlite_vec(rows, folder):
         base.executemany("INSERT INTO told (vector) VALUES (?)", vectors)
     base.commit()
     query = "SELECT rowid FROM told WHERE vector MATCH ? AND k = ?"
-    return lambda asked: base.execute(query, (packed.pack(*vector(asked)), FOUND)).fetchall()
+    return lambda asked: base.execute(query, (packed.pack(*asked), FOUND)).fetchall()
 
 
 def chromadb(rows, folder):
@@ -92,7 +100,7 @@ def chromadb(rows, folder):
     for batch in batches(rows):
         ids, texts = [name for name, _ in batch], [text for _, text in batch]
         told.add(ids=ids, embeddings=[vector(text) for text in texts], documents=texts)
-    return lambda asked: told.query(query_embeddings=[vector(asked)], n_results=FOUND)
+    return lambda asked: told.query(query_embeddings=[asked], n_results=FOUND)
 
 
 if __name__ == "__main__":

@@ -408,6 +408,7 @@ impl<'a> Stage<'a> {
             created: Timestamp::now(),
             pinned: false,
             superseded: None,
+            until: None,
         });
         Learning {
             turn: id.clone(),

@@ -6,6 +6,7 @@ use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 
 use super::{App, Error, open_store};
 use crate::llm::embed::Embedder;
+use crate::llm::encoder::Shelf;
 use crate::llm::{self, detect};
 use crate::memory::tools::{self, Tools};
 use crate::memory::{self, Memory};
@@ -45,12 +46,18 @@ impl App {
         let config = self.config();
         match config.memory.encoder.trim() {
             "" => Ok(None),
+            name if !name.contains('/') => Ok(Some(Arc::new(self.encoders().open(name)?))),
             name => {
                 let environment = |name: &str| std::env::var(name).ok();
                 let embedder = detect::embedder(name, &config.model, &config.provider, &environment)?;
                 Ok(Some(Arc::new(embedder)))
             }
         }
+    }
+
+    /// The encoders that are installed on this machine.
+    pub fn encoders(&self) -> Shelf {
+        Shelf::new(&self.paths.data)
     }
 
     /// The memory's tools, unless it is switched off.

@@ -12,6 +12,10 @@ use crate::kernel::worker::Strength;
 use crate::llm::detect::Found;
 use crate::mcp::config::{Chosen, Left};
 
+/// What an encoder is worth, by the measurements of `docs/memory.md`: all-MiniLM-L6-v2 and words,
+/// beside words alone.
+const GAIN: &str = "measured: GAIN";
+
 /// One line of the report.
 struct Finding {
     fine: bool,
@@ -43,6 +47,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.push(model(&app).await);
             findings.push(store(&app).await);
             findings.push(memory(&app).await);
+            findings.push(encoder(&app).await);
             findings.extend(programs());
         }
         Err(error) => findings.push(Finding::wrong(
@@ -201,16 +206,30 @@ async fn memory(app: &App) -> Finding {
     }
     let count = async { Ok::<_, Failure>(app.memory().await?.list().await?.len()) };
     match count.await {
-        Ok(count) => {
-            let by = match app.loaded.config.memory.encoder.trim() {
-                "" => "their words; no encoder is needed".to_owned(),
-                encoder => format!("their words, and their meaning by `{encoder}`"),
-            };
-            Finding::fine("memory", format!("{count} kept, found by {by}"))
-        }
+        Ok(count) => Finding::fine("memory", format!("{count} kept")),
         Err(failure) => {
             Finding::wrong("memory", failure.message, "mend it, or set `memory.enabled` to false")
         }
+    }
+}
+
+/// Whether meanings help to find it, and how much that is worth.
+async fn encoder(app: &App) -> Finding {
+    let name = app.loaded.config.memory.encoder.trim();
+    let missing = "`omni memory encoder install` brings one";
+    let embedder = match app.embedder() {
+        Ok(Some(embedder)) => embedder,
+        Ok(None) => {
+            return Finding::fine("encoder", format!("none: memories are found by their words; {missing} ({GAIN})"));
+        }
+        Err(error) => return Finding::wrong("encoder", error.to_string(), missing),
+    };
+    if name.contains('/') {
+        return Finding::fine("encoder", format!("`{name}`: what is remembered is sent to it ({GAIN})"));
+    }
+    match embedder.embed(&["a sentence".to_owned()]).await {
+        Ok(_) => Finding::fine("encoder", format!("`{}`, on this machine ({GAIN})", embedder.identity())),
+        Err(error) => Finding::wrong("encoder", error.to_string(), format!("{missing} anew")),
     }
 }
 

@@ -9,8 +9,8 @@ use jiff::{Span, Timestamp, Zoned};
 use serde_json::json;
 
 use super::error::{Failure, code};
-use super::eval;
 use super::ui::Screen;
+use super::{encoder, eval};
 use crate::app::App;
 use crate::memory::{Kind, Memory as Store, Reader, Scope, Told, Trust, Worth};
 
@@ -34,6 +34,9 @@ pub(super) enum Memory {
         /// The most valuable first
         #[arg(long)]
         best: bool,
+        /// What held then, as in `2h`, `3d` or `2026-11-24`
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
     },
     /// Find what fits a question
     Search {
@@ -135,6 +138,9 @@ pub(super) enum Memory {
         #[arg(default_value = "-")]
         file: PathBuf,
     },
+    /// Install what finds other words of the same meaning, on this machine
+    #[command(subcommand)]
+    Encoder(encoder::Encoder),
     /// Measure how well the memory learns; what you have is left alone
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -143,11 +149,14 @@ pub(super) enum Memory {
 pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u8, Failure> {
     let command = match command {
         Memory::Eval(eval) => return eval::run(eval, app, screen).await,
+        Memory::Encoder(encoder) => return encoder::run(encoder, app, screen).await,
         other => other,
     };
     act(command, app, screen).await?;
-    // Vectors that were made on the way are kept.
-    app.memory().await?.flush().await?;
+    // What is new gets its vector, and those that were made on the way are kept.
+    let memory = app.memory().await?;
+    memory.settle().await?;
+    memory.flush().await?;
     app.finish().await;
     Ok(code::OK)
 }
@@ -155,7 +164,9 @@ pub(super) async fn run(command: Memory, app: &App, screen: &Screen) -> Result<u
 /// The same in the middle of a talk; `words` are what stands behind `/memory`.
 pub(super) async fn slash(words: &str, app: &App, screen: &Screen) -> Result<(), Failure> {
     match Slash::try_parse_from(words.split_whitespace()) {
-        Ok(Slash { command: Memory::Eval(_) | Memory::Import { .. } | Memory::Recall { .. } }) => {
+        Ok(Slash {
+            command: Memory::Eval(_) | Memory::Encoder(_) | Memory::Import { .. } | Memory::Recall { .. },
+        }) => {
             screen.remark("that is for `omni memory`, outside of a talk");
             Ok(())
         }
@@ -176,10 +187,12 @@ struct Slash {
 async fn act(command: Memory, app: &App, screen: &Screen) -> Result<(), Failure> {
     let memory = app.memory().await?;
     match command {
-        Memory::List { limit, scope, best } => {
+        Memory::List { limit, scope, best, at } => {
+            let at = at.map(|at| moment(&at)).transpose()?;
             let mut found = memory.list().await?;
             found.retain(|worth| {
-                worth.episode.superseded.is_none()
+                let holds = || worth.episode.superseded.is_none();
+                at.map_or_else(holds, |at| worth.episode.held(at))
                     && scope.as_ref().is_none_or(|scope| worth.episode.scope == *scope)
             });
             if best {
@@ -215,7 +228,10 @@ async fn act(command: Memory, app: &App, screen: &Screen) -> Result<(), Failure>
         Memory::Bad { turn } => judge(&memory, turn, false, screen).await?,
         Memory::Note { words } => {
             let note = memory.note(&words.join(" "), &reader(), Trust::Said, &app.paths.workspace).await?;
-            screen.remark(&format!("noted as {}", note.id));
+            for old in note.replaced {
+                screen.remark(&format!("it takes the place of “{}”", short(&old.experience)));
+            }
+            screen.remark(&format!("noted as {}", note.note.id));
         }
         Memory::Edit { id, words } => {
             let new = memory.edit(&id, &words.join(" ")).await?;
@@ -261,7 +277,7 @@ async fn act(command: Memory, app: &App, screen: &Screen) -> Result<(), Failure>
                 })?,
             }
         }
-        Memory::Eval(_) => unreachable!("handled above"),
+        Memory::Eval(_) | Memory::Encoder(_) => unreachable!("handled above"),
     }
     Ok(())
 }
@@ -349,7 +365,8 @@ fn show(worth: &Worth, screen: &Screen) -> Result<(), Failure> {
         lines.push(format!("  from      turn {}, session {}", episode.turn, episode.session));
     }
     if let Some(other) = &episode.superseded {
-        lines.push(format!("  replaced  by {other}"));
+        let until = episode.until.map_or(String::new(), |until| format!("{until} "));
+        lines.push(format!("  replaced  {until}by {other}"));
     }
     if !episode.intent.is_empty() {
         lines.push(format!("\n{}", episode.intent));

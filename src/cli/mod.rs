@@ -8,6 +8,7 @@ mod config;
 mod dev;
 mod doctor;
 mod editor;
+mod encoder;
 mod error;
 mod eval;
 mod help;

@@ -233,7 +233,8 @@ pub struct Store {
 pub struct Memory {
     /// Whether anything is learned or recalled.
     pub enabled: bool,
-    /// What turns texts into vectors, `provider/model`; empty for words alone.
+    /// What turns texts into vectors: an encoder of this machine, or `provider/model`; empty for
+    /// words alone.
     pub encoder: String,
     /// Candidates by similarity.
     pub k1: usize,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -31,7 +32,7 @@ const BEGINNINGS: [&str; 4] = ["UV_", "SSL_CERT_", "XDG_", "LC_"];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no `uv`.
-    #[error("packages of skills are installed by `uv`, which is neither on PATH nor beside `{}`", .0.display())]
+    #[error("packages are installed by `uv`, which is neither on PATH nor beside `{}`", .0.display())]
     Missing(PathBuf),
     /// The Python that is inside cannot be run by itself.
     #[error("the Python that omni was built with cannot be run: {0}")]
@@ -142,6 +143,17 @@ impl Uv {
         }
     }
 
+    /// What one wheel brings, which `line` names with its hash, in a folder in `home`.
+    pub async fn unpack(&self, home: &Path, line: &str) -> Result<TempDir, Error> {
+        let told = |reason| Error::File { folder: home.to_owned(), reason };
+        let folder = temporary(home).map_err(told)?;
+        std::fs::write(folder.path().join("lock.txt"), line).map_err(told)?;
+        let arguments =
+            ["install", "--target=packages", "--no-deps", "--require-hashes", "--requirement=lock.txt"];
+        self.run("get the package", folder.path(), &arguments.map(OsString::from)).await?;
+        Ok(folder)
+    }
+
     async fn run(&self, doing: &'static str, folder: &Path, arguments: &[OsString]) -> Result<(), Error> {
         let refused = |said: String| Error::Refused { doing, said };
         let mut command = Command::new(&self.program);
@@ -173,7 +185,7 @@ impl Uv {
     }
 }
 
-fn temporary(home: &Path) -> io::Result<tempfile::TempDir> {
+fn temporary(home: &Path) -> io::Result<TempDir> {
     std::fs::create_dir_all(home)?;
     tempfile::Builder::new().prefix(".new-").tempdir_in(home)
 }

@@ -1,4 +1,5 @@
-//! Texts as vectors, from a server that speaks OpenAI's `/embeddings`.
+//! Texts as vectors, from a server that speaks OpenAI's `/embeddings`; those of this machine are in
+//! [`encoder`](super::encoder).
 
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +25,11 @@ const DIGITS: usize = 32;
 pub trait Embedder: Send + Sync + std::fmt::Debug {
     /// What its vectors are. Only vectors of embedders that are called the same can be compared.
     fn identity(&self) -> &str;
+
+    /// How many more texts may go along with one that somebody waits for.
+    fn along(&self) -> usize {
+        TEXTS - 1
+    }
 
     /// A vector of length 1 for each of at most [`TEXTS`] texts.
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error>;
@@ -121,7 +127,7 @@ impl Embedder for Embeddings {
 }
 
 /// The vector of the same direction and of length 1; `None` where there is none.
-fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
+pub(super) fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
     let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
     if !length.is_normal() {
         return None;

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod detect;
 pub mod embed;
+pub mod encoder;
 pub mod retry;
 pub mod schema;
 

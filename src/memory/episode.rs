@@ -48,6 +48,9 @@ pub struct Episode {
     /// The id of what took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<String>,
+    /// Until when it held, where it holds no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 impl Episode {
@@ -66,6 +69,14 @@ impl Episode {
         let mut hasher = DefaultHasher::new();
         (&self.scope, &self.intent, &self.experience).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Whether it was there at that moment, and held.
+    pub fn held(&self, at: Timestamp) -> bool {
+        match self.until {
+            Some(until) => self.created <= at && at < until,
+            None => self.created <= at && self.superseded.is_none(),
+        }
     }
 
     /// Whether it says the same to the letter.

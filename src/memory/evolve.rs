@@ -66,6 +66,8 @@ pub enum Rule {
     NoFading,
     /// Ours, but a turn's reward goes to all that was compared, shown or not.
     AllCredit,
+    /// Ours, but with an encoder meanings alone say what is similar.
+    Meaning,
 }
 
 impl Rule {
@@ -78,7 +80,7 @@ impl Rule {
             Self::NoPrior => settings.value.prior = 0.0,
             Self::NoProbation => settings.rank.probation = usize::MAX,
             Self::NoFading => settings.value.fading = 0.0,
-            Self::Nothing | Self::PaperWide | Self::Ours | Self::AllCredit => {}
+            Self::Nothing | Self::PaperWide | Self::Ours | Self::AllCredit | Self::Meaning => {}
         }
         if matches!(self, Self::Paper | Self::PaperWide) {
             settings.value = Worth { prior: 0.0, fading: 0.0, ..settings.value };
@@ -296,6 +298,7 @@ impl Play<'_> {
         let settings = self.memory.settings.rank;
         match self.rule {
             Rule::Similar | Rule::Paper | Rule::PaperWide => by_paper(self.memory, found, settings),
+            Rule::Meaning => by_meaning(self.memory, found, settings),
             _ => self.memory.pick(found, settings),
         }
     }
@@ -418,15 +421,34 @@ impl Play<'_> {
             created: Timestamp::now(),
             pinned: false,
             superseded: None,
+            until: None,
         }
     }
 }
 
-/// The paper's rule: similarity and value, each as deviations among the candidates.
+/// Our rule, where words say what meanings say.
+fn by_meaning(memory: &Memory, found: &[Compared], settings: rank::Settings) -> Vec<Ranked> {
+    let scale = found.first().and_then(|found| found.scale);
+    let candidates = found.iter().map(|found| {
+        let mut candidate = memory.candidate(found);
+        if let Some((alike, scale)) = found.meaning.zip(scale) {
+            let above = (alike - scale.mean) / scale.deviation;
+            candidate.words = Some(rank::WORDS.mean + above * rank::WORDS.deviation);
+        }
+        candidate
+    });
+    rank::pick(&candidates.collect::<Vec<_>>(), settings, rank::WORDS, scale)
+}
+
+/// The paper's rule: similarity and value, each as deviations among the candidates. Similar is what
+/// means the same; without an encoder, what says the same.
 fn by_paper(memory: &Memory, found: &[Compared], settings: rank::Settings) -> Vec<Ranked> {
-    let found = &found[..found.len().min(settings.k1)];
+    let similar = |found: &Compared| found.meaning.unwrap_or(found.words);
+    let mut found: Vec<&Compared> = found.iter().collect();
+    found.sort_by(|a, b| similar(b).total_cmp(&similar(a)));
+    found.truncate(settings.k1);
     let candidates: Vec<_> = found.iter().map(|found| memory.candidate(found)).collect();
-    let similar: Vec<f64> = found.iter().map(|found| found.words).collect();
+    let similar: Vec<f64> = found.iter().map(|found| similar(found)).collect();
     let worth: Vec<f64> = candidates.iter().map(|candidate| candidate.value).collect();
     let ranked = candidates.iter().zip(scaled(&similar).into_iter().zip(scaled(&worth)));
     let mut ranked: Vec<Ranked> = ranked

@@ -3,10 +3,13 @@
 //! A search walks the lists of the question's words. It costs what there is in common, not what
 //! there is.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::episode::Episode;
+use super::meaning::Alike;
+use super::rank;
 
 /// BM25: how soon a word that is said again says nothing new, and how much long texts are held
 /// back. Chosen on three conversations of LoCoMo; see `docs/memory.md`.
@@ -38,6 +41,8 @@ struct Row {
     episode: Arc<Episode>,
     words: u32,
     gone: bool,
+    /// Where its vector is.
+    meaning: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +68,30 @@ pub struct Common {
     pub share: f64,
     /// How well all of its words fit, by BM25, with what its neighbours lend.
     pub score: f64,
+    /// The cosine of their meanings, where both are known.
+    pub alike: Option<f64>,
 }
 
-impl Common {
-    /// Nothing in common.
-    pub fn nothing(episode: Arc<Episode>) -> Self {
-        Self { episode, share: 0.0, score: 0.0 }
+/// A row and how close it is: the closer is the greater, of equals the younger.
+struct Near(f64, u32);
+
+impl PartialEq for Near {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Near {}
+
+impl PartialOrd for Near {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Near {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0).then(self.1.cmp(&other.1))
     }
 }
 
@@ -106,7 +129,7 @@ impl Index {
         if !episode.session.is_empty() {
             self.sessions.entry(episode.session.clone()).or_default().push(row);
         }
-        self.rows.push(Row { episode, words: total, gone: false });
+        self.rows.push(Row { episode, words: total, gone: false, meaning: None });
         self.words += u64::from(total);
         self.living += 1;
         true
@@ -130,6 +153,18 @@ impl Index {
         self.living -= 1;
     }
 
+    /// Says where the vector of an episode is.
+    pub fn mean(&mut self, id: &str, place: u32) {
+        if let Some(row) = self.places.get(id) {
+            self.rows[*row as usize].meaning = Some(place);
+        }
+    }
+
+    /// The same of all, where vectors have moved.
+    pub fn mean_all(&mut self, place: impl Fn(&str) -> Option<u32>) {
+        self.rows.iter_mut().for_each(|row| row.meaning = place(&row.episode.id));
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.living
@@ -145,42 +180,70 @@ impl Index {
         self.places.contains_key(id)
     }
 
+    /// At most `limit` episodes that are closest to the question by what was wanted, the closest
+    /// first: by the words they share with it, and by what they mean.
+    pub fn nearest(
+        &self,
+        question: &[String],
+        readable: impl Fn(&Episode) -> bool,
+        alike: Option<&Alike>,
+        limit: usize,
+    ) -> Vec<Common> {
+        let question = distinct(question);
+        let (found, scores) = self.scores(&question);
+        let usual = alike.and_then(|alike| alike.scale);
+        let near = |row: u32| {
+            let share = f64::from(scores[row as usize].shared) / question.len().max(1) as f64;
+            let alike = alike.and_then(|alike| alike.at(self.rows[row as usize].meaning));
+            Near(rank::closeness(Some(share), alike, rank::WORDS, usual), row)
+        };
+        let mut nearest: BinaryHeap<Near> = match usual {
+            // Without a word in common as well.
+            Some(_) => (0..self.rows.len() as u32).map(near).collect(),
+            None => found.into_iter().map(near).collect(),
+        };
+        let mut common = Vec::new();
+        while common.len() < limit
+            && let Some(Near(_, row)) = nearest.pop()
+        {
+            if self.is_readable(row, &readable) {
+                let score = scores[row as usize];
+                common.push(self.common(row, score, question.len(), alike));
+            }
+        }
+        common
+    }
+
     /// The episodes that have words of the question, in no order, without those that are not
     /// `readable`.
     pub fn compare(&self, question: &[String], readable: impl Fn(&Episode) -> bool) -> Vec<Common> {
         let question = distinct(question);
-        let (found, scores) = self.scores(&question, &readable);
-        found.into_iter().map(|row| self.common(row, scores[row as usize], question.len())).collect()
+        let (found, scores) = self.readable(&question, &readable);
+        found.into_iter().map(|row| self.common(row, scores[row as usize], question.len(), None)).collect()
     }
 
-    /// The same, with what neighbours lend; and the neighbours.
-    pub fn search(&self, question: &[String], readable: impl Fn(&Episode) -> bool) -> Vec<Common> {
-        let question = distinct(question);
-        let (found, scores) = self.scores(&question, &readable);
-        self.with_neighbours(found, &scores, question.len(), &readable)
-    }
-
-    /// The same, where words and meaning count alike, each as deviations from the mean of all.
-    pub fn search_with(
+    /// The same, with what neighbours lend; and the neighbours. Where meanings are known as well,
+    /// they count as much as words, each as deviations from the mean of all.
+    pub fn search(
         &self,
         question: &[String],
         readable: impl Fn(&Episode) -> bool,
-        alike: impl Fn(&str) -> Option<f64>,
+        alike: Option<&Alike>,
     ) -> Vec<Common> {
         let question = distinct(question);
-        let (_, mut scores) = self.scores(&question, &readable);
-        let rows = (0..scores.len() as u32).filter(|row| self.is_readable(*row, &readable));
-        let rows: Vec<(u32, Option<f64>)> =
-            rows.map(|row| (row, alike(&self.rows[row as usize].episode.id))).collect();
-        let words = Spread::of(rows.iter().map(|(row, _)| scores[*row as usize].score));
-        let meant = Spread::of(rows.iter().filter_map(|(_, alike)| *alike));
-        for (row, alike) in &rows {
-            let score = &mut scores[*row as usize].score;
-            // What has no vector yet is neither near nor far.
-            *score = words.scaled(*score) + alike.map_or(0.0, |alike| meant.scaled(alike));
+        let (mut found, mut scores) = self.readable(&question, &readable);
+        if let Some(alike) = alike {
+            found = (0..scores.len() as u32).filter(|row| self.is_readable(*row, &readable)).collect();
+            let meant = |row: &u32| alike.at(self.rows[*row as usize].meaning);
+            let words = Spread::of(found.iter().map(|row| scores[*row as usize].score));
+            let means = Spread::of(found.iter().filter_map(meant));
+            for row in &found {
+                let score = &mut scores[*row as usize].score;
+                // What has no vector yet is neither near nor far.
+                *score = words.scaled(*score) + meant(row).map_or(0.0, |alike| means.scaled(alike));
+            }
         }
-        let found = rows.into_iter().map(|(row, _)| row).collect();
-        self.with_neighbours(found, &scores, question.len(), &readable)
+        self.with_neighbours(found, &scores, question.len(), alike, &readable)
     }
 
     fn with_neighbours(
@@ -188,13 +251,14 @@ impl Index {
         mut found: Vec<u32>,
         scores: &[Score],
         asked: usize,
+        alike: Option<&Alike>,
         readable: &impl Fn(&Episode) -> bool,
     ) -> Vec<Common> {
         let lent = self.lent(&found, scores, readable);
         let there: HashSet<u32> = found.iter().copied().collect();
         found.extend(lent.keys().filter(|row| !there.contains(row)));
         let common = found.into_iter().map(|row| {
-            let mut common = self.common(row, scores[row as usize], asked);
+            let mut common = self.common(row, scores[row as usize], asked, alike);
             common.score += lent.get(&row).copied().unwrap_or_default();
             common
         });
@@ -206,13 +270,26 @@ impl Index {
         self.rows.iter().filter(move |row| !row.gone && readable(&row.episode)).map(|row| &row.episode)
     }
 
-    fn common(&self, row: u32, score: Score, asked: usize) -> Common {
-        let episode = self.rows[row as usize].episode.clone();
-        Common { episode, share: f64::from(score.shared) / asked as f64, score: score.score }
+    fn common(&self, row: u32, score: Score, asked: usize, alike: Option<&Alike>) -> Common {
+        let row = &self.rows[row as usize];
+        let share = f64::from(score.shared) / asked.max(1) as f64;
+        let alike = alike.and_then(|alike| alike.at(row.meaning));
+        Common { episode: row.episode.clone(), share, score: score.score, alike }
+    }
+
+    /// The rows that have words of the question and are readable, and the scores of all.
+    fn readable(
+        &self,
+        question: &[&str],
+        readable: &impl Fn(&Episode) -> bool,
+    ) -> (Vec<u32>, Vec<Score>) {
+        let (mut found, scores) = self.scores(question);
+        found.retain(|row| self.is_readable(*row, readable));
+        (found, scores)
     }
 
     /// The rows that have words of the question, and for every row there is, how many.
-    fn scores(&self, question: &[&str], readable: impl Fn(&Episode) -> bool) -> (Vec<u32>, Vec<Score>) {
+    fn scores(&self, question: &[&str]) -> (Vec<u32>, Vec<Score>) {
         let mut scores = vec![Score::default(); self.rows.len()];
         let mut found = Vec::new();
         let mean = (self.words as f64 / self.living.max(1) as f64).max(1.0);
@@ -231,7 +308,6 @@ impl Index {
                 score.shared += u32::from(mention.in_key);
             }
         }
-        found.retain(|row| self.is_readable(*row, &readable));
         (found, scores)
     }
 

@@ -5,6 +5,7 @@
 //! of the program. Each conversation has a memory of its own, with a note for every turn.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -64,12 +65,23 @@ pub enum Method {
     Words,
     /// And what neighbours lend.
     Neighbours,
+    /// By the cosine of meanings alone, where there is an encoder.
+    Meaning,
+    /// By the sum of 1 / (60 + rank) over both, where there is an encoder.
+    Ranks,
     /// As the memory is searched.
     Ours,
 }
 
 /// All of them.
-pub const METHODS: [Method; 3] = [Method::Words, Method::Neighbours, Method::Ours];
+pub const METHODS: [Method; 5] =
+    [Method::Words, Method::Neighbours, Method::Meaning, Method::Ranks, Method::Ours];
+
+impl Method {
+    fn is_by_meaning(self) -> bool {
+        matches!(self, Self::Meaning | Self::Ranks)
+    }
+}
 
 /// How well one question did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -160,12 +172,12 @@ pub async fn run(conversation: &Conversation, memory: &Memory) -> Result<Vec<Ans
     let turns = conversation.turns.iter().enumerate();
     let episodes: Vec<Episode> = turns.map(|(place, turn)| episode(place, turn)).collect();
     memory.put(&episodes).await?;
-    memory.backfill(episodes.len()).await?;
+    memory.backfill(Duration::MAX).await?;
     // The table is read with the first search.
     find(memory, "?", Method::Ours).await?;
     let mut answers = Vec::new();
     for question in &conversation.questions {
-        for method in METHODS {
+        for method in METHODS.into_iter().filter(|method| memory.embedder.is_some() || !method.is_by_meaning()) {
             let found = find(memory, &question.asked, method).await?;
             let mut places: Vec<usize> = question
                 .evidence
@@ -194,27 +206,56 @@ fn episode(place: usize, turn: &Turn) -> Episode {
         created: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(60 * place as i64),
         pinned: false,
         superseded: None,
+        until: None,
     }
 }
 
 /// The turns that were found, the best first.
 async fn find(memory: &Memory, asked: &str, method: Method) -> Result<Vec<usize>, Error> {
-    let ids: Vec<String> = match method {
-        Method::Ours => {
-            let found = memory.find(asked, &Reader::here("none"), By::Fit).await?;
-            found.into_iter().map(|found| found.episode.id.clone()).collect()
+    if method == Method::Ours {
+        let found = memory.find(asked, &Reader::here("none"), By::Fit).await?;
+        return Ok(found.iter().map(|found| number(&found.episode)).collect());
+    }
+    let words = store::words(asked);
+    if !method.is_by_meaning() {
+        let mirror = memory.mirror.lock().await;
+        let found = match method {
+            Method::Words => mirror.index.compare(&words, |_| true),
+            _ => mirror.index.search(&words, |_| true, None),
+        };
+        return Ok(ordered(found.iter().map(|found| (found.score, number(&found.episode)))));
+    }
+    let (meant, _) = memory.meant(Some(asked), memory.table().await?.as_ref()).await?;
+    let mut mirror = memory.mirror.lock().await;
+    let alike = meant.map(|meant| mirror.meanings.alike(&meant));
+    let all = mirror.index.all(|_| true);
+    let meant = all.filter_map(|episode| {
+        Some((alike.as_ref()?.at(mirror.meanings.place(&episode.id))?, number(episode)))
+    });
+    let meant = ordered(meant);
+    if method == Method::Meaning {
+        return Ok(meant);
+    }
+    let found = mirror.index.compare(&words, |_| true);
+    let said = ordered(found.iter().map(|found| (found.score, number(&found.episode))));
+    let mut ranks: HashMap<usize, f64> = HashMap::new();
+    for leg in [&said, &meant] {
+        for (rank, turn) in leg.iter().enumerate() {
+            *ranks.entry(*turn).or_default() += 1.0 / (61.0 + rank as f64);
         }
-        _ => {
-            let (words, mirror) = (store::words(asked), memory.mirror.lock().await);
-            let mut found = match method {
-                Method::Words => mirror.index.compare(&words, |_| true),
-                _ => mirror.index.search(&words, |_| true),
-            };
-            found.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.episode.id.cmp(&a.episode.id)));
-            found.into_iter().map(|found| found.episode.id.clone()).collect()
-        }
-    };
-    Ok(ids.iter().map(|id| id.parse().expect("an id is a number here")).collect())
+    }
+    Ok(ordered(ranks.into_iter().map(|(turn, score)| (score, turn))))
+}
+
+fn number(episode: &Episode) -> usize {
+    episode.id.parse().expect("an id is a number here")
+}
+
+/// The best first; of equals the younger.
+fn ordered(scores: impl Iterator<Item = (f64, usize)>) -> Vec<usize> {
+    let mut scores: Vec<_> = scores.collect();
+    scores.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(other.cmp(one)));
+    scores.into_iter().map(|(_, turn)| turn).collect()
 }
 
 /// `places` are those of the evidence, in order; what was not found is at the very end.

@@ -6,7 +6,21 @@ use jiff::Timestamp;
 
 use super::episode::{self, Episode, Kind, Outcome, Reader};
 use super::value::{Trust, Value};
-use super::{By, Error, History, Memory, Told, Worth, kept, mirror, plot, rank};
+use super::{By, Error, History, Memory, Told, Worth, fact, kept, plot, rank};
+
+/// A note that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// The note.
+    pub note: Episode,
+    /// What it took the place of, as it was.
+    pub replaced: Vec<Episode>,
+}
+
+/// An episode that holds no longer, since another one does.
+fn retired(old: Episode, new: &Episode) -> Episode {
+    Episode { superseded: Some(new.id.clone()), until: Some(new.created), ..old }
+}
 
 impl Memory {
     /// Everything there is, the youngest first.
@@ -101,14 +115,15 @@ impl Memory {
         self.ledger.since(moment).await
     }
 
-    /// Keeps a note.
+    /// Keeps a note. It takes the place of those that said something else [of the same](fact), in
+    /// the same scope and from who is trusted no more; they are kept, out of sight.
     pub async fn note(
         &self,
         note: &str,
         reader: &Reader,
         trust: Trust,
         workspace: &Path,
-    ) -> Result<Episode, Error> {
+    ) -> Result<Noted, Error> {
         let note = Episode {
             id: uuid::Uuid::now_v7().to_string(),
             kind: Kind::Note,
@@ -123,9 +138,23 @@ impl Memory {
             created: Timestamp::now(),
             pinned: false,
             superseded: None,
+            until: None,
         };
-        self.put(std::slice::from_ref(&note)).await?;
-        Ok(note)
+        let replaced = self.contradicted(&note).await?;
+        let old = replaced.iter().map(|old| retired(old.clone(), &note));
+        let all: Vec<Episode> = old.chain([note.clone()]).collect();
+        self.put(&all).await?;
+        Ok(Noted { note, replaced })
+    }
+
+    /// The notes that say something else of what this one is about.
+    async fn contradicted(&self, note: &Episode) -> Result<Vec<Episode>, Error> {
+        let Some(about) = fact::about(&note.experience) else { return Ok(Vec::new()) };
+        self.flush().await?;
+        let Some(table) = self.table().await? else { return Ok(Vec::new()) };
+        let mut notes = table.notes(&note.scope).await?;
+        notes.retain(|old| old.trust <= note.trust && fact::about(&old.experience).as_ref() == Some(&about));
+        Ok(notes)
     }
 
     /// Puts other words in the place of an episode's. The old one is kept, out of sight.
@@ -138,7 +167,7 @@ impl Memory {
             created: Timestamp::now(),
             ..old.clone()
         };
-        let old = Episode { superseded: Some(new.id.clone()), ..old };
+        let old = retired(old, &new);
         self.put(&[new.clone(), old]).await?;
         Ok(new)
     }
@@ -179,7 +208,7 @@ impl Memory {
         self.flush().await?;
         self.writing(async |table| {
             table.put(episodes).await?;
-            table.tend(mirror::is_large(table).await?).await
+            table.tend(self.is_large(table).await?).await
         })
         .await
     }

@@ -11,18 +11,12 @@ use super::episode::Episode;
 use super::error::Error;
 use super::index::Index;
 use super::ledger::{History, Ledger, Now};
-use super::rank::Scale;
+use super::meaning::{Meanings, Unsaved};
 use super::store::{self, Table, Vectors};
 
-/// Vectors from which on it is known how alike they usually are, and pairs that are compared for
-/// it.
-const FEW: usize = 20;
-const SAMPLE: usize = 500;
-/// Deviations above what is usual from which on something may be meant: one in five is.
-const GATE: f64 = 0.84;
-/// Episodes up to which the whole table is kept here. Beyond, the table's own index is slower to
-/// ask but need not be read first.
-const LARGE: usize = 200_000;
+
+/// Vectors of a large table that are looked at.
+const SAMPLE: usize = 1000;
 
 /// Episodes and what is known of them, as they were when they were last looked at.
 #[derive(Debug, Default)]
@@ -33,6 +27,8 @@ pub struct Mirror {
     pub now: Now,
     /// Ids of what waits for the table.
     pub waiting: Vec<String>,
+    /// Episodes up to which the whole table is kept here.
+    room: usize,
     version: Option<u64>,
     large: bool,
     /// What waits and is not to be found: it repeats another one, or cannot be read.
@@ -40,95 +36,20 @@ pub struct Mirror {
     histories: HashMap<String, History>,
     /// The ids in [`Self::histories`], by the turns they were born in.
     born: HashMap<String, Vec<String>>,
-    /// What episodes mean, by their ids.
+    /// What episodes mean.
     pub meanings: Meanings,
-}
-
-/// Vectors of episodes, all from one embedder.
-#[derive(Debug, Default)]
-pub struct Meanings {
-    vectors: HashMap<String, Vec<f32>>,
-    length: usize,
-    version: Option<u64>,
-    unsaved: HashSet<String>,
-    scale: Option<Scale>,
-}
-
-impl Meanings {
-    /// Vectors of this length, as the table has them.
-    pub async fn refresh(&mut self, table: &Vectors, length: usize) -> Result<(), Error> {
-        let version = Some(table.version().await?);
-        if (self.length, self.version) != (length, version) {
-            let mut vectors = table.all().await?;
-            if self.length == length {
-                let unsaved = self.unsaved.iter();
-                vectors.extend(unsaved.filter_map(|id| Some((id.clone(), self.vectors.get(id)?.clone()))));
-            }
-            (self.vectors, self.length, self.version, self.scale) = (vectors, length, version, None);
-        }
-        Ok(())
-    }
-
-    /// Whether no table was looked at yet.
-    pub fn is_unread(&self) -> bool {
-        self.version.is_none()
-    }
-
-    /// Keeps the vector of an episode.
-    pub fn add(&mut self, id: &str, vector: Vec<f32>) {
-        if vector.len() == self.length {
-            self.vectors.insert(id.to_owned(), vector);
-            self.unsaved.insert(id.to_owned());
-            // It moves little with each, but it should move.
-            if self.unsaved.len().is_multiple_of(SAMPLE) {
-                self.scale = None;
-            }
-        }
-    }
-
-    /// Whether an episode has a vector.
-    pub fn has(&self, id: &str) -> bool {
-        self.vectors.contains_key(id)
-    }
-
-    /// Those that are in no table yet, and the length of all.
-    pub fn unsaved(&self) -> (Vec<(&str, &[f32])>, usize) {
-        let unsaved =
-            self.unsaved.iter().filter_map(|id| Some((id.as_str(), self.vectors.get(id)?.as_slice())));
-        (unsaved.collect(), self.length)
-    }
-
-    /// All of them are in their table, whose version is this.
-    pub fn saved(&mut self, version: u64) {
-        self.unsaved.clear();
-        self.version = Some(version);
-    }
-
-    /// How alike an episode and a vector are: the cosine.
-    pub fn alike(&self, id: &str, other: &[f32]) -> Option<f64> {
-        let vector = self.vectors.get(id).filter(|vector| vector.len() == other.len())?;
-        Some(f64::from(vector.iter().zip(other).map(|(a, b)| a * b).sum::<f32>()))
-    }
-
-    /// How alike two episodes usually are, from pairs of them: each with one that is far from it in
-    /// the order of ids.
-    pub fn scale(&mut self) -> Option<Scale> {
-        if self.scale.is_none() && self.vectors.len() >= FEW {
-            let mut ids: Vec<&String> = self.vectors.keys().collect();
-            ids.sort_unstable();
-            let (half, step) = (ids.len() / 2, (ids.len() / SAMPLE).max(1));
-            let pairs = ids.iter().zip(&ids[half..]).step_by(step);
-            let alike: Vec<f64> = pairs.filter_map(|(a, b)| self.alike(a, &self.vectors[*b])).collect();
-            let mean = alike.iter().sum::<f64>() / alike.len() as f64;
-            let spread = alike.iter().map(|alike| (alike - mean).powi(2)).sum::<f64>() / alike.len() as f64;
-            let deviation = spread.sqrt().max(0.01);
-            self.scale = Some(Scale { mean, deviation, gate: (mean + GATE * deviation).min(0.9) });
-        }
-        self.scale
-    }
+    /// Which version of their table was read.
+    meant: Option<u64>,
+    /// Of a large table, the episodes that have no vector, where that is known.
+    lacking: Option<Vec<String>>,
 }
 
 impl Mirror {
+    /// Nothing yet, with room for so many episodes.
+    pub fn new(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
+
     /// Looks at what has changed.
     pub async fn refresh(&mut self, ledger: &Ledger, table: Option<&Table>) -> Result<(), Error> {
         // What is on its way is seen twice rather than not at all.
@@ -139,13 +60,13 @@ impl Mirror {
         };
         if version != self.version {
             let large = match table {
-                Some(table) => is_large(table).await?,
+                Some(table) => table.count().await? > self.room,
                 None => false,
             };
             let mut index = Index::default();
             if let Some(table) = table.filter(|_| !large) {
                 for found in table.whole().await? {
-                    add(&mut index, found.episode, &found.key, &found.words);
+                    add(&mut index, &self.meanings, found.episode, &found.key, &found.words);
                 }
             }
             self.skipped.clear();
@@ -157,7 +78,7 @@ impl Mirror {
             let mut skipped: HashSet<String> = new.iter().map(|id| (*id).to_owned()).collect();
             for episode in ledger.pending(&new).await? {
                 let (id, (key, words)) = (episode.id.clone(), store::told(&episode));
-                if add(&mut self.index, episode, &key, &words) {
+                if add(&mut self.index, &self.meanings, episode, &key, &words) {
                     skipped.remove(&id);
                 }
             }
@@ -171,6 +92,75 @@ impl Mirror {
         }
         self.now = changes.now;
         Ok(())
+    }
+
+    /// Whether no table of vectors was looked at yet.
+    pub fn is_unmeant(&self) -> bool {
+        self.meant.is_none()
+    }
+
+    /// Reads the vectors of this length anew, if others have written some. Of a large table only so
+    /// many that it is known how alike they are.
+    pub async fn refresh_meanings(&mut self, table: &Vectors) -> Result<(), Error> {
+        let (length, version) = (table.length, Some(table.version().await?));
+        if (self.meanings.length(), self.meant) == (length, version) {
+            return Ok(());
+        }
+        let mut meanings = if self.large {
+            Meanings::sampled(length, table.all(Some(SAMPLE)).await?.values())
+        } else {
+            let mut meanings = Meanings::new(length);
+            for (id, vector) in table.all(None).await? {
+                meanings.add(&id, &vector);
+            }
+            meanings
+        };
+        for unsaved in self.meanings.unsaved() {
+            meanings.learn(unsaved.clone());
+        }
+        self.index.mean_all(|id| meanings.place(id));
+        (self.meanings, self.meant, self.lacking) = (meanings, version, None);
+        Ok(())
+    }
+
+    /// Keeps the vector of an episode.
+    pub fn mean(&mut self, episode: &Episode, vector: Vec<f32>) {
+        let (id, scope) = (episode.id.clone(), episode.scope.clone());
+        if let Some(place) = self.meanings.learn(Unsaved { id, scope, vector }) {
+            self.index.mean(&episode.id, place);
+        }
+    }
+
+    /// At most `limit` episodes that have no vector yet.
+    pub async fn unmeant(
+        &mut self,
+        table: Option<&Table>,
+        vectors: Option<&Vectors>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Episode>>, Error> {
+        let here = self.index.all(|episode| episode.superseded.is_none());
+        let here = here.filter(|episode| !self.meanings.has(&episode.id));
+        let mut found: Vec<Arc<Episode>> = here.take(limit).cloned().collect();
+        if let Some(table) = table.filter(|_| self.large && found.len() < limit) {
+            if self.lacking.is_none() {
+                let known: HashSet<String> = match vectors {
+                    Some(vectors) => vectors.ids().await?.into_iter().collect(),
+                    None => HashSet::new(),
+                };
+                let all = table.ids().await?.into_iter();
+                self.lacking = Some(all.filter(|id| !known.contains(id)).collect());
+            }
+            let lacking = self.lacking.as_mut().expect("just looked");
+            let ids = lacking.split_off(lacking.len().saturating_sub(limit - found.len()));
+            let ids: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !self.meanings.has(id)).collect();
+            found.extend(table.get(&ids).await?.into_iter().map(Arc::new));
+        }
+        Ok(found)
+    }
+
+    /// The table of vectors has changed in no other way than this process wanted.
+    pub fn follow_meanings(&mut self, version: u64) {
+        self.meant = Some(version);
     }
 
     /// Whether the table has to be asked as well.
@@ -209,11 +199,11 @@ impl Mirror {
     }
 }
 
-/// Whether a table has more than is kept in RAM.
-pub async fn is_large(table: &Table) -> Result<bool, Error> {
-    Ok(table.count().await? > LARGE)
-}
-
-fn add(index: &mut Index, episode: Episode, key: &str, words: &str) -> bool {
-    index.add(Arc::new(episode), key.split_whitespace(), words.split_whitespace())
+fn add(index: &mut Index, meanings: &Meanings, episode: Episode, key: &str, words: &str) -> bool {
+    let episode = Arc::new(episode);
+    let is_new = index.add(episode.clone(), key.split_whitespace(), words.split_whitespace());
+    if let Some(place) = meanings.place(&episode.id) {
+        index.mean(&episode.id, place);
+    }
+    is_new
 }

@@ -9,10 +9,12 @@
 pub mod episode;
 pub mod error;
 pub mod evolve;
+pub mod fact;
 pub mod index;
 pub mod ledger;
 pub mod locomo;
 mod manage;
+pub mod meaning;
 pub mod mirror;
 pub mod plot;
 pub mod rank;
@@ -23,7 +25,7 @@ pub mod tools;
 mod upkeep;
 pub mod value;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use crate::store::{Store, Write};
 pub use episode::{Episode, Kind, Outcome, Reader, Scope};
 pub use error::Error;
 pub use ledger::{History, Learning, Ledger, Told};
+pub use manage::Noted;
 pub use rank::Ranked;
 pub use recall::Recall;
 pub use value::{Reward, Source, Trust, Value};
@@ -56,6 +59,8 @@ const RECENT: i64 = 8;
 const QUESTION: usize = 4000;
 /// How long a search waits for the vector of a question before it goes by words alone.
 const EMBEDDING: Duration = Duration::from_secs(2);
+/// The same where nobody waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The memory. It opens its table when there is something in it.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub struct Memory {
     mirror: tokio::sync::Mutex<Mirror>,
     writer: tokio::sync::Mutex<()>,
     embedder: Option<Arc<dyn Embedder>>,
+    vectors: tokio::sync::Mutex<Option<Vectors>>,
 }
 
 /// How it recalls, and how much it keeps.
@@ -82,13 +88,19 @@ pub struct Settings {
     pub tokens: usize,
     /// Episodes that are kept.
     pub capacity: usize,
+    /// Episodes up to which all are searched in RAM. Beyond, the table's own indexes are slower to
+    /// ask but need not be read first.
+    pub room: usize,
 }
+
+/// As turns have it.
+const ROOM: usize = 200_000;
 
 impl From<&config::Memory> for Settings {
     fn from(memory: &config::Memory) -> Self {
         let config::Memory { k1, k2, lambda, tokens, capacity, .. } = *memory;
         let rank = rank::Settings { k1, k2, lambda, probation: rank::PROBATION };
-        Self { rank, value: value::RULE, tokens, capacity }
+        Self { rank, value: value::RULE, tokens, capacity, room: ROOM }
     }
 }
 
@@ -122,9 +134,10 @@ impl Memory {
             settings,
             owner: Owner::new(),
             table: tokio::sync::Mutex::default(),
-            mirror: tokio::sync::Mutex::default(),
+            mirror: tokio::sync::Mutex::new(Mirror::new(settings.room)),
             writer: tokio::sync::Mutex::default(),
             embedder: None,
+            vectors: tokio::sync::Mutex::default(),
         }
     }
 
@@ -163,45 +176,59 @@ impl Memory {
         let (meant, _) = self.meant(Some(asked), table.as_ref()).await?;
         let mut mirror = self.mirror.lock().await;
         mirror.refresh(&self.ledger, table.as_ref()).await?;
-        let question = if by == By::Fit { text::asked(question) } else { question };
-        let alike = |id: &str| mirror.meanings.alike(id, meant.as_ref()?);
+        let alike = meant.as_ref().map(|meant| mirror.meanings.alike(meant));
         let mut common = match by {
-            By::Worth => mirror.index.compare(&question, may),
-            By::Fit if meant.is_some() => mirror.index.search_with(&question, may, alike),
-            By::Fit => mirror.index.search(&question, may),
+            By::Worth => mirror.index.nearest(&question, may, alike.as_ref(), DEPTH),
+            By::Fit => mirror.index.search(&text::asked(question.clone()), may, alike.as_ref()),
         };
-        if by == By::Worth && meant.is_some() {
-            // What means the same in other words.
-            let seen: HashSet<String> = common.iter().map(|common| common.episode.id.clone()).collect();
-            let others = mirror.index.all(may).filter(|episode| !seen.contains(&episode.id));
-            common.extend(others.map(|episode| Common::nothing(episode.clone())));
-        }
         if let Some(table) = table.filter(|_| mirror.is_large()) {
-            let found = table.search(&question, &scopes, DEPTH).await?.into_iter();
-            let found = found.filter(|found| may(&found.episode) && !mirror.index.has(&found.episode.id));
-            common.extend(found.map(|found| Common {
-                share: rank::share(&question, &found.key),
-                score: found.score,
-                episode: Arc::new(found.episode),
-            }));
+            let question = if by == By::Fit { text::asked(question) } else { question };
+            let found = self.far(&table, &question, meant.as_deref(), &scopes).await?.into_iter();
+            common.extend(found.filter(|found| may(&found.episode) && !mirror.index.has(&found.episode.id)));
         }
-        let alike: Vec<Option<f64>> = common.iter().map(|common| alike(&common.episode.id)).collect();
-        let scale = mirror.meanings.scale().filter(|_| meant.is_some());
-        let mut common: Vec<_> = common.into_iter().zip(alike).collect();
-        let order = |(common, alike): &(Common, Option<f64>)| match by {
+        let scale = alike.and_then(|alike| alike.scale);
+        let order = |common: &Common| match by {
             By::Fit => common.score,
-            By::Worth => rank::closeness(Some(common.share), *alike, rank::WORDS, scale),
+            By::Worth => rank::closeness(Some(common.share), common.alike, rank::WORDS, scale),
         };
-        common
-            .sort_by(|a, b| order(b).total_cmp(&order(a)).then_with(|| b.0.episode.id.cmp(&a.0.episode.id)));
+        common.sort_by(|a, b| order(b).total_cmp(&order(a)).then_with(|| b.episode.id.cmp(&a.episode.id)));
         common.truncate(DEPTH);
-        let episodes: Vec<_> = common.iter().map(|(common, _)| common.episode.clone()).collect();
+        let episodes: Vec<_> = common.iter().map(|common| common.episode.clone()).collect();
         let histories = mirror.histories(&self.ledger, &episodes).await?;
-        let compared = common.into_iter().zip(histories).map(|((common, meaning), history)| {
+        let compared = common.into_iter().zip(histories).map(|(common, history)| {
             let idle = history.idle(mirror.now.tick);
-            Compared { episode: common.episode, words: common.share, meaning, scale, history, idle }
+            let Common { episode, share: words, alike: meaning, .. } = common;
+            Compared { episode, words, meaning, scale, history, idle }
         });
         Ok(compared.filter(|found| !found.history.undone).collect())
+    }
+
+    /// What a large table has that is like the question, by words and by meaning.
+    async fn far(
+        &self,
+        table: &Table,
+        question: &[String],
+        meant: Option<&[f32]>,
+        scopes: &[Scope],
+    ) -> Result<Vec<Common>, Error> {
+        let mut alike: HashMap<String, f64> = HashMap::new();
+        if let Some(meant) = meant
+            && let Some(stored) = self.vectors(Some(meant.len())).await?
+        {
+            alike.extend(stored.nearest(meant, scopes, DEPTH).await?);
+        }
+        let mut found = table.search(question, scopes, DEPTH).await?;
+        let there: HashSet<&str> = found.iter().map(|found| found.episode.id.as_str()).collect();
+        let others: Vec<&str> = alike.keys().map(String::as_str).filter(|id| !there.contains(id)).collect();
+        let others = table.named(&others).await?;
+        found.extend(others);
+        let common = found.into_iter().map(|found| Common {
+            share: rank::share(question, &found.key),
+            score: found.score,
+            alike: alike.get(&found.episode.id).copied(),
+            episode: Arc::new(found.episode),
+        });
+        Ok(common.collect())
     }
 
     /// The vector of a question, if there is an embedder that answers in time. Episodes that have
@@ -216,15 +243,12 @@ impl Memory {
         let new = {
             let mut mirror = self.mirror.lock().await;
             mirror.refresh(&self.ledger, table).await?;
-            if mirror.meanings.is_unread()
-                && let Some(length) = Vectors::length(&self.folder, embedder.identity()).await?
-            {
-                let stored = Vectors::open(&self.folder, embedder.identity(), length).await?;
-                mirror.meanings.refresh(&stored, length).await?;
+            let stored = self.vectors(None).await?;
+            if let Some(stored) = stored.as_ref().filter(|_| mirror.is_unmeant()) {
+                mirror.refresh_meanings(stored).await?;
             }
-            let new = mirror.index.all(|episode| episode.superseded.is_none());
-            let new = new.filter(|episode| !mirror.meanings.has(&episode.id));
-            new.take(TEXTS - 1).cloned().collect::<Vec<_>>()
+            let room = if asked.is_some() { embedder.along() } else { TEXTS };
+            mirror.unmeant(table, stored.as_ref(), room).await?
         };
         let key = |episode: &Arc<Episode>| match episode.intent.is_empty() {
             true => episode.experience.clone(),
@@ -235,7 +259,8 @@ impl Memory {
         if texts.is_empty() {
             return Ok((None, 0));
         }
-        let mut vectors = match tokio::time::timeout(EMBEDDING, embedder.embed(&texts)).await {
+        let patience = if asked.is_some() { EMBEDDING } else { PATIENCE };
+        let mut vectors = match tokio::time::timeout(patience, embedder.embed(&texts)).await {
             Ok(Ok(vectors)) => vectors,
             Ok(Err(error)) => {
                 tracing::warn!("the memory goes by words alone: {error}");
@@ -248,11 +273,13 @@ impl Memory {
         };
         let Some(length) = vectors.first().map(Vec::len) else { return Ok((None, 0)) };
         let question = asked.map(|_| vectors.remove(0));
-        let stored = Vectors::open(&self.folder, embedder.identity(), length).await?;
+        let stored = self.vectors(Some(length)).await?;
         let mut mirror = self.mirror.lock().await;
-        mirror.meanings.refresh(&stored, length).await?;
+        if let Some(stored) = &stored {
+            mirror.refresh_meanings(stored).await?;
+        }
         for (episode, vector) in new.iter().zip(vectors) {
-            mirror.meanings.add(&episode.id, vector);
+            mirror.mean(episode, vector);
         }
         Ok((question, new.len()))
     }
@@ -281,6 +308,26 @@ impl Memory {
     /// Writes down what a turn teaches, in the transaction that ends it.
     pub async fn add(&self, write: &mut Write, learning: &Learning, now: Timestamp) -> Result<(), Error> {
         self.ledger.add(write, learning, now).await
+    }
+
+    /// The table of the embedder's vectors, if there is one; with a `length` it is made where there
+    /// is none.
+    async fn vectors(&self, length: Option<usize>) -> Result<Option<Vectors>, Error> {
+        let Some(embedder) = &self.embedder else { return Ok(None) };
+        let mut vectors = self.vectors.lock().await;
+        let fits = |open: &Vectors| length.is_none_or(|length| length == open.length);
+        if !vectors.as_ref().is_some_and(fits) {
+            *vectors = match length {
+                Some(length) => Some(Vectors::open(&self.folder, embedder.identity(), length).await?),
+                None => Vectors::find(&self.folder, embedder.identity()).await?,
+            };
+        }
+        Ok(vectors.clone())
+    }
+
+    /// Whether a table has more than is kept in RAM.
+    async fn is_large(&self, table: &Table) -> Result<bool, Error> {
+        Ok(table.count().await? > self.settings.room)
     }
 
     /// The table, if there is one yet.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Error, Memory, Reader, Trust};
+use super::{Error, Memory, Noted, Reader, Trust};
 use crate::tool::{self, Annotations, Call, Output, Spec, Toolset};
 
 /// Memories that one search returns.
@@ -110,8 +110,9 @@ async fn found(memory: &Memory, query: &str, reader: &Reader) -> Result<String, 
 
 /// The assistant may have read it somewhere, so these are not the person's words.
 async fn noted(memory: &Memory, note: &str, reader: &Reader, workspace: &Path) -> Result<String, Error> {
-    let note = memory.note(note, reader, Trust::Inferred, workspace).await?;
-    Ok(format!("Noted as {}.", note.id))
+    let Noted { note, replaced } = memory.note(note, reader, Trust::Inferred, workspace).await?;
+    let replaced = replaced.iter().map(|old| format!(" It takes the place of “{}”.", old.experience));
+    Ok(format!("Noted as {}.{}", note.id, replaced.collect::<String>()))
 }
 
 /// Only what the reader may see can be named.

@@ -1,12 +1,14 @@
 //! How what is learned gets into the table, and what has no room there any more.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::episode::{Episode, Kind};
-use super::mirror::{self, Mirror};
-use super::store::{self, Table, Vectors};
+use super::mirror::Mirror;
+use super::meaning::Unsaved;
+use super::store::{self, Meant, Table};
 use super::{Error, Memory};
 use crate::llm::embed::TEXTS;
 use crate::store::lease::{self, Acquired, Lease};
@@ -16,16 +18,17 @@ const BATCH: usize = 64;
 /// How long a writer may take, and how long another one waits for it.
 const WRITING: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests for vectors after one turn, where an embedder is new to what is there.
-const REQUESTS: usize = 16;
+/// How long vectors are made after one turn, where an embedder is new to what is there: the end of
+/// the program waits for it.
+const BACKFILL: Duration = Duration::from_secs(2);
 /// Turns in which a new episode is not evicted.
 const PROTECTED: u64 = 100;
 
 impl Memory {
     /// Takes what is new to the table of episodes if there is much of it.
     pub async fn settle(&self) -> Result<(), Error> {
-        self.backfill(REQUESTS).await?;
-        let unsaved = self.mirror.lock().await.meanings.unsaved().0.len();
+        self.backfill(BACKFILL).await?;
+        let unsaved = self.mirror.lock().await.meanings.unsaved().len();
         if self.ledger.waiting().await?.len() < BATCH && unsaved < BATCH {
             return Ok(());
         }
@@ -35,7 +38,7 @@ impl Memory {
     /// Takes what is new to the table of episodes. What another process is just doing is left to
     /// it.
     pub async fn flush(&self) -> Result<(), Error> {
-        let unsaved = self.mirror.lock().await.meanings.unsaved().0.len();
+        let unsaved = self.mirror.lock().await.meanings.unsaved().len();
         if self.ledger.waiting().await?.is_empty() && unsaved == 0 {
             return Ok(());
         }
@@ -50,9 +53,9 @@ impl Memory {
             let ids: Vec<&str> = pending.iter().map(|episode| episode.id.as_str()).collect();
             self.ledger.arrived(&ids).await?;
             mirror.follow(table.version().await?);
-            self.keep_meanings(&mut mirror).await?;
+            self.keep_meanings(&mut mirror, table).await?;
             let evicted = self.evict(table).await?;
-            table.tend(mirror::is_large(table).await?).await?;
+            table.tend(self.is_large(table).await?).await?;
             if !evicted {
                 mirror.follow(table.version().await?);
             }
@@ -102,30 +105,31 @@ impl Memory {
         self.ledger.forget(&ids, &turns).await
     }
 
-    /// Gives vectors to episodes that have none yet, in at most so many requests.
-    pub(super) async fn backfill(&self, requests: usize) -> Result<(), Error> {
-        let table = self.table().await?;
-        for _ in 0..requests {
-            let (_, embedded) = self.meant(None, table.as_ref()).await?;
-            if embedded < TEXTS - 1 {
-                break;
-            }
-        }
+    /// Gives vectors to episodes that have none yet. When so much time is over it begins with no
+    /// more.
+    pub(super) async fn backfill(&self, time: Duration) -> Result<(), Error> {
+        let (table, began) = (self.table().await?, tokio::time::Instant::now());
+        while self.meant(None, table.as_ref()).await?.1 == TEXTS && began.elapsed() < time {}
         Ok(())
     }
 
     /// Takes new vectors to their table, but for those of what was forgotten meanwhile.
-    async fn keep_meanings(&self, mirror: &mut Mirror) -> Result<(), Error> {
-        let Some(embedder) = &self.embedder else { return Ok(()) };
-        let (unsaved, length) = mirror.meanings.unsaved();
-        let unsaved: Vec<_> = unsaved.into_iter().filter(|(id, _)| mirror.index.has(id)).collect();
-        if unsaved.is_empty() {
+    async fn keep_meanings(&self, mirror: &mut Mirror, table: &Table) -> Result<(), Error> {
+        let unsaved = mirror.meanings.unsaved();
+        let count = unsaved.len();
+        if count == 0 {
             return Ok(());
         }
-        let stored = Vectors::open(&self.folder, embedder.identity(), length).await?;
-        stored.put(&unsaved).await?;
+        let ids: Vec<&str> = unsaved.iter().map(|unsaved| unsaved.id.as_str()).collect();
+        let there: HashSet<String> = table.get(&ids).await?.into_iter().map(|episode| episode.id).collect();
+        let kept = unsaved.iter().filter(|unsaved| there.contains(&unsaved.id));
+        let kept: Vec<_> =
+            kept.map(|Unsaved { id, scope, vector }| Meant { id, scope, vector }).collect();
+        let Some(stored) = self.vectors(Some(mirror.meanings.length())).await? else { return Ok(()) };
+        stored.put(&kept, mirror.is_large()).await?;
         let version = stored.version().await?;
-        mirror.meanings.saved(version);
+        mirror.meanings.saved(count);
+        mirror.follow_meanings(version);
         Ok(())
     }
 

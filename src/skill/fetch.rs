@@ -226,6 +226,11 @@ fn copy(from: &Path, to: &Path, room: &mut Room) -> io::Result<()> {
     Ok(())
 }
 
+/// Unpacks a zip file, and a wheel is one, into a new folder, within the bounds of a skill.
+pub fn unpack_zip(archive: &Path, into: &Path) -> io::Result<()> {
+    unpack(archive, Format::Zip, into)
+}
+
 /// Unpacks an archive into a new folder.
 fn unpack(archive: &Path, format: Format, into: &Path) -> io::Result<()> {
     let file = File::open(archive)?;

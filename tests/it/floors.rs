@@ -64,9 +64,13 @@ const FENCES: &[(&str, &[&str])] = &[
     ("landlock", &["kernel/worker/confine.rs"]),
     ("seccompiler", &["kernel/worker/confine.rs"]),
     ("rustix", &["kernel/worker/", "mcp/stdio.rs"]),
-    ("lancedb", &["memory/store.rs"]),
-    ("arrow_array", &["memory/store.rs"]),
-    ("arrow_schema", &["memory/store.rs"]),
+    ("lancedb", &["memory/store/"]),
+    ("arrow_array", &["memory/store/"]),
+    ("arrow_schema", &["memory/store/"]),
+    ("candle_core", &["llm/encoder/"]),
+    ("candle_nn", &["llm/encoder/"]),
+    ("candle_transformers", &["llm/encoder/"]),
+    ("tokenizers", &["llm/encoder/"]),
     ("regex", &["memory/text.rs"]),
 ];
 

@@ -27,6 +27,8 @@ mod conformance;
 mod conformance_client;
 /// Pages made from the program are current.
 mod docs;
+/// Encoders on this machine: what they say, how they are installed, what the memory does with them.
+mod encoder;
 /// Skills with packages: what they declare, how they are installed, removed, and kept apart.
 mod environment;
 /// Extensions of skills: what serves, building them, what they do in workers.

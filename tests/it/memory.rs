@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use omni::agent::{Agent, outcome};
 use omni::hub::Hub;
+use omni::llm::embed::Embedder;
 use omni::llm::{self, Model, Reply, Request, Sink, Stop};
 use omni::memory::evolve;
+use omni::memory::fact;
 use omni::memory::index::Index;
 use omni::memory::locomo;
 use omni::memory::plot;
@@ -57,11 +59,12 @@ fn episode(id: &str, intent: &str, experience: &str) -> Episode {
         created: at(0),
         pinned: false,
         superseded: None,
+        until: None,
     }
 }
 
 fn memory(store: Store, data: &Path) -> Memory {
-    Memory::new(store, data, Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 0 })
+    Memory::new(store, data, Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 0, room: 1000 })
 }
 
 /// What a turn teaches that has earned this from its tools.
@@ -159,6 +162,63 @@ proptest! {
         let worth = RULE.value(Trust::Foreign, birth, uses.iter().copied());
         prop_assert!(praised || worth.value <= 0.0, "{worth:?}");
     }
+}
+
+// What holds no longer.
+
+#[test]
+fn a_note_that_says_something_else_of_the_same_is_told_from_others() {
+    let same = |one: &str, other: &str| fact::about(one).is_some() && fact::about(one) == fact::about(other);
+    for (one, other) in [
+        ("The staging server is called heron.", "the staging server is now called egret"),
+        ("my favourite editor is vim", "My favourite editor is helix!"),
+        ("the port of the gateway is 8080", "the port of the gateway is 9090"),
+        ("staging db: heron", "Staging DB: egret"),
+        ("Ann lives in Berlin", "Ann lives in New York now"),
+        ("Ann’s desk is in room 4", "Ann's desk is in room 5"),
+    ] {
+        assert!(same(one, other), "{one:?} and {other:?}");
+    }
+    for (one, other) in [
+        ("the staging server is called heron", "the staging server is in Berlin"),
+        ("the staging server is called heron", "the test server is called egret"),
+        ("Ann is a nurse", "Ann is tired"),
+        ("I like apples", "I like pears"),
+        ("see https://a.example", "see https://b.example"),
+        ("deploy on Mondays", "deploy on Fridays"),
+        ("my car is red. my bike is blue", "my car is green"),
+        ("is my port 80?", "is my port 81?"),
+    ] {
+        assert!(!same(one, other), "{one:?} and {other:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_contradicted_is_out_of_sight_and_not_lost() {
+    let database = Database::sqlite();
+    let memory = memory(database.open().await, &database.data());
+    let here = Reader::here("x");
+    let note = async |words: &str, reader: &Reader, trust| {
+        memory.note(words, reader, trust, Path::new("/")).await.expect("it is kept")
+    };
+    let group = Reader { person: None, session: "group".to_owned() };
+    let old = note("the staging server is called heron", &here, Trust::Said).await.note;
+    note("the staging server is called crane", &group, Trust::Said).await;
+    assert_eq!(note("the staging server is called stork", &here, Trust::Inferred).await.replaced, []);
+    let before = Timestamp::now();
+    let new = note("the staging server is called egret", &here, Trust::Said).await;
+    let replaced: Vec<_> = new.replaced.iter().map(|old| old.experience.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(replaced.len(), 2, "{replaced:?}");
+    assert!(replaced.contains(&"heron") && replaced.contains(&"stork"), "those of this person: {replaced:?}");
+
+    let found = memory.search("what is the staging server called", &here, 10).await.unwrap();
+    assert_eq!(found.iter().map(|found| &found.episode.id).collect::<Vec<_>>(), [&new.note.id]);
+    let was = memory.get(&old.id).await.unwrap().episode;
+    assert_eq!((was.superseded, was.until), (Some(new.note.id), Some(new.note.created)), "and until when");
+    let was = memory.get(&old.id).await.unwrap().episode;
+    assert!(was.held(before) && !was.held(Timestamp::now()) && !was.held(old.created - Duration::from_secs(1)));
+    let found = memory.search("staging server", &group, 10).await.unwrap();
+    assert_eq!(found.len(), 1, "what the group was told is its own");
 }
 
 // Which episodes are shown.
@@ -526,7 +586,7 @@ on_both! {
         let found = recalled(&ours, "deploy the shop").await;
         assert_eq!(found.len(), 2, "and a note: {found:?}");
         theirs.forget(&["t1"]).await.unwrap();
-        assert_eq!(recalled(&ours, "deploy the shop").await, [note.unwrap().id]);
+        assert_eq!(recalled(&ours, "deploy the shop").await, [note.unwrap().note.id]);
     }
 
     async fn what_helped_is_shown_before_what_did_not(database: Database) {
@@ -667,13 +727,13 @@ fn the_answer_is_found_beside_the_question() {
         said("d", "one", "What else?"),
         said("e", "two", "Nothing."),
     ]);
-    let found = index.search(&store::words("colour of staging"), |_| true);
+    let found = index.search(&store::words("colour of staging"), |_| true, None);
     let mut found: Vec<_> = found.iter().map(|found| (found.episode.id.as_str(), found.score)).collect();
     found.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids, ["a", "b", "c"], "the nearer the better, and not further than two");
     assert!((found[1].1 - found[0].1 / 2.0).abs() < 1e-9 && (found[2].1 - found[0].1 / 4.0).abs() < 1e-9);
-    let found = index.search(&store::words("colour of staging"), |episode| episode.id != "a");
+    let found = index.search(&store::words("colour of staging"), |episode| episode.id != "a", None);
     assert!(found.is_empty(), "what may not be read lends nothing");
 }
 
@@ -687,6 +747,23 @@ async fn what_is_put_twice_is_there_once() {
     assert_eq!(again.all().await.unwrap(), std::slice::from_ref(&a));
     assert_eq!(again.get(&["a", "it's"]).await.unwrap(), [a]);
     assert_eq!(again.count().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_table_of_an_older_program_is_used_and_not_lost() {
+    let (folder, table) = table().await;
+    table.put(&[episode("a", "deploy the shop", "it worked")]).await.unwrap();
+    drop(table);
+    // As it was before things could cease to hold.
+    let place = folder.path().join("memory");
+    let connection = lancedb::connect(place.to_str().unwrap()).execute().await.unwrap();
+    let old = connection.open_table("episodes").execute().await.unwrap();
+    old.drop_columns(&["until"]).await.unwrap();
+    let table = Table::open(&place).await.unwrap().expect("it is there");
+    assert_eq!(table.all().await.unwrap(), [episode("a", "deploy the shop", "it worked")]);
+    let held = Episode { until: Some(at(9)), ..episode("b", "bake bread", "slowly") };
+    table.put(std::slice::from_ref(&held)).await.unwrap();
+    assert_eq!(table.get(&["b"]).await.unwrap(), [held]);
 }
 
 /// Every byte below a folder.
@@ -777,6 +854,83 @@ proptest! {
     }
 }
 
+/// Knows a number for each of a few words, and nothing else.
+#[derive(Debug)]
+struct Few;
+
+#[async_trait]
+impl Embedder for Few {
+    fn identity(&self) -> &str {
+        "few"
+    }
+
+    async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, llm::Error> {
+        let vector = |text: &String| {
+            let place = ["car", "bread", "letter"].iter().position(|word| text.contains(word));
+            let place = place.or_else(|| ["automobile", "loaf", "mail"].iter().position(|word| text.contains(word)));
+            // What is meant, and a little of something of its own.
+            let seed = text.bytes().fold(7_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(u32::from(byte)));
+            let mut vector: Vec<f32> = (0..16).map(|at| (seed.rotate_left(at * 2) % 64) as f32 / 640.0).collect();
+            vector[place.map_or(3, |place| place)] += 1.0;
+            let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
+            vector.iter_mut().for_each(|number| *number /= length);
+            vector
+        };
+        Ok(texts.iter().map(vector).collect())
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_ram_is_found_in_the_table() {
+    let mut found: Vec<Vec<String>> = Vec::new();
+    for room in [10_000, 100] {
+        let database = Database::sqlite();
+        let store = database.open().await;
+        let settings = Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 0, room };
+        let memory = Memory::new(store.clone(), &database.data(), settings).with_embedder(Arc::new(Few));
+        let told = ["the car needs petrol", "bread is baked", "the letter is sent", "nothing in particular"];
+        let rows: String = (0..400)
+            .map(|number| {
+                let scope = if number == 4 { "person:other" } else { "person:here" };
+                let told = format!("{} in town {number}", told[if number < 8 { number % 4 } else { 3 }]);
+                let mut row = serde_json::to_value(episode(&format!("e{number:03}"), &told, "done")).unwrap();
+                row["scope"] = scope.into();
+                format!("{row}\n")
+            })
+            .collect();
+        memory.import(&rows).await.unwrap();
+        // Taken to the table after turns, the vectors as well.
+        for _ in 0..8 {
+            memory.settle().await.unwrap();
+        }
+        memory.flush().await.unwrap();
+        let again = Memory::new(store.clone(), &database.data(), settings).with_embedder(Arc::new(Few));
+        for asked in ["my automobile", "a loaf", "mail", "town 17"] {
+            let ids = async |memory: &Memory| -> Vec<String> {
+                let found = memory.search(asked, &Reader::here("x"), 3).await.unwrap();
+                found.into_iter().map(|worth| worth.episode.id).collect()
+            };
+            let one = ids(&memory).await;
+            assert_eq!(one, ids(&again).await, "{asked}, by who has just come");
+            assert!(!one.contains(&"e004".to_owned()), "that of somebody else");
+            found.push(one);
+        }
+        let recalled = recalled(&again, "go to the automobile in town").await;
+        assert!(!recalled.is_empty(), "with {room}");
+        let new = episode("new", "the automobile is sold", "done");
+        learn(&store, &memory, &learning("new", 1.0, vec![new], &[])).await;
+        memory.settle().await.unwrap();
+        assert_eq!(memory.search("which car is sold", &Reader::here("x"), 1).await.unwrap()[0].episode.id, "new");
+        memory.forget(&["e000"]).await.unwrap();
+        let left = memory.search("my automobile", &Reader::here("x"), 400).await.unwrap();
+        assert!(left.iter().all(|worth| worth.episode.id != "e000"));
+    }
+    assert_eq!(found[0][0], "e000", "another word of the same meaning");
+    for (near, far) in found[..4].iter().zip(&found[4..]) {
+        assert_eq!(near[0], far[0], "both find the same first");
+    }
+}
+
 #[tokio::test]
 async fn poison_is_shown_as_what_it_is_and_stays_poor() {
     let database = Database::sqlite();
@@ -808,7 +962,7 @@ async fn poison_is_shown_as_what_it_is_and_stays_poor() {
 async fn a_full_memory_lets_the_least_valuable_go() {
     let database = Database::sqlite();
     let store = database.open().await;
-    let settings = Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 20 };
+    let settings = Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 20, room: 1000 };
     let memory = Memory::new(store.clone(), &database.data(), settings);
     for number in 0..20 {
         let new = episode(&format!("old{number:02}"), &format!("task number {number}"), "x");

@@ -23,6 +23,13 @@ pub fn python(set: &str, program: &str) -> PathBuf {
     there(folder("OMNI_TEST_PEERS", ".peers").join(set).join("bin").join(program))
 }
 
+/// The wheel with the sentence encoder that is installed where none is named.
+pub fn encoder() -> PathBuf {
+    let folder = there(folder("OMNI_TEST_PEERS", ".peers").join("encoder"));
+    let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|file| file.path());
+    files.into_iter().next().expect("`make setup` downloads it")
+}
+
 fn there(file: PathBuf) -> PathBuf {
     assert!(file.exists(), "{} is not there; `make setup` installs it", file.display());
     file

@@ -8,7 +8,9 @@
 //! What changes often is not in here. Updated in place, values were measured to make a search
 //! six times slower and to leave hundreds of files.
 
-use std::collections::{HashMap, HashSet};
+mod vectors;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,23 +18,23 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Int64Array, RecordBatch,
-    RecordBatchIterator, StringArray,
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray,
 };
 use arrow_schema::{DataType, Field, Schema};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use lancedb::index::Index;
 use lancedb::index::scalar::{FtsIndexBuilder, FullTextSearchQuery};
-use lancedb::query::{ExecutableQuery, QueryBase};
-use lancedb::table::{OptimizeAction, tokenize};
+use lancedb::query::{ExecutableQuery, QueryBase, Select};
+use lancedb::table::{NewColumnTransform, OptimizeAction, tokenize};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::episode::{Episode, Kind, Outcome, Scope};
 use super::text::spaced;
 use super::value::Trust;
+
+pub use vectors::{Meant, Vectors, erase_vectors};
 
 const TABLE: &str = "episodes";
 /// The column that is searched.
@@ -92,11 +94,30 @@ impl Table {
         let place: Arc<str> = folder.display().to_string().into();
         let connection = connect(&place).await?;
         match connection.open_table(TABLE).execute().await {
-            Ok(table) => Ok(Some(Self { table, place })),
+            Ok(table) => Self { table, place }.as_it_is_now().await.map(Some),
             // What a process that was killed while it made the table has left.
             Err(lancedb::Error::TableNotFound { .. }) => Ok(None),
             Err(error) => Err(failed(&place, error)),
         }
+    }
+
+    /// The table with the columns that are younger than it is.
+    async fn as_it_is_now(self) -> Result<Self, Error> {
+        let lacks = async || {
+            let schema = self.table.schema().await.map_err(|error| self.failed(error))?;
+            Ok::<_, Error>(schema.field_with_name(until().name()).is_err())
+        };
+        if lacks().await? {
+            let new = NewColumnTransform::AllNulls(Arc::new(Schema::new(vec![until()])));
+            let added = self.table.add_columns().transform(new).execute().await;
+            // Another process may have been faster.
+            if let Err(error) = added
+                && lacks().await?
+            {
+                return Err(self.failed(error));
+            }
+        }
+        Ok(self)
     }
 
     /// Opens the table in `folder`, made if there is none.
@@ -157,13 +178,25 @@ impl Table {
 
     /// The episodes of these ids.
     pub async fn get(&self, ids: &[&str]) -> Result<Vec<Episode>, Error> {
+        Ok(self.named(ids).await?.into_iter().map(|found| found.episode).collect())
+    }
+
+    /// The same with their words.
+    pub async fn named(&self, ids: &[&str]) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         for ids in ids.chunks(CHUNK) {
             let ids = listed(ids.iter().copied());
-            let rows = self.read(self.table.query().only_if(format!("id IN ({ids})"))).await?;
-            found.extend(rows.into_iter().map(|found| found.episode));
+            found.extend(self.read(self.table.query().only_if(format!("id IN ({ids})"))).await?);
         }
         Ok(found)
+    }
+
+    /// The notes of a scope that hold.
+    pub async fn notes(&self, scope: &Scope) -> Result<Vec<Episode>, Error> {
+        let (kind, scope) = (Kind::Note.name(), listed([scope.to_string()]));
+        let condition = format!("kind = '{kind}' AND scope = {scope} AND superseded IS NULL");
+        let found = self.read(self.table.query().only_if(condition)).await?;
+        Ok(found.into_iter().map(|found| found.episode).collect())
     }
 
     /// All episodes, the youngest first.
@@ -178,6 +211,17 @@ impl Table {
         let mut found = self.read(self.table.query()).await?;
         found.sort_by(|a, b| (a.episode.created, &a.episode.id).cmp(&(b.episode.created, &b.episode.id)));
         Ok(found)
+    }
+
+    /// The ids of all of them.
+    pub async fn ids(&self) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        for batch in &self.batches(self.table.query().select(Select::columns(&["id"]))).await? {
+            let ids = strings(batch, "id");
+            let ids = ids.map_err(|reason| Error::Table { place: self.place.to_string(), reason })?;
+            all.extend(ids.iter().flatten().map(str::to_owned));
+        }
+        Ok(all)
     }
 
     /// How many there are.
@@ -262,7 +306,7 @@ impl Table {
         made.await.map_err(|error| self.failed(error))
     }
 
-    async fn batches(&self, query: lancedb::query::Query) -> Result<Vec<RecordBatch>, Error> {
+    async fn batches(&self, query: impl ExecutableQuery) -> Result<Vec<RecordBatch>, Error> {
         let batches = query.execute().await.map_err(|error| self.failed(error))?;
         batches.try_collect().await.map_err(|error| self.failed(error))
     }
@@ -280,101 +324,6 @@ impl Table {
     fn failed(&self, error: lancedb::Error) -> Error {
         failed(&self.place, error)
     }
-}
-
-/// The vectors of one embedder, by the ids of episodes. Each embedder and length has a table of
-/// its own: what cannot be compared is never in one.
-#[derive(Debug, Clone)]
-pub struct Vectors(Table);
-
-impl Vectors {
-    /// The table of this embedder's vectors of that length, made if there is none.
-    pub async fn open(folder: &Path, identity: &str, length: usize) -> Result<Self, Error> {
-        let place: Arc<str> = folder.display().to_string().into();
-        let name = format!("{}{length}", named_for(identity));
-        let connection = connect(&place).await?;
-        let table = match connection.open_table(&name).execute().await {
-            Err(lancedb::Error::TableNotFound { .. }) => {
-                connection.create_empty_table(&name, vector_schema(length)).execute().await
-            }
-            other => other,
-        };
-        Ok(Self(Table { table: table.map_err(|error| failed(&place, error))?, place }))
-    }
-
-    /// How long this embedder's vectors were when it was last heard of.
-    pub async fn length(folder: &Path, identity: &str) -> Result<Option<usize>, Error> {
-        let (place, prefix) = (folder.display().to_string(), named_for(identity));
-        let names = connect(&place).await?.table_names().execute().await;
-        let names = names.map_err(|error| failed(&place, error))?;
-        Ok(names.iter().find_map(|name| name.strip_prefix(&prefix)?.parse().ok()))
-    }
-
-    /// Adds vectors; those of ids that are there already take their place.
-    pub async fn put(&self, vectors: &[(&str, &[f32])]) -> Result<(), Error> {
-        let Some((_, first)) = vectors.first() else { return Ok(()) };
-        let ids = StringArray::from_iter_values(vectors.iter().map(|(id, _)| *id));
-        let numbers =
-            Float32Array::from_iter_values(vectors.iter().flat_map(|(_, vector)| vector.iter().copied()));
-        let (field, length) = (number(), first.len() as i32);
-        let list = FixedSizeListArray::try_new(field, length, Arc::new(numbers), None);
-        let list = list.map_err(|error| self.0.failed(error.into()))?;
-        let batch = RecordBatch::try_new(vector_schema(first.len()), vec![Arc::new(ids), Arc::new(list)]);
-        self.0.merge(batch.map_err(|error| self.0.failed(error.into()))?).await?;
-        self.0.tend(false).await
-    }
-
-    /// All of them.
-    pub async fn all(&self) -> Result<HashMap<String, Vec<f32>>, Error> {
-        let mut vectors = HashMap::new();
-        for batch in self.0.batches(self.0.table.query()).await? {
-            let columns = (batch["id"].as_string_opt::<i32>(), batch["vector"].as_fixed_size_list_opt());
-            let (Some(ids), Some(list)) = columns else { continue };
-            let Some(numbers) = list.values().as_primitive_opt::<Float32Type>() else { continue };
-            let length = list.value_length() as usize;
-            for row in 0..batch.num_rows() {
-                let vector = numbers.values()[row * length..(row + 1) * length].to_vec();
-                vectors.insert(ids.value(row).to_owned(), vector);
-            }
-        }
-        Ok(vectors)
-    }
-
-    /// A number that changes with everything that is written.
-    pub async fn version(&self) -> Result<u64, Error> {
-        self.0.version().await
-    }
-}
-
-/// Removes the vectors of episodes for good, those of embedders that are in use no more as well.
-pub async fn erase_vectors(folder: &Path, ids: &[&str]) -> Result<(), Error> {
-    let place: Arc<str> = folder.display().to_string().into();
-    let connection = connect(&place).await?;
-    let names = connection.table_names().execute().await.map_err(|error| failed(&place, error))?;
-    for name in names.iter().filter(|name| name.starts_with(VECTORS)) {
-        let table = connection.open_table(name).execute().await.map_err(|error| failed(&place, error))?;
-        Table { table, place: place.clone() }.erase(ids).await?;
-    }
-    Ok(())
-}
-
-/// How names of tables of vectors begin.
-const VECTORS: &str = "vectors_";
-
-/// How the names of this embedder's tables begin.
-fn named_for(identity: &str) -> String {
-    let hash = Sha256::digest(identity.as_bytes());
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{VECTORS}{hash}_")
-}
-
-fn number() -> Arc<Field> {
-    Arc::new(Field::new("item", DataType::Float32, true))
-}
-
-fn vector_schema(length: usize) -> Arc<Schema> {
-    let vector = DataType::FixedSizeList(number(), length as i32);
-    Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, false), Field::new("vector", vector, false)]))
 }
 
 /// The index of [`WORDS`].
@@ -422,9 +371,17 @@ const TEXTS: [&str; 13] = [
 
 fn schema() -> Arc<Schema> {
     let texts = TEXTS.map(|name| Field::new(name, DataType::Utf8, name == "superseded"));
-    let others =
-        [Field::new("created", DataType::Int64, false), Field::new("pinned", DataType::Boolean, false)];
+    let others = [
+        Field::new("created", DataType::Int64, false),
+        Field::new("pinned", DataType::Boolean, false),
+        until(),
+    ];
     Arc::new(Schema::new(texts.into_iter().chain(others).collect::<Vec<_>>()))
+}
+
+/// Younger than the table: what was written before has none.
+fn until() -> Field {
+    Field::new("until", DataType::Int64, true)
 }
 
 fn batch(episodes: &[Episode]) -> RecordBatch {
@@ -434,8 +391,12 @@ fn batch(episodes: &[Episode]) -> RecordBatch {
     };
     let created = episodes.iter().map(|episode| episode.created.as_millisecond());
     let pinned = episodes.iter().map(|episode| Some(episode.pinned));
-    let others: [ArrayRef; 2] =
-        [Arc::new(Int64Array::from_iter_values(created)), Arc::new(BooleanArray::from_iter(pinned))];
+    let until = episodes.iter().map(|episode| episode.until.map(Timestamp::as_millisecond));
+    let others: [ArrayRef; 3] = [
+        Arc::new(Int64Array::from_iter_values(created)),
+        Arc::new(BooleanArray::from_iter(pinned)),
+        Arc::new(Int64Array::from_iter(until)),
+    ];
     let columns = (0..TEXTS.len()).map(text).chain(others).collect();
     RecordBatch::try_new(schema(), columns).expect("the columns are those of the schema")
 }
@@ -462,14 +423,12 @@ fn texts(episode: &Episode) -> [Option<String>; 13] {
 
 /// The rows of a batch; an error says what is not as it was written.
 fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
-    let column =
-        |name: &str| batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"));
-    let texts = TEXTS.iter().map(|name| {
-        column(name)?.as_string_opt::<i32>().ok_or_else(|| format!("the column `{name}` is no text"))
-    });
+    let texts = TEXTS.iter().map(|name| strings(batch, name));
     let texts: Vec<&StringArray> = texts.collect::<Result<_, _>>()?;
-    let created = column("created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
-    let pinned = column("pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
+    let created = column(batch, "created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
+    let pinned = column(batch, "pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
+    let until = column(batch, "until")?.as_primitive_opt::<Int64Type>().ok_or("`until` is no number")?;
+    let moment = |at: i64| Timestamp::from_millisecond(at).map_err(|error| error.to_string());
     let scores = batch.column_by_name("_score").and_then(|scores| scores.as_primitive_opt::<Float32Type>());
     let row = |row: usize| -> Result<Found, String> {
         let [id, kind, scope, intent, experience, outcome, trust, session, turn, workspace, _, key, words] =
@@ -480,7 +439,8 @@ fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
             scope: Scope::try_from(scope)?,
             outcome: named::<Outcome>(&outcome)?,
             trust: named::<Trust>(&trust)?,
-            created: Timestamp::from_millisecond(created.value(row)).map_err(|error| error.to_string())?,
+            created: moment(created.value(row))?,
+            until: (!until.is_null(row)).then(|| moment(until.value(row))).transpose()?,
             pinned: pinned.value(row),
             superseded: (!superseded.is_null(row)).then(|| superseded.value(row).to_owned()),
             id,
@@ -494,6 +454,14 @@ fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
         Ok(Found { episode, key, words, score })
     };
     (0..batch.num_rows()).map(row).collect()
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+    batch.column_by_name(name).ok_or_else(|| format!("there is no column `{name}`"))
+}
+
+fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
+    column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| format!("the column `{name}` is no text"))
 }
 
 fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
