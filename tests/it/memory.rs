@@ -328,7 +328,7 @@ fn the_picture_shows_what_was_counted() {
     let bars = plot::distribution(&[-1.0, -0.01, 0.0, 0.2, 1.0, 7.0]);
     assert_eq!((bars[0], bars[9], bars[10], bars[12], bars[19]), (1, 1, 1, 1, 2));
     let image = plot::svg(&rewards, &[0.2, -0.2]);
-    assert!(image.contains("values of 2 memories") && image.contains("<polyline"), "{image}");
+    assert!(image.contains("Values of 2 memories") && image.contains("<polyline"), "{image}");
     assert!(plot::svg(&[], &[]).ends_with("</svg>\n"), "of nothing as well");
 }
 
