@@ -14,7 +14,7 @@ use crate::mcp::config::{Chosen, Left};
 
 /// What an encoder is worth, by the measurements of `docs/memory.md`: all-MiniLM-L6-v2 and words,
 /// beside words alone.
-const GAIN: &str = "measured: GAIN";
+const GAIN: &str = "measured: 77 % of what answers is among the first ten, instead of 74 %";
 
 /// One line of the report.
 struct Finding {

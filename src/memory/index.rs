@@ -340,6 +340,20 @@ impl Index {
     }
 }
 
+/// Lets meanings count as much as words, each as deviations among these. What is not known to be
+/// alike is as little as any of them.
+pub fn fuse(all: &mut [Common]) {
+    let least = all.iter().filter_map(|common| common.alike).fold(f64::INFINITY, f64::min);
+    if least.is_finite() {
+        let alike = |common: &Common| common.alike.unwrap_or(least);
+        let (words, means) =
+            (Spread::of(all.iter().map(|common| common.score)), Spread::of(all.iter().map(alike)));
+        for common in all {
+            common.score = words.scaled(common.score) + means.scaled(alike(common));
+        }
+    }
+}
+
 /// Where numbers lie.
 struct Spread {
     mean: f64,

@@ -177,14 +177,17 @@ impl Memory {
         let mut mirror = self.mirror.lock().await;
         mirror.refresh(&self.ledger, table.as_ref()).await?;
         let alike = meant.as_ref().map(|meant| mirror.meanings.alike(meant));
+        let question = if by == By::Fit { text::asked(question) } else { question };
         let mut common = match by {
-            By::Worth => mirror.index.nearest(&question, may, alike.as_ref(), DEPTH),
-            By::Fit => mirror.index.search(&text::asked(question.clone()), may, alike.as_ref()),
+            By::Fit if !mirror.is_large() => mirror.index.search(&question, may, alike.as_ref()),
+            _ => mirror.index.nearest(&question, may, alike.as_ref(), DEPTH),
         };
         if let Some(table) = table.filter(|_| mirror.is_large()) {
-            let question = if by == By::Fit { text::asked(question) } else { question };
             let found = self.far(&table, &question, meant.as_deref(), &scopes).await?.into_iter();
             common.extend(found.filter(|found| may(&found.episode) && !mirror.index.has(&found.episode.id)));
+            if by == By::Fit {
+                index::fuse(&mut common);
+            }
         }
         let scale = alike.and_then(|alike| alike.scale);
         let order = |common: &Common| match by {

@@ -214,7 +214,8 @@ async fn what_is_contradicted_is_out_of_sight_and_not_lost() {
     let found = memory.search("what is the staging server called", &here, 10).await.unwrap();
     assert_eq!(found.iter().map(|found| &found.episode.id).collect::<Vec<_>>(), [&new.note.id]);
     let was = memory.get(&old.id).await.unwrap().episode;
-    assert_eq!((was.superseded, was.until), (Some(new.note.id), Some(new.note.created)), "and until when");
+    let until = was.until.map(Timestamp::as_millisecond);
+    assert_eq!((was.superseded, until), (Some(new.note.id), Some(new.note.created.as_millisecond())));
     let was = memory.get(&old.id).await.unwrap().episode;
     assert!(was.held(before) && !was.held(Timestamp::now()) && !was.held(old.created - Duration::from_secs(1)));
     let found = memory.search("staging server", &group, 10).await.unwrap();
