@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::episode::Episode;
 use super::meaning::Alike;
-use super::rank;
+use super::{rank, store};
 
 /// BM25: how soon a word that is said again says nothing new, and how much long texts are held
 /// back. Chosen on three conversations of LoCoMo; see `docs/memory.md`.
@@ -340,18 +340,39 @@ impl Index {
     }
 }
 
-/// Lets meanings count as much as words, each as deviations among these. What is not known to be
-/// alike is as little as any of them.
-pub fn fuse(all: &mut [Common]) {
+/// What was found here and in a table, as if it had been found in one place; `far` with its words.
+///
+/// How rare a word is differs from place to place, and so do scores: those from here are counted
+/// among all of these, in the measure of the table. Meanings count as much as words, each as
+/// deviations among these; what is not known to be alike is as little as any of them.
+pub fn together(near: Vec<Common>, far: Vec<(Common, String)>, question: &[String]) -> Vec<Common> {
+    let mut index = Index::default();
+    for common in &near {
+        let (key, words) = store::told(&common.episode);
+        index.add(common.episode.clone(), key.split_whitespace(), words.split_whitespace());
+    }
+    for (common, words) in &far {
+        index.add(common.episode.clone(), std::iter::empty(), words.split_whitespace());
+    }
+    let counted = index.compare(question, |_| true);
+    let counted: HashMap<&str, f64> =
+        counted.iter().map(|common| (common.episode.id.as_str(), common.score)).collect();
+    let here = |common: &Common| counted.get(common.episode.id.as_str()).copied().unwrap_or_default();
+    let there = far.iter().map(|(common, _)| common.score).sum::<f64>();
+    let measure = there / far.iter().map(|(common, _)| here(common)).sum::<f64>().max(1e-9);
+    let measure = if there > 0.0 { measure } else { 1.0 };
+    let near = near.iter().map(|common| Common { score: measure * here(common), ..common.clone() });
+    let mut all: Vec<Common> = near.chain(far.iter().map(|(common, _)| common.clone())).collect();
     let least = all.iter().filter_map(|common| common.alike).fold(f64::INFINITY, f64::min);
     if least.is_finite() {
         let alike = |common: &Common| common.alike.unwrap_or(least);
-        let (words, means) =
-            (Spread::of(all.iter().map(|common| common.score)), Spread::of(all.iter().map(alike)));
-        for common in all {
+        let words = Spread::of(all.iter().map(|common| common.score));
+        let means = Spread::of(all.iter().map(alike));
+        for common in &mut all {
             common.score = words.scaled(common.score) + means.scaled(alike(common));
         }
     }
+    all
 }
 
 /// Where numbers lie.

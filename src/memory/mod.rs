@@ -49,7 +49,7 @@ pub use value::{Reward, Source, Trust, Value};
 use index::Common;
 use mirror::Mirror;
 use recall::Picked;
-use store::{Table, Vectors};
+use store::{Found, Table, Vectors};
 
 /// Looked at more closely, of those that have words of the question.
 const DEPTH: usize = 100;
@@ -183,11 +183,14 @@ impl Memory {
             _ => mirror.index.nearest(&question, may, alike.as_ref(), DEPTH),
         };
         if let Some(table) = table.filter(|_| mirror.is_large()) {
-            let found = self.far(&table, &question, meant.as_deref(), &scopes).await?.into_iter();
-            common.extend(found.filter(|found| may(&found.episode) && !mirror.index.has(&found.episode.id)));
-            if by == By::Fit {
-                index::fuse(&mut common);
-            }
+            let mut far = self.far(&table, &question, meant.as_deref(), &scopes).await?;
+            far.retain(|found| may(&found.0.episode) && !mirror.index.has(&found.0.episode.id));
+            let far = far.into_iter().map(|(found, alike)| {
+                let Found { episode, key, words, score } = found;
+                let common = Common { share: rank::share(&question, &key), score, alike, episode: Arc::new(episode) };
+                (common, words)
+            });
+            common = index::together(common, far.collect(), &question);
         }
         let scale = alike.and_then(|alike| alike.scale);
         let order = |common: &Common| match by {
@@ -206,14 +209,15 @@ impl Memory {
         Ok(compared.filter(|found| !found.history.undone).collect())
     }
 
-    /// What a large table has that is like the question, by words and by meaning.
+    /// What a large table has that is like the question, by words and by meaning, with the cosine
+    /// where it is known.
     async fn far(
         &self,
         table: &Table,
         question: &[String],
         meant: Option<&[f32]>,
         scopes: &[Scope],
-    ) -> Result<Vec<Common>, Error> {
+    ) -> Result<Vec<(Found, Option<f64>)>, Error> {
         let mut alike: HashMap<String, f64> = HashMap::new();
         if let Some(meant) = meant
             && let Some(stored) = self.vectors(Some(meant.len())).await?
@@ -225,13 +229,11 @@ impl Memory {
         let others: Vec<&str> = alike.keys().map(String::as_str).filter(|id| !there.contains(id)).collect();
         let others = table.named(&others).await?;
         found.extend(others);
-        let common = found.into_iter().map(|found| Common {
-            share: rank::share(question, &found.key),
-            score: found.score,
-            alike: alike.get(&found.episode.id).copied(),
-            episode: Arc::new(found.episode),
-        });
-        Ok(common.collect())
+        let known = |found: Found| {
+            let alike = alike.get(&found.episode.id).copied();
+            (found, alike)
+        };
+        Ok(found.into_iter().map(known).collect())
     }
 
     /// The vector of a question, if there is an embedder that answers in time. Episodes that have

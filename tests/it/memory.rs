@@ -205,7 +205,6 @@ async fn what_is_contradicted_is_out_of_sight_and_not_lost() {
     let old = note("the staging server is called heron", &here, Trust::Said).await.note;
     note("the staging server is called crane", &group, Trust::Said).await;
     assert_eq!(note("the staging server is called stork", &here, Trust::Inferred).await.replaced, []);
-    let before = Timestamp::now();
     let new = note("the staging server is called egret", &here, Trust::Said).await;
     let replaced: Vec<_> = new.replaced.iter().map(|old| old.experience.rsplit(' ').next().unwrap()).collect();
     assert_eq!(replaced.len(), 2, "{replaced:?}");
@@ -217,7 +216,8 @@ async fn what_is_contradicted_is_out_of_sight_and_not_lost() {
     let until = was.until.map(Timestamp::as_millisecond);
     assert_eq!((was.superseded, until), (Some(new.note.id), Some(new.note.created.as_millisecond())));
     let was = memory.get(&old.id).await.unwrap().episode;
-    assert!(was.held(before) && !was.held(Timestamp::now()) && !was.held(old.created - Duration::from_secs(1)));
+    assert!(was.held(was.created) && !was.held(Timestamp::now()));
+    assert!(!was.held(was.created - Duration::from_secs(1)), "not before it was noted");
     let found = memory.search("staging server", &group, 10).await.unwrap();
     assert_eq!(found.len(), 1, "what the group was told is its own");
 }
@@ -922,7 +922,9 @@ async fn what_does_not_fit_into_ram_is_found_in_the_table() {
         learn(&store, &memory, &learning("new", 1.0, vec![new], &[])).await;
         memory.settle().await.unwrap();
         assert_eq!(memory.search("which car is sold", &Reader::here("x"), 1).await.unwrap()[0].episode.id, "new");
+        assert!(holds(&disk(&database.data()), "e000"), "or the test sees nothing");
         memory.forget(&["e000"]).await.unwrap();
+        assert!(!holds(&disk(&database.data()), "e000"), "nor is its vector on the disk, with {room}");
         let left = memory.search("my automobile", &Reader::here("x"), 400).await.unwrap();
         assert!(left.iter().all(|worth| worth.episode.id != "e000"));
     }

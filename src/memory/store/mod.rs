@@ -24,7 +24,7 @@ use arrow_schema::{DataType, Field, Schema};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use lancedb::index::Index;
-use lancedb::index::scalar::{FtsIndexBuilder, FullTextSearchQuery};
+use lancedb::index::scalar::{BTreeIndexBuilder, FtsIndexBuilder, FullTextSearchQuery};
 use lancedb::query::{ExecutableQuery, QueryBase, Select};
 use lancedb::table::{NewColumnTransform, OptimizeAction, tokenize};
 use serde::de::DeserializeOwned;
@@ -244,7 +244,9 @@ impl Table {
         };
         self.optimize(OptimizeAction::Compact { options, remap_options: None }).await?;
         if self.is_indexed().await? {
-            self.table.drop_index(INDEX).await.map_err(|error| self.failed(error))?;
+            for index in [INDEX, BY_ID] {
+                self.table.drop_index(index).await.map_err(|error| self.failed(error))?;
+            }
             self.index().await?;
         }
         self.prune(Duration::ZERO).await
@@ -289,7 +291,7 @@ impl Table {
         Ok(indices.iter().any(|index| index.name == INDEX))
     }
 
-    /// Makes the index if there is none. Rows that come later are found without it until
+    /// Makes the indexes if there are none. Rows that come later are found without it until
     /// [`Table::tend`] takes them in.
     async fn index(&self) -> Result<(), Error> {
         if self.is_indexed().await? {
@@ -302,8 +304,13 @@ impl Table {
             .lower_case(false)
             .ascii_folding(false)
             .max_token_length(None);
-        let made = self.table.create_index(&[WORDS], Index::FTS(plain)).name(INDEX.to_owned()).execute();
-        made.await.map_err(|error| self.failed(error))
+        let by_id = Index::BTree(BTreeIndexBuilder::default());
+        // The one that says whether there are any comes last.
+        for (column, index, name) in [("id", by_id, BY_ID), (WORDS, Index::FTS(plain), INDEX)] {
+            let made = self.table.create_index(&[column], index).name(name.to_owned()).execute();
+            made.await.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     async fn batches(&self, query: impl ExecutableQuery) -> Result<Vec<RecordBatch>, Error> {
@@ -328,6 +335,8 @@ impl Table {
 
 /// The index of [`WORDS`].
 const INDEX: &str = "words_index";
+/// The index of ids.
+const BY_ID: &str = "id_index";
 
 async fn connect(place: &str) -> Result<lancedb::Connection, Error> {
     // Zero: every search looks for what other processes have written.
