@@ -270,6 +270,12 @@ impl Index {
         self.rows.iter().filter(move |row| !row.gone && readable(&row.episode)).map(|row| &row.episode)
     }
 
+    /// The episodes in use whose meaning is not known.
+    pub fn unmeant(&self) -> impl Iterator<Item = &Arc<Episode>> {
+        let lacking = |row: &&Row| row.meaning.is_none() && !row.gone && row.episode.superseded.is_none();
+        self.rows.iter().filter(lacking).map(|row| &row.episode)
+    }
+
     fn common(&self, row: u32, score: Score, asked: usize, alike: Option<&Alike>) -> Common {
         let row = &self.rows[row as usize];
         let share = f64::from(score.shared) / asked.max(1) as f64;

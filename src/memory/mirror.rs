@@ -138,9 +138,7 @@ impl Mirror {
         vectors: Option<&Vectors>,
         limit: usize,
     ) -> Result<Vec<Arc<Episode>>, Error> {
-        let here = self.index.all(|episode| episode.superseded.is_none());
-        let here = here.filter(|episode| !self.meanings.has(&episode.id));
-        let mut found: Vec<Arc<Episode>> = here.take(limit).cloned().collect();
+        let mut found: Vec<Arc<Episode>> = self.index.unmeant().take(limit).cloned().collect();
         if let Some(table) = table.filter(|_| self.large && found.len() < limit) {
             if self.lacking.is_none() {
                 let known: HashSet<String> = match vectors {

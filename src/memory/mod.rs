@@ -245,14 +245,16 @@ impl Memory {
         table: Option<&Table>,
     ) -> Result<(Option<Vec<f32>>, usize), Error> {
         let Some(embedder) = &self.embedder else { return Ok((None, 0)) };
+        let room = if asked.is_some() { embedder.along() } else { TEXTS };
         let new = {
             let mut mirror = self.mirror.lock().await;
-            mirror.refresh(&self.ledger, table).await?;
+            if room > 0 || mirror.is_unmeant() {
+                mirror.refresh(&self.ledger, table).await?;
+            }
             let stored = self.vectors(None).await?;
             if let Some(stored) = stored.as_ref().filter(|_| mirror.is_unmeant()) {
                 mirror.refresh_meanings(stored).await?;
             }
-            let room = if asked.is_some() { embedder.along() } else { TEXTS };
             mirror.unmeant(table, stored.as_ref(), room).await?
         };
         let key = |episode: &Arc<Episode>| match episode.intent.is_empty() {
