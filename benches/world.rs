@@ -15,7 +15,7 @@ pub struct World {
     /// The Python that has the peers.
     pub python: PathBuf,
     /// The folder with peers that are too many for it, if there is one.
-    pub peers: Option<PathBuf>,
+    peers: Option<PathBuf>,
     /// What is installed from npm.
     node: PathBuf,
     temp: TempDir,

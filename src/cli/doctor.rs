@@ -220,7 +220,10 @@ async fn encoder(app: &App) -> Finding {
     let embedder = match app.embedder() {
         Ok(Some(embedder)) => embedder,
         Ok(None) => {
-            return Finding::fine("encoder", format!("none: memories are found by their words; {missing} ({GAIN})"));
+            return Finding::fine(
+                "encoder",
+                format!("none: memories are found by their words; {missing} ({GAIN})"),
+            );
         }
         Err(error) => return Finding::wrong("encoder", error.to_string(), missing),
     };

@@ -62,11 +62,16 @@ async fn install(
         None => {
             screen.remark(&format!("getting {PACKAGE}, 84 MB"));
             let uv = Uv::find(false).map_err(without)?;
-            Some(uv.unpack(shelf.home(), &format!("{PACKAGE} --hash=sha256:{HASH}\n")).await.map_err(without)?)
+            Some(
+                uv.unpack(shelf.home(), &format!("{PACKAGE} --hash=sha256:{HASH}\n"))
+                    .await
+                    .map_err(without)?,
+            )
         }
         Some(path) if path.is_file() => {
             let folder = tempfile::Builder::new().prefix(".new-").tempdir_in(shelf.home())?;
-            let told = |error| Failure::new(code::USAGE, format!("cannot unpack `{}`: {error}", path.display()));
+            let told =
+                |error| Failure::new(code::USAGE, format!("cannot unpack `{}`: {error}", path.display()));
             fetch::unpack_zip(path, &folder.path().join("packages")).map_err(told)?;
             Some(folder)
         }
@@ -80,7 +85,11 @@ async fn install(
     })?;
     let name = name.unwrap_or_else(|| called(path.as_deref(), &model));
     let installed = shelf.put(&model, &name)?;
-    screen.line(&format!("{FINE} {} is installed ({} MB)", installed.identity, installed.bytes / 1_000_000))?;
+    screen.line(&format!(
+        "{FINE} {} is installed ({} MB)",
+        installed.identity,
+        installed.bytes / 1_000_000
+    ))?;
     use_it(&name, app, screen)?;
     screen.remark("what is remembered already is read after turns, in the background");
     Ok(code::OK)

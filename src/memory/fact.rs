@@ -24,7 +24,8 @@ const NAMING: &[&[&str]] = &[
 /// The same behind what belongs to something: of a person alone, `is` may say several things.
 const BEING: &[&[&str]] = &[&["is"], &["are"], &["ist"], &["sind"]];
 /// Signs that something belongs to something.
-const OWNING: &[&str] = &["my", "our", "your", "his", "her", "their", "its", "of", "mein", "meine", "unser", "von"];
+const OWNING: &[&str] =
+    &["my", "our", "your", "his", "her", "their", "its", "of", "mein", "meine", "unser", "von"];
 /// Words that only say since when.
 const SINCE: &[&str] = &["now", "currently", "today", "actually", "instead", "jetzt", "nun", "现在"];
 
@@ -45,10 +46,12 @@ pub fn about(note: &str) -> Option<String> {
     }
     let at = |link: &[&str]| words.windows(link.len()).position(|words| words == link);
     let named = NAMING.iter().find_map(|link| Some((at(link)?, *link)));
-    let named = named.or_else(|| BEING.iter().find_map(|link| Some((at(link)?, *link))).filter(|(place, _)| {
-        let owner = |word: &String| OWNING.contains(&word.as_str()) || word.ends_with("'s");
-        words[..*place].iter().any(owner)
-    }));
+    let named = named.or_else(|| {
+        BEING.iter().find_map(|link| Some((at(link)?, *link))).filter(|(place, _)| {
+            let owner = |word: &String| OWNING.contains(&word.as_str()) || word.ends_with("'s");
+            words[..*place].iter().any(owner)
+        })
+    });
     let (place, link) = named?;
     let value = words.len() - place - link.len();
     (place > 0 && (1..=VALUE).contains(&value)).then(|| words[..place + link.len()].join(" "))

@@ -284,11 +284,7 @@ impl Index {
     }
 
     /// The rows that have words of the question and are readable, and the scores of all.
-    fn readable(
-        &self,
-        question: &[&str],
-        readable: &impl Fn(&Episode) -> bool,
-    ) -> (Vec<u32>, Vec<Score>) {
+    fn readable(&self, question: &[&str], readable: &impl Fn(&Episode) -> bool) -> (Vec<u32>, Vec<Score>) {
         let (mut found, scores) = self.scores(question);
         found.retain(|row| self.is_readable(*row, readable));
         (found, scores)

@@ -177,7 +177,9 @@ pub async fn run(conversation: &Conversation, memory: &Memory) -> Result<Vec<Ans
     find(memory, "?", Method::Ours).await?;
     let mut answers = Vec::new();
     for question in &conversation.questions {
-        for method in METHODS.into_iter().filter(|method| memory.embedder.is_some() || !method.is_by_meaning()) {
+        for method in
+            METHODS.into_iter().filter(|method| memory.embedder.is_some() || !method.is_by_meaning())
+        {
             let found = find(memory, &question.asked, method).await?;
             let mut places: Vec<usize> = question
                 .evidence

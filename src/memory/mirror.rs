@@ -14,7 +14,6 @@ use super::ledger::{History, Ledger, Now};
 use super::meaning::{Meanings, Unsaved};
 use super::store::{self, Table, Vectors};
 
-
 /// Vectors of a large table that are looked at.
 const SAMPLE: usize = 1000;
 

@@ -187,7 +187,8 @@ impl Memory {
             far.retain(|found| may(&found.0.episode) && !mirror.index.has(&found.0.episode.id));
             let far = far.into_iter().map(|(found, alike)| {
                 let Found { episode, key, words, score } = found;
-                let common = Common { share: rank::share(&question, &key), score, alike, episode: Arc::new(episode) };
+                let common =
+                    Common { share: rank::share(&question, &key), score, alike, episode: Arc::new(episode) };
                 (common, words)
             });
             common = index::together(common, far.collect(), &question);

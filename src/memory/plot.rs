@@ -53,7 +53,8 @@ pub fn svg(rewards: &[Reward], values: &[f64]) -> String {
 }
 
 fn learned(svg: &mut String, curve: &[f64]) {
-    let now = curve.last().map_or("none was judged yet".to_owned(), |now| format!("now {:.0} %", 100.0 * now));
+    let now =
+        curve.last().map_or("none was judged yet".to_owned(), |now| format!("now {:.0} %", 100.0 * now));
     let frame = Frame { left: ROOM };
     frame.title(svg, "Turns that went well", &format!("mean of the last {WINDOW}; {now}"));
     for quarter in 0..=4 {
@@ -88,8 +89,10 @@ fn learned(svg: &mut String, curve: &[f64]) {
 
 fn worth(svg: &mut String, values: &[f64]) {
     let bars = distribution(values);
-    let (good, bad) =
-        (values.iter().filter(|value| **value > 0.0).count(), values.iter().filter(|value| **value < 0.0).count());
+    let (good, bad) = (
+        values.iter().filter(|value| **value > 0.0).count(),
+        values.iter().filter(|value| **value < 0.0).count(),
+    );
     let frame = Frame { left: WIDTH + 3.0 * ROOM };
     let told = format!("{good} have helped, {bad} have not; 0 is unknown");
     frame.title(svg, &format!("Values of {} memories", values.len()), &told);
@@ -119,7 +122,12 @@ impl Frame {
     /// What it shows, and what there is to say of it.
     fn title(&self, svg: &mut String, title: &str, told: &str) {
         let (left, top) = (self.left, ROOM - 34.0);
-        line(svg, format_args!("<text x=\"{left}\" y=\"{top}\" font-size=\"15\" font-weight=\"600\">{title}</text>"));
+        line(
+            svg,
+            format_args!(
+                "<text x=\"{left}\" y=\"{top}\" font-size=\"15\" font-weight=\"600\">{title}</text>"
+            ),
+        );
         line(svg, format_args!("<text x=\"{left}\" y=\"{}\" fill=\"{FAINT}\">{told}</text>", top + 18.0));
     }
 
@@ -128,7 +136,10 @@ impl Frame {
         let (left, y) = (self.left, ROOM + HEIGHT * (1.0 - part));
         let colour = if part == 0.0 { TEXT } else { GRID };
         line(svg, format_args!("<path d=\"M{left} {y}h{WIDTH}\" stroke=\"{colour}\"/>"));
-        line(svg, format_args!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>", left - 8.0, y + 4.0));
+        line(
+            svg,
+            format_args!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>", left - 8.0, y + 4.0),
+        );
     }
 
     /// A name under a part of the width.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::episode::{Episode, Kind};
-use super::mirror::Mirror;
 use super::meaning::Unsaved;
+use super::mirror::Mirror;
 use super::store::{self, Meant, Table};
 use super::{Error, Memory};
 use crate::llm::embed::TEXTS;
@@ -123,8 +123,7 @@ impl Memory {
         let ids: Vec<&str> = unsaved.iter().map(|unsaved| unsaved.id.as_str()).collect();
         let there: HashSet<String> = table.get(&ids).await?.into_iter().map(|episode| episode.id).collect();
         let kept = unsaved.iter().filter(|unsaved| there.contains(&unsaved.id));
-        let kept: Vec<_> =
-            kept.map(|Unsaved { id, scope, vector }| Meant { id, scope, vector }).collect();
+        let kept: Vec<_> = kept.map(|Unsaved { id, scope, vector }| Meant { id, scope, vector }).collect();
         let Some(stored) = self.vectors(Some(mirror.meanings.length())).await? else { return Ok(()) };
         stored.put(&kept, mirror.is_large()).await?;
         let version = stored.version().await?;

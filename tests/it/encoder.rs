@@ -117,7 +117,8 @@ fn what_is_no_encoder_is_refused() {
 
 /// `omni memory encoder install` where packages are in a folder and nowhere else.
 fn from_index(world: &World, folder: &Path) -> Run {
-    let run = world.omni(["memory", "encoder", "install"]).env("UV_FIND_LINKS", folder).env("UV_NO_INDEX", "1");
+    let run =
+        world.omni(["memory", "encoder", "install"]).env("UV_FIND_LINKS", folder).env("UV_NO_INDEX", "1");
     run.env("UV_CACHE_DIR", world.work().join("uv")).env("UV_OFFLINE", "1")
 }
 

@@ -57,10 +57,10 @@ mod offline;
 mod peers;
 /// Skills that are edited while they are used: versions, broken edits, who hears of it.
 mod reload;
-/// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
-mod servers;
 /// Turns that survive: runs, their events, keys, kills, and two gateways on one database.
 mod runs;
+/// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
+mod servers;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// From nothing to a model that answers, and to the editors there are.

@@ -206,7 +206,8 @@ async fn what_is_contradicted_is_out_of_sight_and_not_lost() {
     note("the staging server is called crane", &group, Trust::Said).await;
     assert_eq!(note("the staging server is called stork", &here, Trust::Inferred).await.replaced, []);
     let new = note("the staging server is called egret", &here, Trust::Said).await;
-    let replaced: Vec<_> = new.replaced.iter().map(|old| old.experience.rsplit(' ').next().unwrap()).collect();
+    let replaced: Vec<_> =
+        new.replaced.iter().map(|old| old.experience.rsplit(' ').next().unwrap()).collect();
     assert_eq!(replaced.len(), 2, "{replaced:?}");
     assert!(replaced.contains(&"heron") && replaced.contains(&"stork"), "those of this person: {replaced:?}");
 
@@ -868,10 +869,13 @@ impl Embedder for Few {
     async fn embed(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, llm::Error> {
         let vector = |text: &String| {
             let place = ["car", "bread", "letter"].iter().position(|word| text.contains(word));
-            let place = place.or_else(|| ["automobile", "loaf", "mail"].iter().position(|word| text.contains(word)));
+            let place =
+                place.or_else(|| ["automobile", "loaf", "mail"].iter().position(|word| text.contains(word)));
             // What is meant, and a little of something of its own.
-            let seed = text.bytes().fold(7_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(u32::from(byte)));
-            let mut vector: Vec<f32> = (0..16).map(|at| (seed.rotate_left(at * 2) % 64) as f32 / 640.0).collect();
+            let seed =
+                text.bytes().fold(7_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(u32::from(byte)));
+            let mut vector: Vec<f32> =
+                (0..16).map(|at| (seed.rotate_left(at * 2) % 64) as f32 / 640.0).collect();
             vector[place.map_or(3, |place| place)] += 1.0;
             let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
             vector.iter_mut().for_each(|number| *number /= length);
@@ -921,7 +925,10 @@ async fn what_does_not_fit_into_ram_is_found_in_the_table() {
         let new = episode("new", "the automobile is sold", "done");
         learn(&store, &memory, &learning("new", 1.0, vec![new], &[])).await;
         memory.settle().await.unwrap();
-        assert_eq!(memory.search("which car is sold", &Reader::here("x"), 1).await.unwrap()[0].episode.id, "new");
+        assert_eq!(
+            memory.search("which car is sold", &Reader::here("x"), 1).await.unwrap()[0].episode.id,
+            "new"
+        );
         assert!(holds(&disk(&database.data()), "e000"), "or the test sees nothing");
         memory.forget(&["e000"]).await.unwrap();
         assert!(!holds(&disk(&database.data()), "e000"), "nor is its vector on the disk, with {room}");

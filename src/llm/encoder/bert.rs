@@ -65,13 +65,17 @@ impl Bert {
         let Length { max_seq_length } = if_there(folder, LENGTH)?;
         let pooling: Pooling = if_there(folder, POOLING)?;
         if pooling.pooling_mode_max_tokens || pooling.pooling_mode_mean_sqrt_len_tokens {
-            return Err("puts words together in a way that is not known here; the mean and CLS are".to_owned());
+            return Err(
+                "puts words together in a way that is not known here; the mean and CLS are".to_owned()
+            );
         }
         let unread = |error: tokenizers::Error| format!("has no `{WORDS}` that can be read: {error}");
         let mut tokenizer = Tokenizer::from_file(folder.join(WORDS)).map_err(unread)?;
         let longest = config.max_position_embeddings;
         let max_length = max_seq_length.unwrap_or(longest).min(longest);
-        tokenizer.with_truncation(Some(TruncationParams { max_length, ..Default::default() })).map_err(unread)?;
+        tokenizer
+            .with_truncation(Some(TruncationParams { max_length, ..Default::default() }))
+            .map_err(unread)?;
         tokenizer.with_padding(None);
         let wrong = |error: candle_core::Error| format!("has no `{WEIGHTS}` of its kind: {error}");
         let weights = VarBuilder::from_buffered_safetensors(bytes(folder, WEIGHTS)?, DTYPE, &Device::Cpu);
@@ -96,11 +100,12 @@ impl Bert {
     fn forward(&self, texts: &[&[u32]]) -> candle_core::Result<Vec<Vec<f32>>> {
         let longest = texts.iter().map(|words| words.len()).max().unwrap_or_default();
         let shape = (texts.len(), longest);
-        let filled = |words: &[u32]| words.iter().copied().chain(std::iter::repeat(0)).take(longest).collect();
+        let filled =
+            |words: &[u32]| words.iter().copied().chain(std::iter::repeat(0)).take(longest).collect();
         let words: Vec<u32> = texts.iter().flat_map(|words| -> Vec<u32> { filled(words) }).collect();
-        let there = texts.iter().flat_map(|words| {
-            (0..longest).map(|place| if place < words.len() { 1.0_f32 } else { 0.0 })
-        });
+        let there = texts
+            .iter()
+            .flat_map(|words| (0..longest).map(|place| if place < words.len() { 1.0_f32 } else { 0.0 }));
         let there = Tensor::from_vec(there.collect::<Vec<_>>(), shape, &Device::Cpu)?;
         let words = Tensor::from_vec(words, shape, &Device::Cpu)?;
         let hidden = self.model.forward(&words, &words.zeros_like()?, Some(&there))?;

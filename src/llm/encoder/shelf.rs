@@ -92,7 +92,8 @@ impl Shelf {
             if !needed && !from.is_file() {
                 continue;
             }
-            let copied = copy(&from, &new.path().join(file)).map_err(|error| cannot("copy", &from, &error))?;
+            let copied =
+                copy(&from, &new.path().join(file)).map_err(|error| cannot("copy", &from, &error))?;
             if file == WEIGHTS {
                 hash = copied;
             }

@@ -17,9 +17,7 @@ use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type};
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray,
-};
+use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -434,7 +432,8 @@ fn texts(episode: &Episode) -> [Option<String>; 13] {
 fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
     let texts = TEXTS.iter().map(|name| strings(batch, name));
     let texts: Vec<&StringArray> = texts.collect::<Result<_, _>>()?;
-    let created = column(batch, "created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
+    let created =
+        column(batch, "created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
     let pinned = column(batch, "pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
     let until = column(batch, "until")?.as_primitive_opt::<Int64Type>().ok_or("`until` is no number")?;
     let moment = |at: i64| Timestamp::from_millisecond(at).map_err(|error| error.to_string());

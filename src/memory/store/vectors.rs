@@ -115,7 +115,8 @@ impl Vectors {
         for batch in &self.table.batches(query).await? {
             let unlike = |reason| Error::Table { place: self.table.place.to_string(), reason };
             let ids = strings(batch, "id").map_err(unlike)?;
-            let distances = batch.column_by_name(DISTANCE).and_then(|list| list.as_primitive_opt::<Float32Type>());
+            let distances =
+                batch.column_by_name(DISTANCE).and_then(|list| list.as_primitive_opt::<Float32Type>());
             let distances = distances.ok_or_else(|| unlike(format!("there is no `{DISTANCE}`")))?;
             let row = |row: usize| (ids.value(row).to_owned(), 1.0 - f64::from(distances.value(row)));
             found.extend((0..batch.num_rows()).map(row));
@@ -174,7 +175,8 @@ impl Vectors {
         }
         let mut behind = 0;
         for index in &indices {
-            let stats = self.table.table.index_stats(&index.name).await.map_err(|error| self.table.failed(error))?;
+            let stats =
+                self.table.table.index_stats(&index.name).await.map_err(|error| self.table.failed(error))?;
             behind = behind.max(stats.map_or(0, |stats| stats.num_unindexed_rows));
         }
         if behind > BEHIND {
