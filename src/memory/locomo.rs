@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{By, Episode, Error, Kind, Memory, Outcome, Reader, Scope, Trust, store};
+use super::{By, Episode, Error, Kind, Memory, Outcome, Reader, SEARCH, Scope, Trust, store};
 
 /// Conversations that weights were chosen on. All others are the test.
 pub const TUNED_ON: [&str; 3] = ["conv-26", "conv-30", "conv-41"];
@@ -227,7 +227,7 @@ async fn find(memory: &Memory, asked: &str, method: Method) -> Result<Vec<usize>
         };
         return Ok(ordered(found.iter().map(|found| (found.score, number(&found.episode)))));
     }
-    let (meant, _) = memory.meant(Some(asked), memory.table().await?.as_ref()).await?;
+    let (meant, _) = memory.meant(Some(asked), memory.table().await?.as_ref(), SEARCH).await?;
     let mut mirror = memory.mirror.lock().await;
     let alike = meant.map(|meant| mirror.meanings.alike(&meant));
     let all = mirror.index.all(|_| true);

@@ -57,10 +57,11 @@ const DEPTH: usize = 100;
 const RECENT: i64 = 8;
 /// Characters of a question that are looked at.
 const QUESTION: usize = 4000;
-/// How long a search waits for the vector of a question before it goes by words alone.
-const EMBEDDING: Duration = Duration::from_secs(2);
-/// The same where nobody waits.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a turn waits for the vector of a question before it goes by words alone; a search of
+/// people's, who want the best there is; and what is done in the background.
+const TURN: Duration = Duration::from_secs(2);
+const SEARCH: Duration = Duration::from_secs(10);
+const BACKGROUND: Duration = Duration::from_secs(30);
 
 /// The memory. It opens its table when there is something in it.
 #[derive(Debug)]
@@ -173,7 +174,8 @@ impl Memory {
             !shown && episode.superseded.is_none() && scopes.contains(&episode.scope)
         };
         let table = self.table().await?;
-        let (meant, _) = self.meant(Some(asked), table.as_ref()).await?;
+        let patience = if by == By::Worth { TURN } else { SEARCH };
+        let (meant, _) = self.meant(Some(asked), table.as_ref(), patience).await?;
         let mut mirror = self.mirror.lock().await;
         mirror.refresh(&self.ledger, table.as_ref()).await?;
         let alike = meant.as_ref().map(|meant| mirror.meanings.alike(meant));
@@ -244,6 +246,7 @@ impl Memory {
         &self,
         asked: Option<&str>,
         table: Option<&Table>,
+        patience: Duration,
     ) -> Result<(Option<Vec<f32>>, usize), Error> {
         let Some(embedder) = &self.embedder else { return Ok((None, 0)) };
         let room = if asked.is_some() { embedder.along() } else { TEXTS };
@@ -267,7 +270,6 @@ impl Memory {
         if texts.is_empty() {
             return Ok((None, 0));
         }
-        let patience = if asked.is_some() { EMBEDDING } else { PATIENCE };
         let mut vectors = match tokio::time::timeout(patience, embedder.embed(&texts)).await {
             Ok(Ok(vectors)) => vectors,
             Ok(Err(error)) => {

@@ -9,7 +9,7 @@ use super::episode::{Episode, Kind};
 use super::meaning::Unsaved;
 use super::mirror::Mirror;
 use super::store::{self, Meant, Table};
-use super::{Error, Memory};
+use super::{BACKGROUND, Error, Memory};
 use crate::llm::embed::TEXTS;
 use crate::store::lease::{self, Acquired, Lease};
 
@@ -109,7 +109,7 @@ impl Memory {
     /// more.
     pub(super) async fn backfill(&self, time: Duration) -> Result<(), Error> {
         let (table, began) = (self.table().await?, tokio::time::Instant::now());
-        while self.meant(None, table.as_ref()).await?.1 == TEXTS && began.elapsed() < time {}
+        while self.meant(None, table.as_ref(), BACKGROUND).await?.1 == TEXTS && began.elapsed() < time {}
         Ok(())
     }
 

@@ -176,11 +176,17 @@ fn a_new_encoder_reads_what_is_there_in_the_background() {
     for model in ["one", "two"] {
         let before = vendor.requests().len();
         use_model(model);
-        world.omni(["memory", "list"]).run().succeeded();
-        assert_eq!(asked(before), [TEXTS, 6], "all of them, of `{model}`, and once");
+        // Each command reads for a moment: on a machine that is slow it takes more than one.
+        let all = || asked(before).iter().sum::<usize>();
+        while all() < TEXTS + 6 {
+            let read = all();
+            world.omni(["memory", "list"]).run().succeeded();
+            assert!(all() > read, "nothing more is read after {read}");
+        }
+        assert_eq!(all(), TEXTS + 6, "all of them, of `{model}`, and once");
         let found = world.omni(["memory", "search", "which automobile?"]).run().succeeded();
         assert!(found.out.starts_with("n005"), "{found}");
-        assert_eq!(asked(before)[2..], [1], "the question alone");
+        assert_eq!(all(), TEXTS + 7, "the question alone");
     }
     // The vectors of the first are still there.
     let before = vendor.requests().len();
