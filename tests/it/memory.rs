@@ -935,9 +935,10 @@ async fn what_does_not_fit_into_ram_is_found_in_the_table() {
         let left = memory.search("my automobile", &Reader::here("x"), 400).await.unwrap();
         assert!(left.iter().all(|worth| worth.episode.id != "e000"));
     }
-    assert_eq!(found[0][0], "e000", "another word of the same meaning");
-    for (near, far) in found[..4].iter().zip(&found[4..]) {
-        assert_eq!(near[0], far[0], "both find the same first");
+    // Two rows tell of each; the last question is about the words of one.
+    for (place, ids) in found.iter().enumerate() {
+        let told = [["e000", "e000"], ["e001", "e005"], ["e002", "e006"], ["e017", "e017"]][place % 4];
+        assert!(told.contains(&ids[0].as_str()), "{place}: {ids:?}");
     }
 }
 
