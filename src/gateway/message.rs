@@ -50,7 +50,7 @@ pub(super) async fn post(
     let incoming = Incoming { session, message: Message::user(message) };
     let order = Order { incoming, asks: false, instructions: None, earlier: None };
     if let Some(key) = again.key(&json!({"message": message, "session": name})) {
-        return kept(&gateway, order, &key, request.stream, name, id.0).await;
+        return kept(&gateway, order, key, request.stream, name, id.0).await;
     }
     let turn = gateway.begin(order).await?;
     if request.stream {
@@ -65,7 +65,7 @@ pub(super) async fn post(
 async fn kept(
     gateway: &Gateway,
     order: Order,
-    key: &Key,
+    key: Key,
     stream: bool,
     name: Option<&str>,
     request: Arc<str>,
@@ -76,7 +76,7 @@ async fn kept(
     let (known, session) = (run.is_known, name.unwrap_or(&run.session).to_owned());
     let mut response = match stream {
         true => {
-            let events = run.events(0).map(|(id, event)| told(id, &event));
+            let events = run.events(0);
             let late = async move {
                 tokio::time::sleep_until(deadline).await;
                 run.cancel().await.err().map_or_else(|| Error::elapsed(timeout.as_secs_f64()), Into::into)
@@ -86,7 +86,7 @@ async fn kept(
                 async move {
                     let (mut events, mut late) = open?;
                     tokio::select! {
-                        event = events.next() => event.map(|event| (event, Some((events, late)))),
+                        event = events.next() => Some((native(Ok(event?), &request), Some((events, late)))),
                         error = &mut late => Some((native(Err(error), &request), None)),
                     }
                 }
@@ -120,14 +120,13 @@ fn answer(finished: Finished, session: &str) -> Value {
 
 /// An event as `omni ask --json` prints it; the last one is of type `result`, or an error.
 pub(super) fn native(event: Result<Event, Error>, request: &str) -> sse::Event {
-    match event {
-        Ok(event) => told(event.id, &serde_json::to_value(&event).unwrap_or_default()),
-        Err(error) => sse::Event::default().event("error").data(error.problem(request).to_string()),
-    }
-}
-
-/// The same, where it is JSON already.
-pub(super) fn told(id: u64, event: &Value) -> sse::Event {
-    let kind = event["type"].as_str().unwrap_or_default();
-    sse::Event::default().id(id.to_string()).event(kind).data(event.to_string())
+    let (id, kind, value) = match event {
+        Ok(event) => {
+            let value = serde_json::to_value(&event).unwrap_or_default();
+            let kind = value["type"].as_str().unwrap_or_default().to_owned();
+            (event.id.to_string(), kind, value)
+        }
+        Err(error) => return sse::Event::default().event("error").data(error.problem(request).to_string()),
+    };
+    sse::Event::default().id(id).event(kind).data(Value::to_string(&value))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
+use axum::{Extension, Json};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
+use super::guard::RequestId;
 use super::key::{Again, REPLAYED};
-use super::message::told;
+use super::message::native;
 use super::stream::stream;
 use crate::hub::run::{Question, Said};
 use crate::hub::{Order, Run};
@@ -32,6 +33,7 @@ pub(super) async fn begin(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
     again: Again,
+    Extension(request): Extension<RequestId>,
     headers: HeaderMap,
     Sent(sent): Sent<Request>,
 ) -> Result<Response, Error> {
@@ -44,9 +46,9 @@ pub(super) async fn begin(
     let session = Some(gateway.hub.session(&name).await?);
     let incoming = Incoming { session, message: Message::user(message) };
     let order = Order { incoming, asks: true, instructions: sent.instructions, earlier: None };
-    let run = gateway.hub.run(order, key.as_ref()).await?;
+    let run = gateway.hub.run(order, key).await?;
     let mut response = match headers.get(header::ACCEPT).is_some_and(|kind| kind == "text/event-stream") {
-        true => events_after(&run, 0),
+        true => events_after(&run, 0, request),
         false => {
             let place = [(header::LOCATION, format!("/api/v1/runs/{}", run.id))];
             (StatusCode::ACCEPTED, place, described(&run).await?).into_response()
@@ -70,6 +72,7 @@ pub(super) async fn get(
 pub(super) async fn events(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
+    Extension(request): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let run = known(&gateway, &id).await?;
@@ -81,7 +84,7 @@ pub(super) async fn events(
             .and_then(|last| last.parse().ok())
             .ok_or_else(|| Error::invalid("`Last-Event-ID` is not the number of an event"))?,
     };
-    Ok(events_after(&run, last))
+    Ok(events_after(&run, last, request))
 }
 
 /// `POST /api/v1/runs/{id}/cancel`
@@ -144,6 +147,6 @@ async fn described(run: &Run) -> Result<Json<Value>, Error> {
     Ok(Json(described))
 }
 
-fn events_after(run: &Run, last: u64) -> Response {
-    stream(run.events(last).map(|(id, event)| told(id, &event)))
+fn events_after(run: &Run, last: u64, RequestId(request): RequestId) -> Response {
+    stream(run.events(last).map(move |event| native(Ok(event), &request)))
 }

@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod run;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use tracing::Instrument;
 use crate::agent::{Agent, Play};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Incoming, Message, Usage};
-use crate::session::{self, Began, Entry, Session, Sessions, log};
+use crate::session::{self, Session, Sessions, log};
 use crate::shutdown::Shutdown;
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
@@ -390,16 +391,22 @@ impl Hub {
     /// Plays the turn while the lease is kept alive; a lease that is lost ends it.
     async fn held(&self, id: &str, play: Play, lease: &Lease, run: Option<&Here>) -> Finished {
         let cancel = play.cancel.clone();
-        let mut work = std::pin::pin!(self.begun(id, play, run));
+        // Side by side: a turn that stands still in the middle of a transaction, while the lease waits
+        // for the database, would have the lease wait for itself.
+        tokio::select! {
+            finished = self.begun(id, play, run) => finished,
+            never = self.kept(id, lease, &cancel) => match never {},
+        }
+    }
+
+    /// Keeps a lease alive for as long as it is asked to; once it is lost, the turn is told to end.
+    async fn kept(&self, id: &str, lease: &Lease, cancel: &CancellationToken) -> Infallible {
         loop {
-            tokio::select! {
-                finished = &mut work => return finished,
-                () = tokio::time::sleep(LEASE / 3) => {
-                    if let Ok(None) = lease::renew(&self.store, lease, LEASE, Timestamp::now()).await {
-                        tracing::error!(session = id, "another process took the session; the turn ends");
-                        cancel.cancel();
-                    }
-                }
+            tokio::time::sleep(LEASE / 3).await;
+            if let Ok(None) = lease::renew(&self.store, lease, LEASE, Timestamp::now()).await {
+                tracing::error!(session = id, "another process took the session; the turn ends");
+                cancel.cancel();
+                return std::future::pending().await;
             }
         }
     }
@@ -407,11 +414,8 @@ impl Hub {
     /// Stores the message and lets the agent play.
     async fn begun(&self, id: &str, play: Play, run: Option<&Here>) -> Finished {
         let Some(_room) = self.room(&play).await else { return cancelled() };
-        let ground = match run {
-            Some(here) => self.ground(here, &play).await,
-            None => self.new_ground(id, &play).await.map(Ground::Ready),
-        };
-        match ground {
+        let again = run.is_some_and(|run| !run.is_new);
+        match self.ground(id, &play, again, run).await {
             Ok(Ground::Ready(session)) => {
                 (play.events)(EventKind::Started { model: self.agent.model().to_owned() });
                 self.agent.turn(&self.sessions, session, play).await
@@ -419,14 +423,6 @@ impl Hub {
             Ok(Ground::Over(finished)) => finished,
             Err(error) => failed(error.to_string()),
         }
-    }
-
-    async fn new_ground(&self, id: &str, play: &Play) -> Result<Session, session::Error> {
-        let mut session = self.sessions.open(id).await?;
-        let began = Entry::TurnBegan(Began { model: self.agent.model().to_owned() });
-        let entries = vec![began, Entry::Message(play.message.clone())];
-        self.sessions.append(&mut session, &play.turn, entries, Timestamp::now()).await?;
-        Ok(session)
     }
 
     /// Waits for the session's lease.

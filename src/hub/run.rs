@@ -143,7 +143,7 @@ pub(super) struct Here {
     id: String,
     session: String,
     /// Nothing of it can be in the log yet.
-    is_new: bool,
+    pub(super) is_new: bool,
     cancel: CancellationToken,
     /// Somebody has said that it is to end.
     unwanted: AtomicBool,
@@ -227,8 +227,26 @@ impl Hub {
         Ok(())
     }
 
-    /// Begins a run, or finds the one that was asked for by this key. It goes on when nobody listens.
-    pub async fn run(self: &Arc<Self>, order: Order, key: Option<&Key>) -> Result<Run, Error> {
+    /// Begins a run, or finds the one that was asked for by this key. It goes on when nobody listens,
+    /// and it is taken whole or not at all, also when this future is dropped meanwhile.
+    pub async fn run(self: &Arc<Self>, order: Order, key: Option<Key>) -> Result<Run, Error> {
+        let hub = self.clone();
+        self.undisturbed(async move { hub.take(order, key.as_ref()).await }).await
+    }
+
+    /// Does something to its end, even if whoever wants it is gone.
+    async fn undisturbed<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let work = self.shutdown.spawn(work.in_current_span());
+        work.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Draining),
+        })
+    }
+
+    async fn take(self: &Arc<Self>, order: Order, key: Option<&Key>) -> Result<Run, Error> {
         self.keep().await?;
         if let Some(key) = key
             && let Some(known) = self.runs.table.asked(&key.asked).await?
@@ -339,13 +357,19 @@ impl Hub {
         self.runs.news.notify_one();
     }
 
-    /// Stores the message of a run, unless it is stored, and says from where the turn goes on.
-    pub(super) async fn ground(&self, here: &Here, play: &Play) -> Result<Ground, session::Error> {
-        let id = &here.session;
-        let log = if here.is_new { Vec::new() } else { self.sessions.show(id).await? };
+    /// Stores the message of a turn, and says from where it goes on. `again`: it may have begun before;
+    /// what is stored is not stored twice then, and what has ended is not played again.
+    pub(super) async fn ground(
+        &self,
+        id: &str,
+        play: &Play,
+        again: bool,
+        run: Option<&Here>,
+    ) -> Result<Ground, session::Error> {
+        let log = if again { self.sessions.show(id).await? } else { Vec::new() };
         let mut session = self.sessions.open(id).await?;
         let mut entries = vec![Entry::TurnBegan(Began { model: self.agent.model().to_owned() })];
-        match left(&log, &here.id) {
+        match left(&log, &play.turn) {
             Some(Left::Over(finished)) => return Ok(Ground::Over(finished)),
             Some(Left::Open) => {
                 // What it was about to say is said anew.
@@ -357,10 +381,10 @@ impl Hub {
         }
         let now = Timestamp::now();
         let mut write = self.sessions.begin().await?;
-        if !self.runs.table.begin(&mut write, &here.id, &self.owner).await? {
-            return Err(session::Error::Moved(id.clone()));
+        if run.is_some() && !self.runs.table.begin(&mut write, &play.turn, &self.owner).await? {
+            return Err(session::Error::Moved(id.to_owned()));
         }
-        self.sessions.add(&mut write, &session, &here.id, &entries, now).await?;
+        self.sessions.add(&mut write, &session, &play.turn, &entries, now).await?;
         self.sessions.commit(write, &mut session, entries, now).await?;
         Ok(Ground::Ready(session))
     }
@@ -375,14 +399,33 @@ impl Hub {
             Err(error) => return tracing::warn!(session = id, "what is left undone waits: {error}"),
         };
         for row in open {
-            // Whoever began a turn and has no lease of its session does not play it any more.
-            let is_left = row.owner != self.owner.as_str()
-                && (row.tries > 0 || !self.runs.table.is_alive(&row.owner, Timestamp::now()).await.unwrap_or(true));
-            if is_left && let Some((here, request)) = self.taken(&row).await {
+            if let Some(row) = self.left_alone(row).await
+                && let Some((here, request)) = self.taken(&row).await
+            {
                 let play = self.play_of(&here, request, lane);
                 let finished = self.held(id, play, lease, Some(&here)).await;
                 self.ended(&here, finished);
             }
+        }
+    }
+
+    /// The run, if nobody plays it any more. One that has begun and whose process is there is waited
+    /// for: it is not played without the lease, so its end is about to be written down.
+    async fn left_alone(&self, mut row: table::Run) -> Option<table::Run> {
+        let began = Instant::now();
+        loop {
+            if row.is_over || row.owner == self.owner.as_str() {
+                return None;
+            }
+            let is_alive = self.runs.table.is_alive(&row.owner, Timestamp::now()).await;
+            if !is_alive.unwrap_or(true) {
+                return Some(row);
+            }
+            if row.tries == 0 || began.elapsed() > 2 * LEASE {
+                return None;
+            }
+            tokio::time::sleep(SOON).await;
+            row = self.runs.table.get(&row.id).await.ok()??;
         }
     }
 
@@ -413,6 +456,17 @@ impl Hub {
                 None
             }
         }
+    }
+
+    /// Plays a run once more.
+    async fn retry(self: &Arc<Self>, row: &table::Run) -> Result<(), Error> {
+        let place = self.place()?;
+        let lane = self.lane(&row.session);
+        let queued = lane.place(&row.session)?;
+        if let Some((here, request)) = self.taken(row).await {
+            self.go(here, request, lane, (place, queued));
+        }
+        Ok(())
     }
 
     /// Takes up the runs whose process is gone. Where something goes on in their session, that does it.
@@ -605,21 +659,37 @@ impl Run {
         }
     }
 
-    /// The events after this number, and those that come, as JSON, each with its number. It ends with
-    /// the run, or with the program.
-    pub fn events(&self, after: u64) -> impl Stream<Item = (u64, Value)> + Send + use<> {
+    /// What has happened so far.
+    pub async fn happened(&self) -> Result<Vec<Event>, Error> {
+        let mut all: Vec<Event> = Vec::new();
+        loop {
+            let last = all.last().map_or(0, |event| event.id);
+            let page = self.hub.runs.table.events(&self.id, last).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// The events after this number, and those that come. It ends with the run, or with the program.
+    pub fn events(&self, after: u64) -> impl Stream<Item = Event> + Send + use<> {
         let run = self.clone();
         let news = run.news();
-        let pages = stream::unfold(Some((run, news, after)), async |reading| {
-            let (run, mut news, after) = reading?;
+        let pages = stream::unfold((run, news, after), async |(run, mut news, after)| {
             let table = &run.hub.runs.table;
             loop {
                 // In this order: what is over has no more events than are read then.
                 let row = table.get(&run.id).await;
-                let page = table.events(&run.id, after).await.unwrap_or_default();
-                if let Some((last, _)) = page.last() {
-                    let last = *last;
-                    return Some((stream::iter(page), Some((run, news, last))));
+                let page = match table.events(&run.id, after).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::error!(run = run.id, "its events cannot be read: {error}");
+                        return None;
+                    }
+                };
+                if let Some(last) = page.last().map(|event| event.id) {
+                    return Some((stream::iter(page), (run, news, last)));
                 }
                 let is_over = row.is_ok_and(|row| row.is_none_or(|row| row.is_over));
                 if is_over || !news.next().await {
@@ -688,12 +758,8 @@ impl Run {
         if !row.is_over || finished.is_some_and(|finished| finished.stop.is_answer()) {
             return Ok(self);
         }
-        let place = hub.place()?;
-        let lane = hub.lane(&row.session);
-        let queued = lane.place(&row.session)?;
-        if let Some((here, request)) = hub.taken(&row).await {
-            hub.go(here, request, lane, (place, queued));
-        }
+        let retrying = hub.clone();
+        hub.undisturbed(async move { retrying.retry(&row).await }).await?;
         Ok(self)
     }
 }

@@ -10,7 +10,7 @@ use super::{ToolResult, Usage};
 
 /// Something that happened in a turn. Ids rise by one within a turn, so a reader can say
 /// from where it wants to go on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
     /// Position in the turn, from 1.
     pub id: u64,
@@ -24,7 +24,7 @@ pub struct Event {
 }
 
 /// What happened. The serialised names are those of `--json`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum EventKind {
     /// The user's message is on disk and the turn begins.
@@ -57,7 +57,7 @@ pub enum EventKind {
         /// The call's id.
         call: String,
         /// The call that has made it, where a tool calls a tool.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<String>,
         /// The tool's own name (`git.status`).
         tool: String,
@@ -82,7 +82,7 @@ pub enum EventKind {
         /// The call's id.
         call: String,
         /// The call that has made it, where a tool calls a tool.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<String>,
         /// The tool's own name.
         tool: String,
@@ -112,7 +112,7 @@ pub enum EventKind {
 }
 
 /// A question to a person: may this call run?
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Approval {
     /// The call's id.
     pub call: String,
@@ -128,7 +128,7 @@ pub struct Approval {
 }
 
 /// A question of a tool to a person.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Elicitation {
     /// The call's id.
     pub call: String,
@@ -146,6 +146,13 @@ pub struct Elicitation {
 /// A place for one answer; dropping every copy of it refuses.
 #[derive(Debug)]
 pub struct Answer<T = Consent>(Arc<Mutex<Option<oneshot::Sender<T>>>>);
+
+impl<T> Default for Answer<T> {
+    /// Where nobody waits for an answer, as in an event that was read again.
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
 
 impl<T> Clone for Answer<T> {
     fn clone(&self) -> Self {

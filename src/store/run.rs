@@ -5,12 +5,12 @@
 //! lost it can write nothing more to it.
 
 use jiff::Timestamp;
-use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::lease::{self, Owner};
 use super::{Error, Store, Write};
+use crate::message::Event;
 
 /// Rows of events that are read at once.
 const PAGE: i64 = 64;
@@ -222,7 +222,7 @@ impl Runs {
     }
 
     /// Some of the events after this number, in order; none if there are no more yet.
-    pub async fn events(&self, id: &str, after: u64) -> Result<Vec<(u64, Value)>, Error> {
+    pub async fn events(&self, id: &str, after: u64) -> Result<Vec<Event>, Error> {
         let explain = |error| self.store.explain(error);
         let rows = sqlx::query("SELECT body FROM run_event WHERE run = $1 AND last > $2 ORDER BY last LIMIT $3")
             .bind(id.to_owned())
@@ -234,9 +234,9 @@ impl Runs {
         let mut events = Vec::new();
         for row in rows {
             let body: String = row.try_get("body").map_err(explain)?;
-            let page: Vec<Value> = serde_json::from_str(&body).unwrap_or_default();
-            let numbered = page.into_iter().filter_map(|event| Some((event["id"].as_u64()?, event)));
-            events.extend(numbered.filter(|(id, _)| *id > after));
+            let page: Vec<Event> = serde_json::from_str(&body)
+                .map_err(|error| explain(sqlx::Error::Decode(error.into())))?;
+            events.extend(page.into_iter().filter(|event| event.id > after));
         }
         Ok(events)
     }

@@ -29,6 +29,7 @@ struct Desk {
     answers: VecDeque<Answer>,
     echo: Option<Duration>,
     ignored: Option<String>,
+    forgets: bool,
     requests: Vec<Recorded>,
     models: Vec<String>,
     meanings: Vec<Vec<String>>,
@@ -122,6 +123,11 @@ impl Vendor {
     /// Says back what it was asked, after a while, where no answer is queued.
     pub fn echoes(&self, after: Duration) {
         self.desk.lock().expect("no panic").echo = Some(after);
+    }
+
+    /// Keeps no requests, where there are too many of them.
+    pub fn forgets(&self) {
+        self.desk.lock().expect("no panic").forgets = true;
     }
 
     /// Never answers when it is asked this, once.
@@ -362,7 +368,9 @@ async fn serve(
     let recorded = Recorded { path: path.clone(), dialect, headers: headers.collect(), body: body.clone() };
     let (answer, echo) = {
         let mut desk = desk.lock().expect("no panic");
-        desk.requests.push(recorded);
+        if !desk.forgets {
+            desk.requests.push(recorded);
+        }
         if path.ends_with("/embeddings") && !desk.meanings.is_empty() {
             return page(200, "application/json", embeddings(&body, &desk.meanings).to_string());
         }
