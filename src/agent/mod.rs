@@ -161,6 +161,21 @@ impl Agent {
         Ok(true)
     }
 
+    /// Tells all turns of a session but the last in short, whether they would have room or not. Returns
+    /// how many.
+    pub async fn compact(&self, sessions: &Sessions, id: &str) -> Result<usize, session::Error> {
+        let mut session = sessions.open(id).await?;
+        let after = session.digest.as_ref().map_or(0, |before| before.upto);
+        let mut turns = compact::turns(sessions.shown(id).await?, after);
+        turns.pop();
+        let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
+        let before = session.digest.as_ref().map(|before| before.text.as_str());
+        let (text, by, _) = compact::digest(&*self.model, before, &turns).await;
+        let (turn, entries) = (uuid::Uuid::now_v7().to_string(), vec![Entry::Digest(Digest { upto, text, by })]);
+        sessions.append(&mut session, &turn, entries, Timestamp::now()).await?;
+        Ok(turns.len())
+    }
+
     fn system(&self, session: &Session, instructions: Option<&str>) -> String {
         prompt::system(&prompt::Facts {
             workspace: self.workspace.to_string_lossy().into_owned(),
@@ -266,7 +281,7 @@ impl<'a> Stage<'a> {
     async fn shorten(&mut self, turn: &mut Turn, room: usize) -> Result<usize, session::Error> {
         let (id, before) = (self.session.id().to_owned(), self.session.digest.clone());
         let after = before.as_ref().map_or(0, |before| before.upto);
-        let mut turns = compact::turns(self.sessions.show(&id).await?, after);
+        let mut turns = compact::turns(self.sessions.shown(&id).await?, after);
         turns.truncate(compact::surplus(&turns, room));
         let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
         let before = before.as_ref().map(|before| before.text.as_str());

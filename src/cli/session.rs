@@ -91,6 +91,10 @@ fn readable(stored: &Stored) -> Option<String> {
             let text = digest.text.replace('\n', "\n    ");
             Some(format!("  from here on the model is shown a summary of what was before:\n    {text}"))
         }
+        Entry::Kept(mark) => Some(format!("  kept as `{}`", mark.name)),
+        Entry::Reset => Some("  begun anew: the model is not shown what was before".to_owned()),
+        Entry::Restored(mark) if mark.name.is_empty() => Some("  gone back to what was set aside".to_owned()),
+        Entry::Restored(mark) => Some(format!("  gone back to what was kept as `{}`", mark.name)),
         Entry::TurnEnded(ended) => ended.error.as_ref().map(|error| format!("  ended: {error}")),
         Entry::TurnBegan(_) => None,
     }

@@ -110,6 +110,9 @@ impl From<hub::Error> for Error {
             hub::Error::Full(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "session_busy", detail).after(1),
             hub::Error::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).after(1),
             hub::Error::Draining => Self::draining(),
+            hub::Error::Snapshot { .. } => Self::unknown("snapshot_not_found", detail),
+            hub::Error::Name => Self::invalid(detail),
+            hub::Error::Held(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "session_busy", detail).after(10),
             hub::Error::Reused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }

@@ -1,6 +1,8 @@
 //! Slash commands: one table for every face.
 
-use super::Hub;
+use std::sync::Arc;
+
+use super::{Error, Hub};
 
 /// A command: `/name` at the beginning of a message, and nothing else in it.
 #[derive(Debug)]
@@ -15,6 +17,9 @@ pub struct Command {
 pub const COMMANDS: &[Command] = &[
     Command { name: "help", about: "show the commands there are" },
     Command { name: "status", about: "show the model, the folder and the session" },
+    Command { name: "reset", about: "begin this conversation anew; the log keeps what was said" },
+    Command { name: "restore", about: "go back to what was said before it was begun anew" },
+    Command { name: "compact", about: "tell what was said before the last turn in short" },
     Command { name: "good", about: "say that the last answer was good, which is remembered" },
     Command { name: "bad", about: "say that the last answer was bad, which is remembered" },
 ];
@@ -27,8 +32,15 @@ pub fn named(message: &str) -> Option<&'static Command> {
 
 impl Hub {
     /// Does what a command says, and says what came of it.
-    pub async fn command(&self, command: &Command, session: &str) -> String {
+    pub async fn command(self: &Arc<Self>, command: &Command, session: &str) -> String {
         match command.name {
+            "reset" => said(self.reset(session).await, "the conversation begins anew; /restore goes back"),
+            "restore" => said(self.restore(session, "").await, "the conversation is what it was"),
+            "compact" => match self.compact(session).await {
+                Ok(0) => "there is nothing to tell in short yet".to_owned(),
+                Ok(count) => format!("{count} earlier turns are told in short from here on; the log keeps them"),
+                Err(error) => error.to_string(),
+            },
             "status" => self.status(session).await,
             "good" | "bad" => self.judged(session, command.name == "good").await,
             _ => help(),
@@ -62,6 +74,10 @@ impl Hub {
         };
         said.to_owned()
     }
+}
+
+fn said(done: Result<(), Error>, words: &str) -> String {
+    done.map_or_else(|error| error.to_string(), |()| words.to_owned())
 }
 
 fn help() -> String {

@@ -5,6 +5,7 @@
 //! away loses nothing. How many go on at once is bounded, and so is how many wait; a session
 //! that is asked a lot takes one place in that queue, so the others come to their turn.
 
+mod aside;
 pub mod command;
 pub mod outbox;
 pub mod run;
@@ -142,6 +143,20 @@ pub enum Error {
     /// The program is about to end.
     #[error("omni is about to stop and takes no more messages")]
     Draining,
+    /// Nothing was kept by that name.
+    #[error("nothing was kept as `{name}`; {}", known_as(.known))]
+    Snapshot {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// It is no name.
+    #[error("a name has 1 to 64 letters, all in one line")]
+    Name,
+    /// Another process does not let go of the session.
+    #[error("{0}")]
+    Held(String),
     /// A key stands for something else.
     #[error("the key was used for another message; take a new one for each message")]
     Reused,
@@ -467,6 +482,13 @@ pub fn session_id(key: &str) -> String {
     match log::check(key) {
         Ok(()) => key.to_owned(),
         Err(_) => Sha256::digest(key).iter().fold("key.".to_owned(), |id, byte| format!("{id}{byte:02x}")),
+    }
+}
+
+fn known_as(known: &[String]) -> String {
+    match known {
+        [] => "nothing was kept in this session yet".to_owned(),
+        known => format!("there are: {}", known.join(", ")),
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row};
 
+use super::view::view;
 use super::{Entry, Error, Session, Stored, Summary, repair};
 use crate::message::{Message, Role, Usage};
 use crate::store::{Store, Write};
@@ -133,6 +134,11 @@ impl Sessions {
             }
         }
         Ok(sum)
+    }
+
+    /// What of the log a model is shown, in full: without what was set aside.
+    pub async fn shown(&self, id: &str) -> Result<Vec<Stored>, Error> {
+        Ok(view(self.show(id).await?))
     }
 
     /// A session as JSON lines: first what the list says of it, then every entry.
@@ -271,6 +277,7 @@ impl Sessions {
     async fn load(&self, summary: Summary) -> Result<Session, Error> {
         let entries = self.entries(&summary.id).await?;
         let next = entries.last().map_or(1, |last| last.seq + 1);
+        let entries = view(entries);
         let digest = entries.iter().rev().find_map(|stored| match &stored.entry {
             Entry::Digest(digest) => Some(digest.clone()),
             _ => None,
@@ -354,6 +361,9 @@ fn encode(entry: &Entry) -> (&'static str, String) {
         Entry::TurnEnded(ended) => ("turn_ended", serde_json::to_string(ended)),
         Entry::Note(note) => ("note", serde_json::to_string(note)),
         Entry::Digest(digest) => ("digest", serde_json::to_string(digest)),
+        Entry::Kept(mark) => ("kept", serde_json::to_string(mark)),
+        Entry::Reset => ("reset", Ok("{}".to_owned())),
+        Entry::Restored(mark) => ("restored", serde_json::to_string(mark)),
     };
     (kind, body.expect("keys are texts and numbers are JSON's own"))
 }
@@ -365,6 +375,9 @@ fn decode(kind: &str, body: &str) -> Result<Entry, String> {
         "turn_ended" => serde_json::from_str(body).map(Entry::TurnEnded),
         "note" => serde_json::from_str(body).map(Entry::Note),
         "digest" => serde_json::from_str(body).map(Entry::Digest),
+        "kept" => serde_json::from_str(body).map(Entry::Kept),
+        "reset" => Ok(Entry::Reset),
+        "restored" => serde_json::from_str(body).map(Entry::Restored),
         other => return Err(format!("its kind is `{other}`, which this omni does not know")),
     };
     entry.map_err(|error| error.to_string())

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod log;
 pub mod repair;
+pub mod view;
 pub mod window;
 
 use std::path::{Path, PathBuf};
@@ -93,6 +94,19 @@ pub enum Entry {
     Note(Note),
     /// What was said up to here, in short: a model is shown this in its place.
     Digest(Digest),
+    /// What counts up to here can be come back to by this name.
+    Kept(Mark),
+    /// The conversation begins anew.
+    Reset,
+    /// What counted at that name counts again; with no name, what did before it was begun anew.
+    Restored(Mark),
+}
+
+/// A place in a conversation that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its name.
+    pub name: String,
 }
 
 /// What stands for the beginning of a conversation.

@@ -587,6 +587,63 @@ on_both! {
     }
 }
 
+// Conversations that begin anew.
+
+async fn talk(hub: &Arc<Hub>, words: &str) {
+    let run = hub.run(order(hub, "s", words).await, None).await.unwrap();
+    run.finished().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_conversation_begins_anew_and_goes_back() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let hub = hub(store.clone(), Echo::new(100), Bounds::default());
+    talk(&hub, "one").await;
+    hub.snapshot("s", "after one").await.unwrap();
+    talk(&hub, "two").await;
+    hub.reset("s").await.unwrap();
+    assert_eq!(log(&store, "s").await, [""; 0]);
+    talk(&hub, "three").await;
+    assert_eq!(log(&store, "s").await, ["three", "re: three"]);
+    // To what was set aside, and back.
+    hub.restore("s", "").await.unwrap();
+    assert_eq!(log(&store, "s").await, ["one", "re: one", "two", "re: two"]);
+    hub.restore("s", "").await.unwrap();
+    assert_eq!(log(&store, "s").await, ["three", "re: three"]);
+    hub.restore("s", "after one").await.unwrap();
+    talk(&hub, "four").await;
+    assert_eq!(log(&store, "s").await, ["one", "re: one", "four", "re: four"]);
+    assert_eq!(hub.snapshots("s").await.unwrap(), ["after one"]);
+    let unknown = hub.restore("s", "nothing").await.unwrap_err().to_string();
+    assert_eq!(unknown, "nothing was kept as `nothing`; there are: after one");
+    assert!(matches!(hub.snapshot("s", "").await, Err(hub::Error::Name)));
+    // The log has all of it.
+    let all = Sessions::new(store).show("s").await.unwrap();
+    let said = all.iter().filter(|stored| matches!(stored.entry, Entry::Message(_))).count();
+    assert_eq!(said, 8);
+}
+
+#[tokio::test]
+async fn a_conversation_is_told_in_short_when_that_is_wanted() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let model = Echo::new(100);
+    let hub = hub(store.clone(), model.clone(), Bounds::default());
+    talk(&hub, "set aside").await;
+    hub.reset("s").await.unwrap();
+    for words in ["one", "two", "three"] {
+        talk(&hub, words).await;
+    }
+    assert_eq!(hub.compact("s").await.unwrap(), 2);
+    assert_eq!(log(&store, "s").await, ["three", "re: three"]);
+    let told = model.asked().pop().unwrap();
+    assert!(told.contains("one") && told.contains("two") && !told.contains("set aside"), "{told}");
+    assert_eq!(hub.compact("s").await.unwrap(), 0);
+    talk(&hub, "four").await;
+    assert_eq!(log(&store, "s").await, ["three", "re: three", "four", "re: four"]);
+}
+
 // Crowds.
 
 /// Many callers who send one message after the other, each until it is answered.
