@@ -6,6 +6,7 @@
 mod extensions;
 mod reload;
 mod remember;
+mod telemetry;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -176,29 +177,6 @@ impl App {
         self.interpreter
     }
 
-    /// Begins the log and says whether there is one. Where none can be written `omni doctor`
-    /// says so, and nothing else depends on it.
-    ///
-    /// A line is with the system when the call that logs it returns: none is lost in a queue
-    /// when the process is killed, and none is dropped when there are many. It costs less than
-    /// handing the line to a thread that then has to be woken.
-    pub fn log(&self, verbose: bool) -> bool {
-        self.try_log(verbose).is_some()
-    }
-
-    fn try_log(&self, verbose: bool) -> Option<()> {
-        use tracing_subscriber::EnvFilter;
-        let filter = EnvFilter::try_new(&self.config().log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-        let file = self.daily("omni", "log")?;
-        let filter = if verbose { filter.add_directive(tracing::Level::DEBUG.into()) } else { filter };
-        // It writes down what vendors answer, who may repeat the key they refuse.
-        let filter = filter.add_directive("genai=off".parse().expect("a directive"));
-        // It writes down every message, arguments and all.
-        let filter = filter.add_directive("rmcp=error".parse().expect("a directive"));
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file);
-        subscriber.try_init().ok()
-    }
-
     /// A file of the state folder with the day in its name.
     fn daily(&self, name: &str, suffix: &str) -> Option<RollingFileAppender> {
         // Asked for in a folder that is not there, it prints where nobody expects it.
@@ -333,6 +311,11 @@ impl App {
     /// it is dropped.
     pub async fn shelve(&self, shelf: &watch::Sender<Option<Arc<Toolbox>>>) -> Result<(), Error> {
         self.watch().await?;
+        self.fill(shelf).await
+    }
+
+    /// The same, where edits are taken up already.
+    pub async fn fill(&self, shelf: &watch::Sender<Option<Arc<Toolbox>>>) -> Result<(), Error> {
         let mut changes = self.tools_changed();
         self.servers().await.start();
         self.guide().await?.hand_out();
@@ -490,6 +473,7 @@ impl App {
         if let Some(store) = self.store.get() {
             store.close().await;
         }
+        telemetry::flush().await;
     }
 }
 

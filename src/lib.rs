@@ -2,8 +2,10 @@
 
 pub mod child;
 pub mod config;
+pub mod measure;
 pub mod message;
 pub mod shutdown;
+pub mod trace;
 pub mod words;
 
 pub mod llm;

@@ -17,15 +17,17 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field};
 
 use crate::config::Limits;
 use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
-use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, episode};
+use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, Worth, episode};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Message, ToolCall};
 use crate::session::{self, Digest, Ended, Entry, Session, Sessions, window};
 use crate::tool::nested::{Asker, Budget, Editor, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
+use crate::{measure, trace};
 
 pub use crate::tool::Consents;
 use offer::Offer;
@@ -176,6 +178,32 @@ impl Agent {
         Ok(turns.len())
     }
 
+    /// A person's verdict on a turn. Returns whether it is known.
+    pub async fn judge_turn(&self, turn: &str, good: bool) -> Result<bool, memory::Error> {
+        let Some(memory) = &self.memory else { return Ok(false) };
+        match memory.judge(turn, good).await {
+            Ok(()) => Ok(true),
+            Err(memory::Error::Turn(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is remembered that fits a question, or the latest; `None` where nothing is remembered.
+    pub async fn memories(
+        &self,
+        asked: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Vec<Worth>>, memory::Error> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        if let Some(asked) = asked {
+            return memory.search(asked, &Reader::here(""), limit).await.map(Some);
+        }
+        let mut found = memory.list().await?;
+        found.retain(|worth| worth.episode.superseded.is_none());
+        found.truncate(limit);
+        Ok(Some(found))
+    }
+
     fn system(&self, session: &Session, instructions: Option<&str>) -> String {
         prompt::system(&prompt::Facts {
             workspace: self.workspace.to_string_lossy().into_owned(),
@@ -212,6 +240,7 @@ impl<'a> Stage<'a> {
         let scope = Arc::new(Scope {
             session: Some(session.id().to_owned()),
             turn: Some(play.turn.clone()),
+            request: trace::request(),
             workspace: agent.workspace.clone(),
             cancel: play.cancel.clone(),
             approver: play.asks.then(|| -> tool::Approver {
@@ -315,9 +344,11 @@ impl<'a> Stage<'a> {
     /// Asks the memory what may help. Without an answer in time the turn goes on without.
     async fn recall(&mut self) {
         let Some(memory) = &self.agent.memory else { return };
-        let (asked, reader) = (self.play.message.text(), self.reader());
+        let (asked, reader, began) = (self.play.message.text(), self.reader(), measure::now());
         let recall = memory.recall(&asked, &reader, &window::tokens);
-        self.recall = match tokio::time::timeout(RECALL, recall).await {
+        let recalled = tokio::time::timeout(RECALL, recall).await;
+        measure::recall(began);
+        self.recall = match recalled {
             Ok(Ok(recall)) => recall,
             Ok(Err(error)) => return tracing::warn!("nothing is recalled: {error}"),
             Err(_) => return tracing::warn!("nothing is recalled: the memory took too long"),
@@ -352,14 +383,28 @@ impl<'a> Stage<'a> {
         let partial = Arc::new(Mutex::new(String::new()));
         let sink = sink(self.play.events.clone(), partial.clone());
         let cancel = self.play.cancel.clone();
+        let name = self.agent.model.name();
+        let span = tracing::debug_span!(
+            target: trace::DETAIL, "model", otel.name = format!("chat {name}"), otel.kind = "client",
+            gen_ai.operation.name = "chat", gen_ai.request.model = name,
+            gen_ai.usage.input_tokens = field::Empty, gen_ai.usage.output_tokens = field::Empty,
+            otel.status_code = field::Empty,
+        );
         let left = turn.deadline().saturating_sub(self.began.elapsed());
         tokio::select! {
-            reply = self.agent.model.reply(&request, &sink) => match reply {
+            reply = self.agent.model.reply(&request, &sink).instrument(span.clone()) => match reply {
                 Ok(reply) => {
+                    if let Some(usage) = reply.usage {
+                        span.record("gen_ai.usage.input_tokens", usage.input);
+                        span.record("gen_ai.usage.output_tokens", usage.output);
+                    }
                     self.learn(&reply, estimate);
                     turn.replied(reply);
                 }
-                Err(error) => turn.model_failed(&error),
+                Err(error) => {
+                    span.record("otel.status_code", "ERROR");
+                    turn.model_failed(&error);
+                }
             },
             () = cancel.cancelled() => {
                 let partial = std::mem::take(&mut *partial.lock().expect("no panic while held"));

@@ -220,6 +220,7 @@ impl Setting {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
             ("gateway", _) => "it could let others in",
+            ("telemetry", _) => "it could tell others what you do",
             ("memory", _) => "it could change what is remembered of you",
             ("skill", _) => "it could lift a limit you have set for a skill",
             ("policy", "allow") => "it could let itself do anything",

@@ -53,6 +53,8 @@ pub struct Config {
     pub memory: Memory,
     /// What is written to the log.
     pub log: Log,
+    /// What is told to those who watch many programs.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Config {
@@ -254,4 +256,14 @@ pub struct Memory {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`, or directives as `tracing` knows them.
     pub level: String,
+    /// `text`, or `json`, one object a line.
+    pub format: String,
+}
+
+/// What is told to those who watch many programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// An OpenTelemetry collector that takes OTLP over HTTP; empty for none.
+    pub endpoint: String,
 }

@@ -7,9 +7,11 @@
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -17,11 +19,12 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 use super::Gateway;
 use super::error::{self, Error, REQUEST_ID};
 use crate::store::token::{Scope, Scopes, Tokens};
+use crate::{measure, trace};
 
 /// What is told to everybody.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -63,9 +66,9 @@ impl Guard {
         self.free
     }
 
-    async fn admit(&self, headers: &HeaderMap) -> Result<Caller, Error> {
+    async fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Error> {
         if self.free {
-            at_home(headers)?;
+            at_home(uri, headers)?;
             return Ok(Caller { id: "".into(), scopes: Scopes::all() });
         }
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
@@ -105,10 +108,11 @@ impl Guard {
 }
 
 /// Whether it is a program of this machine that calls us by the machine's own name.
-fn at_home(headers: &HeaderMap) -> Result<(), Error> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()).filter(|_| hosts.next().is_none());
-    if !host.is_some_and(is_local) {
+fn at_home(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    // Which of them counts depends on whom one asks, and on the version of HTTP.
+    let hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let hosts: Vec<_> = hosts.chain(uri.authority().map(Authority::as_str)).collect();
+    if hosts.is_empty() || !hosts.iter().all(|host| is_local(host)) {
         return Err(Error::forbidden("wrong_host", "without a token it answers to `localhost` only"));
     }
     if BROWSER.iter().any(|name| headers.contains_key(*name)) {
@@ -146,13 +150,28 @@ pub(super) async fn named(mut request: Request, next: Next) -> Response {
     let own =
         own.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
     let id: Arc<str> = own.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into);
-    let path = request.uri().path().to_owned();
+    let (path, began) = (request.uri().path().to_owned(), Instant::now());
     request.extensions_mut().insert(RequestId(id.clone()));
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
     let span = tracing::info_span!("request", id = &*id);
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let detail = span.in_scope(|| {
+        tracing::debug_span!(
+            target: trace::DETAIL, "server", otel.name = format!("{method} {route}"), otel.kind = "server",
+            http.request.method = method.as_str(), http.route = route,
+            http.response.status_code = field::Empty, omni.request = &*id,
+        )
+    });
+    if let Some(parent) = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok()) {
+        trace::adopt(&detail, parent);
+    }
+    let work = trace::within(id.clone(), AssertUnwindSafe(next.run(request)).catch_unwind());
+    let answered = work.instrument(detail.clone()).instrument(span.clone()).await;
     let response =
         answered.unwrap_or_else(|_| span.in_scope(|| Error::broken("it panicked")).into_response());
     let mut response = error::told(response, &path, &id);
+    detail.record("http.response.status_code", response.status().as_u16());
+    measure::request(&route, response.status().as_u16(), began.elapsed());
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -168,7 +187,7 @@ pub(super) async fn guarded(
     if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    match gateway.guard.admit(request.headers()).await {
+    match gateway.guard.admit(request.uri(), request.headers()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

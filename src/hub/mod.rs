@@ -8,6 +8,7 @@
 mod aside;
 pub mod command;
 pub mod outbox;
+mod past;
 pub mod run;
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::agent::{Agent, Play};
 use crate::message::event::{EventKind, Finished, StopReason};
@@ -31,10 +32,12 @@ use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
 use crate::tool::nested::Editor;
 use crate::tool::{Scope, Toolbox};
+use crate::{measure, trace};
 
 pub use crate::session::Error as SessionError;
 pub use outbox::Events;
 use outbox::Outbox;
+pub use past::Past;
 pub use run::Run;
 use run::{Ground, Here, Runs};
 
@@ -269,7 +272,7 @@ impl Hub {
         };
         let hub = self.clone();
         let play = Play {
-            turn,
+            turn: turn.clone(),
             message: incoming.message,
             cancel,
             events: Arc::new(move |kind| outbox.send(kind)),
@@ -278,19 +281,21 @@ impl Hub {
             instructions,
             editor,
         };
+        let traced = traced(&turn, &id);
         let playing = async move {
             let events = play.events.clone();
             let finished = match earlier {
                 Some(earlier) => hub.pass(earlier, play).await,
                 None => hub.play(&id, &lane, play, None).await,
             };
+            counted(&finished);
             // Whoever hears of the end may come again at once.
             drop((place, queued));
             events(EventKind::Finished(finished));
             // Nobody waits for this but the end of the program.
             hub.agent.settle().await;
         };
-        self.shutdown.spawn(playing.in_current_span());
+        self.shutdown.spawn(traced.follow(playing));
         Ok(running)
     }
 
@@ -490,6 +495,41 @@ fn known_as(known: &[String]) -> String {
         [] => "nothing was kept in this session yet".to_owned(),
         known => format!("there are: {}", known.join(", ")),
     }
+}
+
+/// Where a turn is found in the log, and where traces are collected.
+struct Traced {
+    request: Arc<str>,
+    span: Span,
+    detail: Span,
+}
+
+fn traced(turn: &str, session: &str) -> Traced {
+    let request = trace::request().unwrap_or_else(|| turn.into());
+    let span = tracing::info_span!("turn", id = turn, session, request = &*request);
+    let detail = span.in_scope(|| {
+        tracing::debug_span!(
+            target: trace::DETAIL, "agent", otel.name = "invoke_agent omni",
+            gen_ai.operation.name = "invoke_agent", gen_ai.agent.name = "omni",
+            gen_ai.conversation.id = session, omni.request = &*request, omni.turn = turn,
+        )
+    });
+    Traced { request, span, detail }
+}
+
+impl Traced {
+    async fn follow<T>(self, playing: impl Future<Output = T>) -> T {
+        trace::within(self.request, playing.instrument(self.detail).instrument(self.span)).await
+    }
+}
+
+/// Counts a turn that ended.
+fn counted(finished: &Finished) {
+    let Finished { stop, usage, rounds, tool_calls, milliseconds, .. } = finished;
+    let time = Duration::from_secs_f64(milliseconds.max(0.0) / 1000.0);
+    let (stop, Usage { input, cached, output, cost }) = (stop.name(), *usage);
+    measure::turn(stop, time, *rounds, input, cached, output, cost);
+    tracing::info!(stop, rounds, tool_calls, input, cached, output, cost, milliseconds, "a turn ended");
 }
 
 fn failed(error: String) -> Finished {

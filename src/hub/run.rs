@@ -20,15 +20,15 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
-use super::{Error, Hub, LEASE, Lane, Order, failed};
+use super::{Error, Hub, LEASE, Lane, Order, counted, failed, traced};
 use crate::agent::Play;
 use crate::message::event::{Answer, Consent, EventKind, Finished, StopReason};
 use crate::message::{Event, Message, Role};
 use crate::session::{self, Began, Ended, Entry, Session, Stored};
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::run::{self as table, Page, Word};
+use crate::trace;
 
 /// Bytes of a run's events; when there are more, pieces of text are left out, as its result has it whole.
 const RECORD: usize = 1 << 20;
@@ -239,7 +239,7 @@ impl Hub {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let work = self.shutdown.spawn(work.in_current_span());
+        let work = self.shutdown.spawn(trace::carried(work));
         work.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Error::Draining),
@@ -315,7 +315,7 @@ impl Hub {
 
     /// Plays a run when its session is free. `held` is given back at its end.
     fn go<P: Send + 'static>(self: &Arc<Self>, here: Arc<Here>, request: Request, lane: Arc<Lane>, held: P) {
-        let hub = self.clone();
+        let (hub, traced) = (self.clone(), traced(&here.id, &here.session));
         let playing = async move {
             let play = hub.play_of(&here, request, &lane);
             let finished = hub.play(&here.session, &lane, play, Some(&here)).await;
@@ -325,7 +325,7 @@ impl Hub {
             // Nobody waits for this but the end of the program.
             hub.agent.settle().await;
         };
-        self.shutdown.spawn(playing.in_current_span());
+        self.shutdown.spawn(traced.follow(playing));
     }
 
     fn play_of(self: &Arc<Self>, here: &Arc<Here>, request: Request, lane: &Lane) -> Play {
@@ -349,6 +349,7 @@ impl Hub {
     /// Says how a run ended. One that ends with the program, and not because somebody wanted it to,
     /// has not ended: it is taken up again.
     fn ended(&self, here: &Here, finished: Finished) {
+        counted(&finished);
         let is_wanted = !here.unwanted.load(Ordering::SeqCst);
         here.end(match finished.stop {
             StopReason::Cancelled if is_wanted => End::Left,
@@ -698,6 +699,17 @@ impl Run {
             }
         });
         pages.flatten()
+    }
+
+    /// What happened so far, as JSON.
+    pub async fn happened(&self) -> Result<Vec<Value>, Error> {
+        let (mut events, mut last) = (Vec::new(), 0);
+        loop {
+            let page = self.hub.runs.table.events(&self.id, last).await?;
+            let Some((number, _)) = page.last() else { return Ok(events) };
+            last = *number;
+            events.extend(page.into_iter().map(|(_, event)| event));
+        }
     }
 
     fn news(&self) -> News {

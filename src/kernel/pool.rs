@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bridge::Omni;
 use super::watch::Watch;
+use crate::measure;
 
 /// Threads that are kept when there is nothing to do.
 const THREADS: usize = 1;
@@ -181,7 +182,12 @@ impl Pool {
             cancelled: AtomicBool::new(false),
             seat: OnceLock::new(),
         });
-        let job = Job { slot: slot.clone(), work: Box::new(move |py| drop(sender.send(work(py)))) };
+        let since = measure::now();
+        let work = move |py: Python<'_>| {
+            measure::python(since);
+            drop(sender.send(work(py)));
+        };
+        let job = Job { slot: slot.clone(), work: Box::new(work) };
         match self.jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Lost::Full),

@@ -12,8 +12,8 @@ use rmcp::model::{
     ElicitationCapability, ErrorCode, ErrorData, FormElicitationCapability, Implementation,
     InputRequiredResult, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam,
     PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
-    RootsCapabilities, SamplingCapability, ServerResult, SetLevelRequestParams, Skill, SubscriptionFilter,
-    Tool, UrlElicitationCapability,
+    RequestMetaObject, RootsCapabilities, SamplingCapability, ServerResult, SetLevelRequestParams, Skill,
+    SubscriptionFilter, Tool, UrlElicitationCapability,
 };
 use rmcp::service::{
     ClientCacheConfig, NotificationContext, Peer, PeerRequestOptions, RequestContext, RequestHandle,
@@ -29,7 +29,10 @@ use super::open::{self, Refusal, short};
 use super::process::{Process, Tail};
 use super::{convert, theirs};
 use crate::tool::{Call, Context, Error, Output, Progress};
+use crate::trace;
 
+/// Where a call says which request has led to it.
+pub(super) const REQUEST: &str = "omni/request";
 /// Pages of one list, and tools in all of them. A server that has more does not end.
 const PAGES: usize = 100;
 const TOOLS: usize = 10_000;
@@ -303,6 +306,7 @@ impl Connection {
     pub(super) async fn call(&self, tool: &str, call: Call) -> Result<Output, Fault> {
         let Call { arguments, context, .. } = call;
         let mut params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        params.meta = meta(context.request.as_deref());
         for round in 0..ROUNDS {
             let asked = match self.once(params.clone(), &context).await {
                 Ok(Outcome::Result(result)) => return convert::from_result(result).map_err(Fault::Told),
@@ -335,6 +339,22 @@ impl Connection {
         };
         pending.wait(&context.cancel).await
     }
+}
+
+/// What a call says about where it comes from.
+fn meta(request: Option<&str>) -> Option<RequestMetaObject> {
+    let parent = trace::parent();
+    if request.is_none() && parent.is_none() {
+        return None;
+    }
+    let mut meta = RequestMetaObject::new();
+    if let Some(request) = request {
+        meta.insert(REQUEST.to_owned(), request.into());
+    }
+    if let Some(parent) = parent {
+        meta.set_traceparent(&parent);
+    }
+    Some(meta)
 }
 
 /// A call that has no answer yet. Dropping it tells the server that nobody waits any more.

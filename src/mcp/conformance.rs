@@ -175,6 +175,7 @@ async fn unchecked(servers: &Servers, name: &str, arguments: Map<String, Value>)
         session: None,
         workspace: Arc::default(),
         cancel: CancellationToken::new(),
+        request: None,
         progress: Arc::new(|_| ()),
         logger: None,
         nested: None,

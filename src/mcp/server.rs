@@ -27,11 +27,13 @@ use rmcp::service::{
     serve_server_with_ct,
 };
 use rmcp::task_manager::TaskManager;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Servers;
 use super::audience::{Audience, Session};
+use super::client::REQUEST;
 use super::lines::Lines;
 use super::run::{Parked, Report, Run, Step, Subject, Waiting};
 use super::stdio::Pipes;
@@ -167,6 +169,9 @@ impl Server {
         // It may outlive the request.
         scope.cancel = self.stop().child_token();
         scope.whole = whole;
+        if let Some(Value::String(request)) = context.meta.get(REQUEST) {
+            scope.request = Some(request.as_str().into());
+        }
         let can = context.client_capabilities().unwrap_or_default();
         let words = ask::connect(&mut scope, &can, &self.inner.audience);
         let (sender, reports) = mpsc::channel(REPORTS);

@@ -233,4 +233,18 @@ impl StopReason {
     pub fn is_answer(self) -> bool {
         matches!(self, Self::Answered | Self::Length | Self::Limit | Self::Loop)
     }
+
+    /// Its name, as it is serialised.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Length => "length",
+            Self::Limit => "limit",
+            Self::Loop => "loop",
+            Self::Cancelled => "cancelled",
+            Self::Unauthorized => "unauthorized",
+            Self::ModelFailed => "model_failed",
+            Self::Failed => "failed",
+        }
+    }
 }

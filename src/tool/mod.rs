@@ -69,6 +69,8 @@ pub struct Context {
     pub workspace: Arc<PathBuf>,
     /// Cancels the call.
     pub cancel: CancellationToken,
+    /// The request that has led to it, for logs and for whoever it goes to.
+    pub request: Option<Arc<str>>,
     /// Takes reports of progress, each a sign of life.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
     /// Takes what the tool says to whoever called; `None` where nobody would listen.
@@ -158,4 +160,19 @@ pub enum Error {
     /// The turn was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl Error {
+    /// A word for what it is, where errors are counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Retry(_) => "retry",
+            Self::Failed(_) => "failed",
+            Self::Broken { .. } => "broken",
+            Self::Elapsed(_) => "elapsed",
+            Self::Idle(_) => "idle",
+            Self::Denied(_) => "denied",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }

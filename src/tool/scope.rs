@@ -10,6 +10,7 @@ use super::Progress;
 use super::clock::{Clock, Stop};
 use super::nested::{Asker, Budget, Client, Editor, Logger, Outer, Sampler};
 use crate::message::event::{Approval, EventKind};
+use crate::trace;
 
 /// Takes what happens to calls.
 pub type Events = Arc<dyn Fn(EventKind) + Send + Sync>;
@@ -25,6 +26,8 @@ pub struct Scope {
     pub session: Option<String>,
     /// The turn, for the audit.
     pub turn: Option<String>,
+    /// The request that has led to them.
+    pub request: Option<Arc<str>>,
     /// The folder that file tools may not leave.
     pub workspace: Arc<PathBuf>,
     /// Cancels all calls.
@@ -59,6 +62,7 @@ impl Scope {
         Self {
             session: None,
             turn: None,
+            request: trace::request(),
             workspace: Arc::new(workspace.into()),
             cancel: CancellationToken::new(),
             events: None,

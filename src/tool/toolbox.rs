@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use tracing::{Instrument, field};
 
 use super::audit::{Audit, Decision};
 use super::cache::Cache;
@@ -24,6 +25,7 @@ use super::{Call, Context, Error, Kind, Output, Spec, Toolset, uri};
 use crate::config::{Config, Paths};
 use crate::message::event::{Answer, Approval, Consent, EventKind};
 use crate::message::{Arguments, Block, ToolCall, ToolResult};
+use crate::{measure, trace};
 
 /// Read-only calls that run side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -552,13 +554,27 @@ impl Toolbox {
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
             cancel: scope.cancel.child_token(),
+            request: scope.request.clone(),
             logger: scope.logger.clone(),
             nested: Some(Nested::new(Arc::clone(self), Arc::clone(scope), spec.clone(), clock.clone())),
         };
         // What it has asked for and not waited for ends with it.
         let _over = context.cancel.clone().drop_guard();
         let call = Call { spec, arguments, context };
-        let mut output = timed(entry.set.as_ref(), call, entry.limits, &clock).await?;
+        let began = measure::now();
+        let span = tracing::debug_span!(
+            target: trace::DETAIL, "tool", otel.name = format!("execute_tool {name}"),
+            gen_ai.operation.name = "execute_tool", gen_ai.tool.name = name, gen_ai.tool.call.id = call.context.id,
+            otel.status_code = field::Empty, error.type = field::Empty,
+        );
+        let outcome = timed(entry.set.as_ref(), call, entry.limits, &clock).instrument(span.clone()).await;
+        if let Err(error) = &outcome {
+            span.record("otel.status_code", "ERROR").record("error.type", error.name());
+        }
+        if let Some(began) = began {
+            measure::tool(outcome.as_ref().err().map_or("ok", Error::name), began.elapsed());
+        }
+        let mut output = outcome?;
         if output.content.is_empty()
             && let Some(value) = &output.structured
         {

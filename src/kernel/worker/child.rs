@@ -366,6 +366,7 @@ impl House {
             workspace: self.workspace.clone(),
             // Who calls it off ends this process.
             cancel: CancellationToken::new(),
+            request: None,
             progress: Arc::new(|step| {
                 caller::say(|| Word::Progress(step));
             }),

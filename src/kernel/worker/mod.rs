@@ -35,6 +35,7 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use super::bridge::{Fault, LOG, Own, TOO_MUCH};
 use super::handle::Place;
 use super::{interpreter, native};
+use crate::measure;
 use crate::skill::Isolation;
 use crate::tool::{Call, Context, Error, Nested, Output, Request, nested};
 
@@ -153,7 +154,7 @@ impl Workers {
             // The error says why there is no result at all.
             let mut worker = self.worker(&job, &key).await?;
             let _busy = Counted::new(&self.busy);
-            let result = worker.play(&order, &context).await?;
+            let result = worker.play(&order, &context).await.inspect_err(|_| measure::worker_lost())?;
             match job.isolation.keeps_workers() && worker.calls < CALLS {
                 true => self.release(key.clone(), worker),
                 false => worker.dismiss(),
@@ -262,6 +263,7 @@ impl Workers {
         // It may have taken the place of another one, which ends with the last of its workers.
         drop(self.tidy());
         let (id, stream, ended) = zygote.fork(cage)?;
+        measure::worker_started();
         let frames = LengthDelimitedCodec::builder()
             .little_endian()
             .length_field_length(4)
