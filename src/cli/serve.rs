@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, code};
@@ -11,6 +12,7 @@ use super::ui::Screen;
 use crate::app::App;
 use crate::config::Secret;
 use crate::gateway::{Gateway, Setting};
+use crate::{mcp, measure};
 
 /// Answer over HTTP, and print the URL
 ///
@@ -34,8 +36,14 @@ pub(super) struct Serve {
 pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, Failure> {
     let mut stop = Stop::listen()?;
     let setting = setting(serve, app)?;
+    if !measure::begin() {
+        screen.remark("nothing is counted: /metrics has no numbers");
+    }
     app.watch().await?;
-    let listener = Gateway::bind(app.hub().await?, app.store().await?.clone(), setting).await;
+    let (shelf, tools) = watch::channel(None);
+    let server = mcp::Server::new(tools, app.scope(), app.servers().await, None);
+    let (routes, announcing) = server.mounted();
+    let listener = Gateway::bind(app.hub().await?, app.store().await?.clone(), setting, routes).await;
     let listener = listener.map_err(|reason| Failure::new(code::FAILED, reason))?;
     let url = listener.url().map_err(|reason| Failure::new(code::FAILED, reason))?;
     if listener.is_free() {
@@ -44,9 +52,16 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
     screen.line(&url)?;
     let told = CancellationToken::new();
     let mut serving = std::pin::pin!(listener.serve(told.clone().cancelled_owned()));
+    let mut offering = std::pin::pin!(async {
+        tokio::select! {
+            filled = app.fill(&shelf) => filled,
+            () = announcing => Ok(()),
+        }
+    });
     let served = loop {
         tokio::select! {
             served = &mut serving => break served,
+            offered = &mut offering => break offered.map_err(|error| error.to_string()),
             code = stop.told() => {
                 if told.is_cancelled() {
                     // Nobody is waited for.

@@ -64,6 +64,10 @@ impl Error {
     /// Our own failure. What it was is logged, and not told.
     pub(super) fn broken(reason: impl std::fmt::Display) -> Self {
         tracing::error!("a request failed: {reason}");
+        Self::internal()
+    }
+
+    pub(super) fn internal() -> Self {
         let detail = "something failed inside; the log has more under the id of this request";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
@@ -76,6 +80,11 @@ impl Error {
     pub(super) fn after(mut self, seconds: u64) -> Self {
         self.again = Some(seconds);
         self
+    }
+
+    /// What is told of it.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// As OpenAI's clients read it.

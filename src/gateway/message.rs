@@ -7,15 +7,17 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response, sse};
 use axum::{Extension, Json};
 use futures::{StreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
 use super::key::{Again, REPLAYED};
+use super::openapi;
 use super::turn::outcome;
 use crate::hub::Order;
 use crate::hub::run::Key;
@@ -23,7 +25,8 @@ use crate::message::event::{Finished, StopReason};
 use crate::message::{Event, Incoming, Message};
 
 /// What is said, and where: the session is whatever the caller calls it, and a new one if it does not.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Message)]
 pub(super) struct Request {
     session_id: Option<String>,
     message: String,
@@ -31,6 +34,22 @@ pub(super) struct Request {
     stream: bool,
 }
 
+/// The answer, and the session it is in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Answer {
+    output: String,
+    session_id: String,
+    /// Why the turn ended before the assistant was done: `length`, `limit` or `loop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    stop: Option<StopReason>,
+}
+
+/// Say something, and get the answer, or with `stream` everything that happens.
+#[utoipa::path(
+    post, path = "/message", request_body = Request,
+    responses((status = 200, content((Answer = "application/json"), (openapi::Told = "text/event-stream")))),
+)]
 pub(super) async fn post(
     State(gateway): State<Arc<Gateway>>,
     Extension(id): Extension<RequestId>,
@@ -110,12 +129,9 @@ async fn kept(
     Ok(response)
 }
 
-fn answer(finished: Finished, session: &str) -> Value {
-    let mut answer = json!({"output": finished.text, "session_id": session});
-    if finished.stop != StopReason::Answered {
-        answer["stop"] = json!(finished.stop);
-    }
-    answer
+fn answer(finished: Finished, session: &str) -> Answer {
+    let stop = Some(finished.stop).filter(|stop| *stop != StopReason::Answered);
+    Answer { output: finished.text, session_id: session.to_owned(), stop }
 }
 
 /// An event as `omni ask --json` prints it; the last one is of type `result`, or an error.

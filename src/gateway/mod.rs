@@ -8,8 +8,11 @@ mod body;
 mod error;
 mod guard;
 mod key;
+mod memories;
 mod message;
 mod openai;
+mod openapi;
+mod responses;
 mod runs;
 mod sessions;
 mod socket;
@@ -22,16 +25,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::header;
 use axum::middleware::{self, Next};
-use axum::routing::{delete, get, post};
+use axum::response::IntoResponse;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::hub::Hub;
+use crate::measure;
 use crate::store::Store;
+use crate::store::response::Responses;
 use crate::store::token::{Scope, Tokens};
 use error::Error;
 use guard::Guard;
@@ -62,8 +71,13 @@ pub struct Gateway {
     guard: Guard,
     setting: Setting,
     began: Timestamp,
+    responses: Responses,
     /// Callers are to go.
     closing: CancellationToken,
+    /// What can be asked here.
+    api: OpenApi,
+    /// The server of tools at `/mcp`.
+    tools: Router,
 }
 
 /// A gateway that has its place and does not answer yet.
@@ -73,8 +87,14 @@ pub struct Listener {
 }
 
 impl Gateway {
-    /// Takes a place. One that other machines can reach needs a token.
-    pub async fn bind(hub: Arc<Hub>, store: Store, setting: Setting) -> Result<Listener, String> {
+    /// Takes a place. One that other machines can reach needs a token. `tools` is what answers at `/mcp`.
+    pub async fn bind(
+        hub: Arc<Hub>,
+        store: Store,
+        setting: Setting,
+        tools: Router,
+    ) -> Result<Listener, String> {
+        let responses = Responses::new(store.clone());
         let guard = Guard::new(Tokens::new(store), setting.token.as_deref(), setting.rate).await?;
         let address = setting.bind;
         if !address.ip().is_loopback() && guard.is_free() {
@@ -87,35 +107,50 @@ impl Gateway {
         let socket = socket.map_err(|error| format!("`{address}` cannot be listened on: {error}"))?;
         let closing = CancellationToken::new();
         hub.keep().await.map_err(|error| error.to_string())?;
-        let gateway = Arc::new(Self { hub, guard, setting, began: Timestamp::now(), closing });
+        let (began, api) = (Timestamp::now(), openapi::completed(Self::routes().into_openapi()));
+        let gateway = Arc::new(Self { hub, guard, setting, began, responses, closing, api, tools });
         Ok(Listener { gateway, socket })
     }
 
-    fn router(self: &Arc<Self>) -> Router {
-        let talk = Router::new()
-            .route("/message", post(message::post))
-            .route("/v1/chat/completions", post(openai::chat))
-            .route("/api/v1/sessions/{id}/turns", post(runs::begin))
-            .route("/api/v1/runs/{id}", get(runs::get))
-            .route("/api/v1/runs/{id}/events", get(runs::events))
-            .route("/api/v1/runs/{id}/cancel", post(runs::cancel))
-            .route("/api/v1/runs/{id}/approvals/{call}", post(runs::approve));
-        let look = Router::new()
-            .route("/api/v1/sessions", get(sessions::list))
-            .route("/api/v1/sessions/{id}", get(sessions::get))
-            .route("/api/v1/sessions/{id}/messages", get(sessions::messages))
-            .route("/api/v1/tools", get(tools::list));
-        let rule = Router::new()
-            .route("/api/v1/sessions/{id}", delete(sessions::delete))
-            .route("/run_tool", post(tools::run));
-        Router::new()
-            .route("/healthz", get(healthy))
-            .route("/readyz", get(ready))
-            .route("/v1/models", get(openai::models))
-            .route("/v1/models/{*id}", get(openai::model))
+    /// What can be asked, and by whom.
+    fn routes() -> OpenApiRouter<Arc<Self>> {
+        let everybody = OpenApiRouter::with_openapi(openapi::about())
+            .routes(routes!(healthy))
+            .routes(routes!(ready))
+            .routes(routes!(openapi::openapi))
+            .routes(routes!(openai::models))
+            .routes(routes!(openai::model));
+        let talk = OpenApiRouter::default()
+            .routes(routes!(message::post))
+            .routes(routes!(openai::chat))
+            .routes(routes!(responses::create))
+            .routes(routes!(responses::get, responses::delete))
+            .routes(routes!(responses::cancel))
+            .routes(routes!(runs::begin))
+            .routes(routes!(runs::get))
+            .routes(routes!(runs::events))
+            .routes(routes!(runs::cancel))
+            .routes(routes!(runs::approve))
+            .routes(routes!(runs::judge));
+        let look = OpenApiRouter::default()
+            .routes(routes!(sessions::list))
+            .routes(routes!(sessions::get))
+            .routes(routes!(sessions::messages))
+            .routes(routes!(memories::list))
+            .routes(routes!(tools::list))
+            .routes(routes!(metrics));
+        let rule = OpenApiRouter::default().routes(routes!(sessions::delete)).routes(routes!(tools::run));
+        everybody
             .merge(scoped(Scope::Chat, talk))
             .merge(scoped(Scope::Read, look))
             .merge(scoped(Scope::Admin, rule))
+    }
+
+    fn router(self: &Arc<Self>) -> Router {
+        let (routes, _) = Self::routes().split_for_parts();
+        let admin = middleware::from_fn(|request, next| guard::scoped(Scope::Admin, request, next));
+        routes
+            .merge(self.tools.clone().layer(admin).with_state(()))
             .fallback(async || Error::unknown("route_not_found", "there is nothing at this path"))
             .layer(middleware::from_fn_with_state(self.clone(), guard::guarded))
             .layer(middleware::from_fn(guard::named))
@@ -168,17 +203,28 @@ impl Listener {
 }
 
 /// Lets those through whose token is good for this.
-fn scoped(needed: Scope, routes: Router<Arc<Gateway>>) -> Router<Arc<Gateway>> {
+fn scoped(needed: Scope, routes: OpenApiRouter<Arc<Gateway>>) -> OpenApiRouter<Arc<Gateway>> {
     routes.route_layer(middleware::from_fn(move |request: Request, next: Next| {
         guard::scoped(needed, request, next)
     }))
 }
 
+/// Whether the program runs.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = openapi::Status)))]
 async fn healthy() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
+/// What was counted since the start, as Prometheus reads it.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let (going, waiting) = gateway.hub.load();
+    measure::load(going, waiting);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], measure::told())
+}
+
 /// Whether a message would be answered now.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, body = openapi::Status)))]
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<Json<Value>, Error> {
     if gateway.hub.is_draining() {
         return Err(Error::draining());

@@ -2,33 +2,42 @@
 
 use std::sync::Arc;
 
+use axum::{Extension, Json};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
 use super::key::{Again, REPLAYED};
-use super::message::native;
+use super::message::told;
+use super::openapi::{self, Described};
 use super::stream::stream;
 use crate::hub::run::{Question, Said};
 use crate::hub::{Order, Run};
 use crate::message::event::Consent;
 use crate::message::{Incoming, Message};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Turn)]
 pub(super) struct Request {
     message: String,
     instructions: Option<String>,
 }
 
-/// `POST /api/v1/sessions/{id}/turns`
+/// Begin a turn that goes on by itself.
+#[utoipa::path(
+    post, path = "/api/v1/sessions/{id}/turns", params(("id" = String, Path)), request_body = Request,
+    responses(
+        (status = 202, body = Described), (status = 200, body = openapi::Told, content_type = "text/event-stream"),
+    ),
+)]
 pub(super) async fn begin(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -60,7 +69,10 @@ pub(super) async fn begin(
     Ok(response)
 }
 
-/// `GET /api/v1/runs/{id}`
+/// What became of a run.
+#[utoipa::path(
+    get, path = "/api/v1/runs/{id}", params(("id" = String, Path)), responses((status = 200, body = Described)),
+)]
 pub(super) async fn get(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -68,7 +80,12 @@ pub(super) async fn get(
     described(&known(&gateway, &id).await?).await
 }
 
-/// `GET /api/v1/runs/{id}/events`, from the one after `Last-Event-ID`.
+/// The events of a run, from the one after `Last-Event-ID`.
+#[utoipa::path(
+    get, path = "/api/v1/runs/{id}/events",
+    params(("id" = String, Path), ("last-event-id" = Option<u64>, Header)),
+    responses((status = 200, body = openapi::Told, content_type = "text/event-stream")),
+)]
 pub(super) async fn events(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -87,7 +104,11 @@ pub(super) async fn events(
     Ok(events_after(&run, last, request))
 }
 
-/// `POST /api/v1/runs/{id}/cancel`
+/// End a run early.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{id}/cancel", params(("id" = String, Path)),
+    responses((status = 202, body = Described)),
+)]
 pub(super) async fn cancel(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -97,22 +118,54 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, described(&run).await?).into_response())
 }
 
+/// How it went, as a person sees it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Feedback {
+    good: bool,
+}
+
+/// Say whether a turn went well, which is remembered. Its answer may be long ago.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{id}/feedback", params(("id" = String, Path)), request_body = Feedback,
+    responses((status = 204)),
+)]
+pub(super) async fn judge(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    Sent(feedback): Sent<Feedback>,
+) -> Result<StatusCode, Error> {
+    match gateway.hub.judge_turn(&id, feedback.good).await.map_err(Error::broken)? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => {
+            let detail =
+                format!("there is no turn `{id}` to judge, or nothing is remembered: see `memory.enabled`");
+            Err(Error::unknown("run_not_found", detail))
+        }
+    }
+}
+
 /// What a person says: `consent` to an approval, `answer` to a question.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Approval)]
 pub(super) struct Word {
+    /// `once`, `always` or `no`.
+    #[schema(value_type = Option<String>)]
     consent: Option<Consent>,
     answer: Option<Map<String, Value>>,
 }
 
-/// `POST /api/v1/runs/{id}/approvals/{call}`
+/// Answer what a call of a run waits for.
+#[utoipa::path(
+    post, path = "/api/v1/runs/{id}/approvals/{call}", params(("id" = String, Path), ("call" = String, Path)),
+    request_body = Word, responses((status = 204)),
+)]
 pub(super) async fn approve(
     State(gateway): State<Arc<Gateway>>,
     Path((id, call)): Path<(String, String)>,
     Sent(word): Sent<Word>,
 ) -> Result<StatusCode, Error> {
-    let nothing = || {
-        Error::unknown("nothing_asked", format!("the call `{call}` does not wait for an answer"))
-    };
+    let nothing =
+        || Error::unknown("nothing_asked", format!("the call `{call}` does not wait for an answer"));
     let run = known(&gateway, &id).await?;
     match run.asks(&call).await? {
         None => return Err(nothing()),

@@ -7,21 +7,26 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
 
 use super::Gateway;
 use super::error::Error;
+use super::openapi;
 use crate::hub::{SessionError, session_id};
 
 /// Sessions of one list, unless another number is asked for, and at most.
 const USUAL: usize = 50;
 const MOST: usize = 1000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// At most this many.
     limit: Option<usize>,
 }
 
-/// `GET /api/v1/sessions`: those last added to first.
+/// Conversations, those last added to first.
+#[utoipa::path(get, path = "/api/v1/sessions", params(Page), responses((status = 200, body = openapi::Sessions)))]
 pub(super) async fn list(
     State(gateway): State<Arc<Gateway>>,
     Query(page): Query<Page>,
@@ -30,7 +35,11 @@ pub(super) async fn list(
     Ok(Json(json!({"sessions": gateway.hub.sessions().list(None, limit).await?})))
 }
 
-/// `GET /api/v1/sessions/{id}`
+/// What is known of a conversation.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = openapi::Session)),
+)]
 pub(super) async fn get(
     State(gateway): State<Arc<Gateway>>,
     Path(key): Path<String>,
@@ -39,7 +48,11 @@ pub(super) async fn get(
     Ok(Json(json!(gateway.hub.sessions().resolve(&id).await?)))
 }
 
-/// `GET /api/v1/sessions/{id}/messages`: the whole log, as it was written.
+/// The whole log of a conversation, as it was written.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/messages", params(("id" = String, Path)),
+    responses((status = 200, body = openapi::Log)),
+)]
 pub(super) async fn messages(
     State(gateway): State<Arc<Gateway>>,
     Path(key): Path<String>,
@@ -48,7 +61,10 @@ pub(super) async fn messages(
     Ok(Json(json!({"entries": gateway.hub.sessions().show(&id).await?})))
 }
 
-/// `DELETE /api/v1/sessions/{id}`
+/// Delete a conversation for good.
+#[utoipa::path(
+    delete, path = "/api/v1/sessions/{id}", params(("id" = String, Path)), responses((status = 204)),
+)]
 pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
     Path(key): Path<String>,

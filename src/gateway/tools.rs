@@ -12,11 +12,13 @@ use futures::{FutureExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, mpsc};
+use utoipa::ToSchema;
 
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
+use super::openapi;
 use super::stream::stream;
 use crate::message::event::EventKind;
 use crate::message::{Arguments, Block, ToolCall};
@@ -25,7 +27,8 @@ use crate::tool::{self, Output, Scope, Toolbox, Verdict};
 /// Reports of progress that wait for a reader; more are left out.
 const REPORTS: usize = 64;
 
-/// `GET /api/v1/tools`
+/// The tools there are.
+#[utoipa::path(get, path = "/api/v1/tools", responses((status = 200, body = openapi::Tools)))]
 pub(super) async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
     let toolbox = gateway.hub.toolbox();
     let tools: Vec<_> = toolbox.specs().map(|spec| described(&toolbox, spec)).collect();
@@ -43,7 +46,8 @@ fn described(toolbox: &Toolbox, spec: &tool::Spec) -> Value {
 }
 
 /// What is to be run, and how long it may take and be silent, in seconds.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Command)]
 pub(super) struct Request {
     command: String,
     #[serde(default)]
@@ -52,7 +56,11 @@ pub(super) struct Request {
     idle_timeout: Option<f64>,
 }
 
-/// `POST /run_tool`
+/// Call a tool without the assistant.
+#[utoipa::path(
+    post, path = "/run_tool", request_body = Request,
+    responses((status = 200, content((openapi::Ran = "application/json"), (openapi::Told = "text/event-stream")))),
+)]
 pub(super) async fn run(
     State(gateway): State<Arc<Gateway>>,
     axum::Extension(id): axum::Extension<RequestId>,

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::{Response, sse};
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::error::Error;
@@ -19,15 +18,19 @@ use crate::message::event::{EventKind, Finished, StopReason};
 /// How long a turn goes on when whoever asked has gone.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Ends a turn soon after whoever waited for it has gone.
+pub(super) struct Leash {
+    stop: Option<Box<dyn FnOnce() + Send>>,
+}
+
 /// A turn that somebody waits for. When this is dropped it ends soon.
 pub(super) struct Turn {
     pub(super) session: String,
     pub(super) id: String,
     events: Events,
-    cancel: CancellationToken,
+    leash: Leash,
     timeout: Duration,
     deadline: Instant,
-    over: bool,
 }
 
 impl Gateway {
@@ -37,25 +40,49 @@ impl Gateway {
         let deadline = Instant::now() + timeout;
         let running = self.hub.order(order).await?;
         let (session, id) = (running.session, running.turn);
-        let (events, cancel) = (running.events, running.cancel);
-        Ok(Turn { session, id, events, cancel, timeout, deadline, over: false })
+        let (events, leash) = (running.events, Leash::new(move || running.cancel.cancel()));
+        Ok(Turn { session, id, events, leash, timeout, deadline })
+    }
+}
+
+impl Leash {
+    /// `stop` is what ends the turn.
+    pub(super) fn new(stop: impl FnOnce() + Send + 'static) -> Self {
+        Self { stop: Some(Box::new(stop)) }
+    }
+
+    /// The turn is over.
+    pub(super) fn slip(&mut self) {
+        self.stop = None;
+    }
+
+    fn is_off(&self) -> bool {
+        self.stop.is_none()
+    }
+
+    /// Ends the turn now.
+    pub(super) fn pull(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
     }
 }
 
 impl Turn {
     /// What happens next, `None` after the end; an error when the time is over, which ends the turn.
     pub(super) async fn next(&mut self) -> Option<Result<Event, Error>> {
-        if self.over {
+        if self.leash.is_off() {
             return None;
         }
         match tokio::time::timeout_at(self.deadline, self.events.next()).await {
             Ok(event) => {
-                self.over = event.as_ref().is_none_or(|event| matches!(event.kind, EventKind::Finished(_)));
+                if event.as_ref().is_none_or(|event| matches!(event.kind, EventKind::Finished(_))) {
+                    self.leash.slip();
+                }
                 event.map(Ok)
             }
             Err(_) => {
-                self.over = true;
-                self.cancel.cancel();
+                self.leash.pull();
                 Some(Err(Error::elapsed(self.timeout.as_secs_f64())))
             }
         }
@@ -84,36 +111,36 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Leash {
     fn drop(&mut self) {
-        if self.over {
-            return;
-        }
-        let cancel = self.cancel.clone();
+        let Some(stop) = self.stop.take() else { return };
         tokio::spawn(async move {
             tokio::time::sleep(GRACE).await;
-            cancel.cancel();
+            stop();
         });
     }
 }
 
-/// Whether a turn that ended has an answer.
+/// Whether a turn that ended has an answer. Why it has none is for the log.
 pub(super) fn outcome(finished: Finished) -> Result<Finished, Error> {
-    let bad = |code, detail| {
-        let reason = finished.error.as_deref().unwrap_or_default();
-        tracing::warn!("a turn has no answer: {code}: {reason}");
-        Err(Error::new(StatusCode::BAD_GATEWAY, code, detail))
-    };
-    match finished.stop {
-        stop if stop.is_answer() => Ok(finished),
+    let Some(error) = refusal(finished.stop) else { return Ok(finished) };
+    tracing::warn!("a turn has no answer: {}", finished.error.as_deref().unwrap_or(error.detail()));
+    Err(error)
+}
+
+/// Why a turn that ended so has no answer.
+pub(super) fn refusal(stop: StopReason) -> Option<Error> {
+    let bad = |code, detail| Some(Error::new(StatusCode::BAD_GATEWAY, code, detail));
+    match stop {
+        stop if stop.is_answer() => None,
         StopReason::Cancelled => {
             let detail = "the turn was cancelled before there was an answer";
-            Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", detail).after(5))
+            Some(Error::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", detail).after(5))
         }
         StopReason::Unauthorized => {
             bad("model_unauthorized", "the model's provider refused the key it was given")
         }
         StopReason::ModelFailed => bad("model_failed", "no model gave an answer; the log says why"),
-        _ => Err(Error::broken(finished.error.unwrap_or_default())),
+        _ => Some(Error::internal()),
     }
 }

@@ -68,23 +68,33 @@ impl Listener {
 }
 
 impl Server {
-    /// Serves everybody who comes until it is told to stop.
-    pub async fn http(self, listener: Listener) -> Result<(), String> {
-        let stop = self.stop().clone();
+    /// The server as a part of another one, which says who may come, and what is to be done meanwhile.
+    pub fn mounted(self) -> (Router, impl Future<Output = ()>) {
+        (self.routes(true), async move { self.announce().await })
+    }
+
+    /// What answers here. Whoever comes by another name of ours is refused unless they are `known`.
+    fn routes(&self, known: bool) -> Router {
         let mut config = StreamableHttpServerConfig::default()
             .with_allowed_origins(ORIGINS)
             .with_sse_keep_alive(Some(SIGN))
             .with_max_request_body_bytes(LONGEST)
-            .with_cancellation_token(stop.child_token());
-        if listener.token.is_some() {
-            // Who knows the token is nobody's unwitting browser, and may call us by any name.
+            .with_cancellation_token(self.stop().child_token());
+        if known {
             config = config.disable_allowed_hosts();
         }
         let mut sessions = LocalSessionManager::default();
         sessions.session_config.keep_alive = Some(SESSION);
         let server = self.clone();
         let service = StreamableHttpService::new(move || Ok(server.another()), Arc::new(sessions), config);
-        let mut app = Router::new().nest_service(PATH, service);
+        Router::new().nest_service(PATH, service)
+    }
+
+    /// Serves everybody who comes until it is told to stop.
+    pub async fn http(self, listener: Listener) -> Result<(), String> {
+        let stop = self.stop().clone();
+        // Who knows the token is nobody's unwitting browser, and may call us by any name.
+        let mut app = self.routes(listener.token.is_some());
         if let Some(token) = listener.token {
             let expected = Sha256::digest(format!("Bearer {token}"));
             app = app.layer(middleware::from_fn(move |request, next| known(expected.into(), request, next)));

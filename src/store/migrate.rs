@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("memory changes", include_str!("migrations/0004_memory_changes.sql")),
     ("tokens", include_str!("migrations/0005_tokens.sql")),
     ("runs", include_str!("migrations/0006_runs.sql")),
+    ("responses", include_str!("migrations/0007_responses.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod lease;
 mod migrate;
+pub mod response;
 pub mod run;
 pub mod token;
 

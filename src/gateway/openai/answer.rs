@@ -105,7 +105,7 @@ impl Chunks {
             EventKind::Approval(_) | EventKind::Elicitation(_) => Vec::new(),
             other => {
                 self.apart |= self.spoken && matches!(other, EventKind::ToolStarted { .. });
-                vec![self.delta(json!({}), None, Some(progress(&other)))]
+                vec![self.delta(json!({}), None, Some(progress(json!(other))))]
             }
         }
     }
@@ -145,18 +145,13 @@ impl Chunks {
 }
 
 /// What happens besides the answer. What a tool returned is the model's business, and may be long.
-fn progress(kind: &EventKind) -> Value {
-    match kind {
-        EventKind::ToolFinished { call, parent, tool, result, milliseconds } => json!({
-            "type": "tool.completed",
-            "call": call,
-            "parent": parent,
-            "tool": tool,
-            "is_error": result.is_error,
-            "milliseconds": milliseconds,
-        }),
-        other => serde_json::to_value(other).unwrap_or_default(),
+pub(in crate::gateway) fn progress(mut event: Value) -> Value {
+    let Some(fields) = event.as_object_mut() else { return event };
+    fields.retain(|name, _| !matches!(name.as_str(), "id" | "session" | "turn"));
+    if let Some(result) = fields.remove("result") {
+        fields.insert("is_error".to_owned(), json!(result["is_error"] == true));
     }
+    event
 }
 
 fn data(value: &Value) -> sse::Event {

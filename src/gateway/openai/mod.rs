@@ -18,22 +18,30 @@ use serde_json::{Value, json};
 use super::Gateway;
 use super::body::{LARGE, Sent};
 use super::error::Error;
+use super::openapi;
 use crate::hub::Order;
 use crate::message::Incoming;
 use answer::{Answer, Chunks};
 use request::Request;
 
+pub(super) use answer::progress;
+pub(super) use request::picture;
+
 /// The only model there is: the assistant.
-const MODEL: &str = "omni";
+pub(super) const MODEL: &str = "omni";
 /// Names the session that a request belongs to.
 const SESSION: &str = "x-omni-session";
 
-/// `GET /v1/models`
+/// The models: the assistant is the only one.
+#[utoipa::path(get, path = "/v1/models", responses((status = 200, body = openapi::Models)))]
 pub(super) async fn models(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [described(&gateway)]}))
 }
 
-/// `GET /v1/models/{id}`
+/// A model.
+#[utoipa::path(
+    get, path = "/v1/models/{id}", params(("id" = String, Path)), responses((status = 200, body = openapi::Model)),
+)]
 pub(super) async fn model(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -48,12 +56,16 @@ fn described(gateway: &Gateway) -> Value {
     json!({"id": MODEL, "object": "model", "created": gateway.began.as_second(), "owned_by": "omni"})
 }
 
-fn no_model(id: &str) -> Error {
+pub(super) fn no_model(id: &str) -> Error {
     Error::unknown("model_not_found", format!("there is no model `{id}`; it is called `{MODEL}` here"))
         .of("model")
 }
 
-/// `POST /v1/chat/completions`
+/// Chat, in OpenAI's protocol.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", request_body = Request,
+    responses((status = 200, content((openapi::Completion = "application/json"), (openapi::Told = "text/event-stream")))),
+)]
 pub(super) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,

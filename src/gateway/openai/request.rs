@@ -3,15 +3,19 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::super::error::Error;
 use crate::message::{Message, Part, Role};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatRequest)]
 pub(in crate::gateway) struct Request {
     pub(super) model: Option<String>,
+    #[schema(min_items = 1)]
     messages: Vec<Line>,
     #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<bool>)]
     pub(super) stream: bool,
     stream_options: Option<StreamOptions>,
     metadata: Option<Map<String, Value>>,
@@ -21,35 +25,43 @@ pub(in crate::gateway) struct Request {
     response_format: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct StreamOptions {
     #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<bool>)]
     include_usage: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Line {
+    /// `system`, `developer`, `user` or `assistant`; the last one is of the user.
+    #[schema(pattern = "^(system|developer|user|assistant)$")]
     role: String,
     content: Option<Content>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ChatContent)]
 enum Content {
     Text(String),
     Pieces(Vec<Piece>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatPart)]
 struct Piece {
+    /// `text`, or `image_url`.
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
     image_url: Option<Picture>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct Picture {
+    /// It comes along: `data:image/…;base64,…`.
     url: String,
 }
 
@@ -135,7 +147,7 @@ fn parts(content: Content) -> Result<Vec<Part>, Error> {
 fn part(piece: Piece) -> Result<Part, Error> {
     match (piece.kind.as_str(), piece.text, piece.image_url) {
         ("text" | "input_text" | "output_text", Some(text), _) => Ok(Part::Text { text }),
-        ("image_url", _, Some(Picture { url })) => picture(&url),
+        ("image_url", _, Some(Picture { url })) => picture("messages", &url),
         (kind, ..) => Err(Error::unsupported(
             "messages",
             format!("a part `{kind}` cannot be taken; use text or image_url"),
@@ -144,12 +156,12 @@ fn part(piece: Piece) -> Result<Part, Error> {
 }
 
 /// A picture that came along. One that is elsewhere is not fetched: who knows for whom.
-fn picture(url: &str) -> Result<Part, Error> {
+pub(in crate::gateway) fn picture(param: &'static str, url: &str) -> Result<Part, Error> {
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
     match inline {
         Some((mime, data)) if mime.starts_with("image/") => {
             Ok(Part::Image { mime: mime.to_owned(), data: data.to_owned() })
         }
-        _ => Err(Error::unsupported("messages", "a picture has to come along: `data:image/…;base64,…`")),
+        _ => Err(Error::unsupported(param, "a picture has to come along: `data:image/…;base64,…`")),
     }
 }
