@@ -16,7 +16,7 @@ use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
 use super::key::{Again, REPLAYED};
-use super::message::told;
+use super::message::native;
 use super::openapi::{self, Described};
 use super::stream::stream;
 use crate::hub::run::{Question, Said};

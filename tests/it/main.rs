@@ -25,6 +25,8 @@ mod config;
 mod conformance;
 /// The official conformance suite against the client.
 mod conformance_client;
+/// What the gateway says of itself: what can be asked, the numbers, the traces, one id for all of it.
+mod described;
 /// Pages made from the program are current.
 mod docs;
 /// Encoders on this machine: what they say, how they are installed, what the memory does with them.
@@ -39,6 +41,8 @@ mod find;
 mod floors;
 /// The HTTP door: answers, refusals, limits, who is let in, and how it stops.
 mod gateway;
+/// Who must not come in at the HTTP door, and what no client would send.
+mod intruders;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
@@ -59,6 +63,8 @@ mod peers;
 mod reload;
 /// Turns that survive: runs, their events, keys, kills, and two gateways on one database.
 mod runs;
+/// Programs that were written for OpenAI: the SDKs that people have, and the published types.
+mod sdks;
 /// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
 mod servers;
 /// The log of a conversation, its repair, and what of it fits into a window.

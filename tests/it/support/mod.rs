@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod collector;
 pub mod database;
 pub mod editor;
 pub mod http;

@@ -1,6 +1,7 @@
 //! Programs that others wrote, as `make setup` installs them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A folder that a variable names, or one of the repository.
 fn folder(variable: &str, name: &str) -> PathBuf {
@@ -33,4 +34,15 @@ pub fn encoder() -> PathBuf {
 fn there(file: PathBuf) -> PathBuf {
     assert!(file.exists(), "{} is not there; `make setup` installs it", file.display());
     file
+}
+
+/// Runs a script of `tests/clients` on Node.js with these arguments, which has to succeed.
+pub fn client(script: &str, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    let mut command = Command::new(node());
+    command.env("NODE_PATH", folder("OMNI_TEST_NODE", ".node").join("node_modules"));
+    let output = command.arg(script).args(arguments).output().expect("Node.js runs");
+    let told =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{told}");
 }
