@@ -169,11 +169,14 @@ impl Agent {
         let mut session = sessions.open(id).await?;
         let after = session.digest.as_ref().map_or(0, |before| before.upto);
         let mut turns = compact::turns(sessions.shown(id).await?, after);
+        // What was noted between turns is none.
+        turns.retain(|turn| !turn.messages.is_empty());
         turns.pop();
         let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
         let before = session.digest.as_ref().map(|before| before.text.as_str());
         let (text, by, _) = compact::digest(&*self.model, before, &turns).await;
-        let (turn, entries) = (uuid::Uuid::now_v7().to_string(), vec![Entry::Digest(Digest { upto, text, by })]);
+        let (turn, entries) =
+            (uuid::Uuid::now_v7().to_string(), vec![Entry::Digest(Digest { upto, text, by })]);
         sessions.append(&mut session, &turn, entries, Timestamp::now()).await?;
         Ok(turns.len())
     }
