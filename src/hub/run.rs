@@ -701,17 +701,6 @@ impl Run {
         pages.flatten()
     }
 
-    /// What happened so far, as JSON.
-    pub async fn happened(&self) -> Result<Vec<Value>, Error> {
-        let (mut events, mut last) = (Vec::new(), 0);
-        loop {
-            let page = self.hub.runs.table.events(&self.id, last).await?;
-            let Some((number, _)) = page.last() else { return Ok(events) };
-            last = *number;
-            events.extend(page.into_iter().map(|(_, event)| event));
-        }
-    }
-
     fn news(&self) -> News {
         let told = self.hub.runs.find(&self.id).map(|here| here.told.subscribe());
         News { hub: self.hub.clone(), id: self.id.clone(), told, pause: SOON }

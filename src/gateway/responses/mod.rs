@@ -295,7 +295,8 @@ impl Gateway {
         if let Some(run) = run {
             // In this order: what is over has no more events than are read then.
             let standing = run.standing().await?;
-            let written = Written::of(reply, &run.happened().await?);
+            let happened: Vec<_> = run.happened().await?.iter().map(|event| json!(event)).collect();
+            let written = Written::of(reply, &happened);
             let is_over = standing.is_none_or(|standing| standing.status == Status::Finished);
             if written.reply.is_over() || !is_over {
                 return Ok(written);
@@ -363,8 +364,7 @@ fn told(mut reply: Reply, run: &Run, after: Option<u64>, waiting: Option<Waiting
             let detail = format!("there was no answer within {} s, and the turn was ended", waiting.timeout);
             return Some((told(reply.elapsed(&detail)), None));
         };
-        let (_, event) = next?;
-        let events_of = reply.of(&event);
+        let events_of = reply.of(&json!(next?));
         if let Some(waiting) = waiting.as_mut().filter(|_| reply.is_over()) {
             waiting.leash.slip();
         }
