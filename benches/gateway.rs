@@ -152,7 +152,11 @@ fn report(ours: &Found, theirs: &Found) -> Report {
     for (what, ours, theirs) in [
         ("an idle gateway in memory, Python not loaded".to_owned(), ours.idle, theirs.idle),
         ("the same after a call of a Python tool; Nanobot: after a turn".to_owned(), ours.used, theirs.used),
-        (format!("the same after {} turns; Nanobot: {}", ours.turns, theirs.turns), ours.loaded, theirs.loaded),
+        (
+            format!("the same after {} turns; Nanobot: {}", ours.turns, theirs.turns),
+            ours.loaded,
+            theirs.loaded,
+        ),
     ] {
         row(Row::new(what, format!("{ours:.0} MiB"))
             .beside(peer(format!("{theirs:.0} MiB")), format!("{:.2}", ours / theirs)));

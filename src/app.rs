@@ -4,6 +4,7 @@
 //! question that needs no tool starts no Python.
 
 mod extensions;
+mod jobs;
 mod reload;
 mod remember;
 mod telemetry;
@@ -267,6 +268,7 @@ impl App {
             if self.plans {
                 sets.push(Arc::new(Plan));
             }
+            sets.push(self.job_tools());
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()

@@ -4,6 +4,7 @@ pub mod child;
 pub mod config;
 pub mod measure;
 pub mod message;
+pub mod schedule;
 pub mod shutdown;
 pub mod trace;
 pub mod words;
@@ -22,6 +23,7 @@ pub mod agent;
 
 pub mod hub;
 
+pub mod clock;
 pub mod gateway;
 pub mod stdio;
 

@@ -13,6 +13,7 @@ use super::setup;
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
+use crate::clock::Reach;
 use crate::config::Paths;
 use crate::hub::Hub;
 use crate::mcp::Pipes;
@@ -130,9 +131,13 @@ impl House for Rooms {
         let (model, effort) = (place.model.as_deref(), place.effort.as_deref());
         let servers = serde_json::Value::Object(place.servers.clone());
         let key = format!("{}\n{servers}\n{model:?}\n{effort:?}", place.folder.display());
-        let make = || app.hub_of(model, effort);
+        let make = || async {
+            let hub = app.hub_of(model, effort).await?;
+            app.attend(&hub, Reach::Own)?;
+            Ok(hub)
+        };
         let made = cell(&self.hubs, key)?;
         let made = made.get_or_try_init(make).await;
-        made.cloned().map_err(|error| error.to_string())
+        made.cloned().map_err(|error: crate::app::Error| error.to_string())
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::ask::{TWICE, watch};
 use super::editor::{Surroundings, Typed};
 use super::error::{Failure, code};
@@ -11,8 +13,9 @@ use super::tty::Hush;
 use super::ui::Screen;
 use super::{memory, session, tool};
 use crate::app::App;
+use crate::clock::Reach;
 use crate::hub::command::{self, COMMANDS};
-use crate::hub::{Hub, Lane};
+use crate::hub::{Hub, Lane, said};
 use crate::message::{Incoming, Message};
 
 /// Talk, message by message, in one session.
@@ -62,6 +65,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
     });
     app.watch().await?;
     let hub = app.hub().await?;
+    app.attend(&hub, Reach::Own)?;
     screen
         .remark(&format!("omni with {}; /help shows what there is, /quit leaves", app.model().await?.name()));
     let mut talk = Talk { app, screen, hub, session: None, lane: None };
@@ -90,6 +94,7 @@ impl Talk<'_> {
     async fn go_on(&mut self, stop: &mut Stop) -> Result<u8, Failure> {
         let mut interrupted: Option<Instant> = None;
         loop {
+            self.reported().await;
             let typed = tokio::select! {
                 typed = self.screen.message("› ") => typed,
                 _ = stop.told() => return Ok(code::OK),
@@ -128,6 +133,27 @@ impl Talk<'_> {
         Ok(())
     }
 
+    /// Shows what jobs have told this session meanwhile.
+    async fn reported(&self) {
+        let Some(session) = &self.session else { return };
+        let read = async {
+            let jobs = self.hub.jobs();
+            for (chat, job, run) in jobs.unread(session).await? {
+                if chat != *session {
+                    continue;
+                }
+                let mut write = jobs.begin().await?;
+                jobs.read(&mut write, &run.id).await?;
+                write.commit().await?;
+                self.screen.line(&said(&job, &run))?;
+            }
+            Ok::<_, Failure>(())
+        };
+        if let Err(failure) = read.await {
+            self.screen.failure(&failure);
+        }
+    }
+
     /// What goes wrong with a command is no reason to leave.
     async fn command(&mut self, command: &str, words: &str) {
         let done = match command {
@@ -141,9 +167,13 @@ impl Talk<'_> {
             "/tools" => tool::all(self.app, self.screen).await.map(drop),
             "/memory" => memory::slash(words, self.app, self.screen).await,
             _ => {
-                let said = match command::named(command) {
-                    Some(command) => {
-                        self.hub.command(command, self.session.as_deref().unwrap_or_default()).await
+                let said = match command::named(&format!("{command} {words}")) {
+                    Some((command, words)) => {
+                        if command.name == "bg" && self.session.is_none() {
+                            self.session = self.begun().await;
+                        }
+                        let session = self.session.as_deref().unwrap_or_default();
+                        self.hub.command(command, words, session).await
                     }
                     None => format!("there is no `{command}`; /help shows what there is"),
                 };
@@ -155,6 +185,12 @@ impl Talk<'_> {
             self.screen.failure(&failure);
         }
         self.screen.pause();
+    }
+
+    /// A session for what is told before anything was said.
+    async fn begun(&self) -> Option<String> {
+        let begun = self.hub.sessions().create(&self.app.paths.workspace, Timestamp::now()).await;
+        begun.ok().map(|session| session.id().to_owned())
     }
 
     fn help(&self) -> Result<(), Failure> {
@@ -201,6 +237,8 @@ fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// Whether it is a command or means to be one: a path with a slash in front is a message.
 fn is_command(word: &str, rest: &str) -> bool {
-    let is_known = commands().any(|(name, _)| word.strip_prefix('/') == Some(name));
-    is_known || (rest.is_empty() && word.starts_with('/') && !word[1..].contains('/'))
+    let is_known = OWN.iter().any(|(name, _)| word.strip_prefix('/') == Some(name));
+    is_known
+        || command::named(&format!("{word} {rest}")).is_some()
+        || (rest.is_empty() && word.starts_with('/') && !word[1..].contains('/'))
 }

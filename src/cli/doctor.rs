@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::error::{Failure, code};
 use super::skill::told;
 use super::style::{FINE, WRONG};
@@ -48,6 +50,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.push(store(&app).await);
             findings.push(memory(&app).await);
             findings.push(encoder(&app).await);
+            findings.push(jobs(&app).await);
             findings.extend(programs());
         }
         Err(error) => findings.push(Finding::wrong(
@@ -233,6 +236,28 @@ async fn encoder(app: &App) -> Finding {
     match embedder.embed(&["a sentence".to_owned()]).await {
         Ok(_) => Finding::fine("encoder", format!("`{}`, on this machine ({GAIN})", embedder.identity())),
         Err(error) => Finding::wrong("encoder", error.to_string(), format!("{missing} anew")),
+    }
+}
+
+/// Whether the jobs of this folder are run.
+async fn jobs(app: &App) -> Finding {
+    let folder = &app.paths.workspace;
+    let look = async {
+        let jobs = app.jobs().await?;
+        let waiting = jobs.list(Some(folder)).await?.iter().filter(|job| job.next.is_some()).count();
+        Ok::<_, Failure>((waiting, jobs.is_attended(folder, Timestamp::now()).await?))
+    };
+    match look.await {
+        Ok((0, _)) => Finding::fine("jobs", "none that wait for their time in this folder"),
+        Ok((waiting, true)) => {
+            Finding::fine("jobs", format!("{waiting} in this folder, and `omni serve` runs them"))
+        }
+        Ok((waiting, false)) => Finding::wrong(
+            "jobs",
+            format!("{waiting} in this folder, and nothing runs them"),
+            "start `omni serve` in this folder, or `omni service install`",
+        ),
+        Err(failure) => Finding::wrong("jobs", failure.message, "mend what it says"),
     }
 }
 

@@ -13,12 +13,14 @@ mod error;
 mod eval;
 mod help;
 mod install;
+mod job;
 mod login;
 mod man;
 mod markdown;
 mod mcp;
 mod memory;
 mod serve;
+mod service;
 mod session;
 mod setup;
 mod signal;
@@ -113,6 +115,10 @@ enum Command {
     Mcp(mcp::Mcp),
     #[command(alias = "gateway")]
     Serve(serve::Serve),
+    #[command(subcommand, alias = "schedule")]
+    Job(job::Job),
+    #[command(subcommand)]
+    Service(service::Service),
     #[command(subcommand)]
     Token(token::Token),
     Acp(acp::Acp),
@@ -213,6 +219,8 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Memory(memory)) => memory::run(memory, &app, screen).await,
         Some(Command::Config(config)) => config::run(config, &app, screen),
         Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
+        Some(Command::Job(job)) => job::run(job, &app, screen).await,
+        Some(Command::Service(service)) => service::run(service, &app, screen).await,
         Some(Command::Token(token)) => token::run(token, &app, screen).await,
         Some(Command::Acp(acp)) => acp::run(acp, app, screen).await,
         Some(Command::Stdio(stdio)) => stdio::run(stdio, &app, screen).await,

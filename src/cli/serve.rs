@@ -10,6 +10,7 @@ use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
+use crate::clock::Reach;
 use crate::config::Secret;
 use crate::gateway::{Gateway, Setting};
 use crate::{mcp, measure};
@@ -18,7 +19,7 @@ use crate::{mcp, measure};
 ///
 /// `POST /message` takes {"session_id", "message"}; `/v1/chat/completions` speaks OpenAI's protocol, with
 /// the model `omni`. Programs of this machine come in without a token unless there is one; browsers and
-/// other machines need one: `omni token new`. SIGTERM and Ctrl-C finish the turns that go on, and a second
+/// other machines need one: `omni token new`. The jobs of this folder are run: `omni job`. SIGTERM and Ctrl-C finish the turns that go on, and a second
 /// one ends them at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -40,15 +41,17 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
         screen.remark("nothing is counted: /metrics has no numbers");
     }
     app.watch().await?;
+    let hub = app.hub().await?;
     let (shelf, tools) = watch::channel(None);
     let server = mcp::Server::new(tools, app.scope(), app.servers().await, None);
     let (routes, announcing) = server.mounted();
-    let listener = Gateway::bind(app.hub().await?, app.store().await?.clone(), setting, routes).await;
+    let listener = Gateway::bind(hub.clone(), app.store().await?.clone(), setting, routes).await;
     let listener = listener.map_err(|reason| Failure::new(code::FAILED, reason))?;
     let url = listener.url().map_err(|reason| Failure::new(code::FAILED, reason))?;
     if listener.is_free() {
         screen.remark("programs of this machine need no token, as there is none; others cannot come in");
     }
+    app.attend(&hub, Reach::All)?;
     screen.line(&url)?;
     let told = CancellationToken::new();
     let mut serving = std::pin::pin!(listener.serve(told.clone().cancelled_owned()));

@@ -184,7 +184,7 @@ impl Setting {
         let prefixes: &[&str] = match self.key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["skills", "folders"] => &[""],
             ["store", "url"] => &["sqlite://", "sqlite:", "file:"],
-            ["provider", _, "api_key"] | ["gateway", "token"] => &["file:"],
+            ["provider", _, "api_key"] | ["gateway", "token"] | ["jobs", "webhook_secret"] => &["file:"],
             ["model", "name" | "fallback"] => &["scripted:"],
             _ => return,
         };
@@ -221,6 +221,7 @@ impl Setting {
             ("store", _) => "it could keep your conversations elsewhere",
             ("gateway", _) => "it could let others in",
             ("telemetry", _) => "it could tell others what you do",
+            ("jobs", _) => "it could spend your tokens and send results elsewhere",
             ("memory", _) => "it could change what is remembered of you",
             ("skill", _) => "it could lift a limit you have set for a skill",
             ("policy", "allow") => "it could let itself do anything",

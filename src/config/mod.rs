@@ -47,6 +47,8 @@ pub struct Config {
     pub mcp: Mcp,
     /// The HTTP server.
     pub gateway: Gateway,
+    /// Work that goes on by itself.
+    pub jobs: Jobs,
     /// Where conversations are kept.
     pub store: Store,
     /// What is learned from turns.
@@ -218,6 +220,18 @@ pub struct Gateway {
     pub rate: u32,
     /// Whether models are answered for that are not there.
     pub any_model: bool,
+}
+
+/// Work that goes on by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jobs {
+    /// Tokens that it may use in a day; 0 for no limit.
+    pub tokens: u64,
+    /// What webhooks are signed with; may be `env:NAME` or `file:PATH`. Empty: there are none.
+    pub webhook_secret: Secret,
+    /// Hosts of webhooks that may be of this machine or of a private network.
+    pub webhook_hosts: Vec<String>,
 }
 
 /// Where conversations are kept.

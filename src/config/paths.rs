@@ -46,6 +46,17 @@ impl Paths {
         })
     }
 
+    /// Where systemd looks for a user's own units.
+    pub fn units() -> Result<PathBuf, String> {
+        let base = etcetera::base_strategy::Xdg::new().map_err(|error| format!("no home folder: {error}"))?;
+        Ok(base.config_dir().join("systemd/user"))
+    }
+
+    /// Where files are put that are for people: results of jobs, for one.
+    pub fn output(&self) -> PathBuf {
+        self.workspace.join("output")
+    }
+
     /// The project's own settings and skills.
     pub fn project(&self) -> PathBuf {
         self.workspace.join(".omni")

@@ -7,6 +7,7 @@
 mod body;
 mod error;
 mod guard;
+mod jobs;
 mod key;
 mod memories;
 mod message;
@@ -137,9 +138,16 @@ impl Gateway {
             .routes(routes!(sessions::get))
             .routes(routes!(sessions::messages))
             .routes(routes!(memories::list))
+            .routes(routes!(jobs::list))
+            .routes(routes!(jobs::get))
             .routes(routes!(tools::list))
             .routes(routes!(metrics));
-        let rule = OpenApiRouter::default().routes(routes!(sessions::delete)).routes(routes!(tools::run));
+        let rule = OpenApiRouter::default()
+            .routes(routes!(sessions::delete))
+            .routes(routes!(jobs::add))
+            .routes(routes!(jobs::remove))
+            .routes(routes!(jobs::change))
+            .routes(routes!(tools::run));
         everybody
             .merge(scoped(Scope::Chat, talk))
             .merge(scoped(Scope::Read, look))

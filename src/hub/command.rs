@@ -2,37 +2,58 @@
 
 use std::sync::Arc;
 
-use super::{Error, Hub};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-/// A command: `/name` at the beginning of a message, and nothing else in it.
+use super::Hub;
+use crate::store::job::{Error, Job, New, Run, Stage, State};
+
+/// A command: `/name` at the beginning of a message, and what it wants to know behind it.
 #[derive(Debug)]
 pub struct Command {
     /// Its name, without the slash.
     pub name: &'static str,
+    /// What it wants to know; empty where it stands alone.
+    pub takes: &'static str,
     /// What it does.
     pub about: &'static str,
 }
 
 /// The commands that every face has. Those that are about the face itself, as leaving it, are its own.
 pub const COMMANDS: &[Command] = &[
-    Command { name: "help", about: "show the commands there are" },
-    Command { name: "status", about: "show the model, the folder and the session" },
-    Command { name: "reset", about: "begin this conversation anew; the log keeps what was said" },
-    Command { name: "restore", about: "go back to what was said before it was begun anew" },
-    Command { name: "compact", about: "tell what was said before the last turn in short" },
-    Command { name: "good", about: "say that the last answer was good, which is remembered" },
-    Command { name: "bad", about: "say that the last answer was bad, which is remembered" },
+    Command { name: "help", takes: "", about: "show the commands there are" },
+    Command { name: "status", takes: "", about: "show the model, the folder and the session" },
+    Command { name: "reset", takes: "", about: "begin this conversation anew; the log keeps what was said" },
+    Command { name: "restore", takes: "", about: "go back to what was said before it was begun anew" },
+    Command { name: "compact", takes: "", about: "tell what was said before the last turn in short" },
+    Command { name: "good", takes: "", about: "say that the last answer was good, which is remembered" },
+    Command { name: "bad", takes: "", about: "say that the last answer was bad, which is remembered" },
+    Command { name: "bg", takes: "TEXT", about: "do this in the background, and tell when it is done" },
+    Command { name: "jobs", takes: "", about: "list the jobs of this folder" },
+    Command {
+        name: "job",
+        takes: "ID [WORD]",
+        about: "show a job, or cancel, run, pause, resume or remove it",
+    },
 ];
 
-/// The command that a message is, if it is one.
-pub fn named(message: &str) -> Option<&'static Command> {
-    let name = message.trim().strip_prefix('/')?;
-    COMMANDS.iter().find(|command| command.name == name)
+/// Runs that `/job` shows.
+const SHOWN: usize = 3;
+/// Jobs that `/jobs` shows.
+const LISTED: usize = 30;
+
+/// The command that a message is, if it is one, and the words behind it.
+pub fn named(message: &str) -> Option<(&'static Command, &str)> {
+    let rest = message.trim().strip_prefix('/')?;
+    let (name, words) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let command = COMMANDS.iter().find(|command| command.name == name)?;
+    // With words behind it, what takes none is a message like others.
+    (words.trim().is_empty() || !command.takes.is_empty()).then_some((command, words.trim()))
 }
 
 impl Hub {
     /// Does what a command says, and says what came of it.
-    pub async fn command(self: &Arc<Self>, command: &Command, session: &str) -> String {
+    pub async fn command(self: &Arc<Self>, command: &Command, words: &str, session: &str) -> String {
         match command.name {
             "reset" => said(self.reset(session).await, "the conversation begins anew; /restore goes back"),
             "restore" => said(self.restore(session, "").await, "the conversation is what it was"),
@@ -43,6 +64,9 @@ impl Hub {
             },
             "status" => self.status(session).await,
             "good" | "bad" => self.judged(session, command.name == "good").await,
+            "bg" => self.background(words, session).await.unwrap_or_else(|error| error.to_string()),
+            "jobs" => self.listed().await.unwrap_or_else(|error| error.to_string()),
+            "job" => self.job(words).await.unwrap_or_else(|error| error.to_string()),
             _ => help(),
         }
     }
@@ -74,13 +98,110 @@ impl Hub {
         };
         said.to_owned()
     }
+
+    async fn background(&self, text: &str, session: &str) -> Result<String, Error> {
+        if text.is_empty() {
+            return Err(Error::Wrong("say what is to be done: /bg look for dead links in docs".to_owned()));
+        }
+        let now = Timestamp::now();
+        let job = self.jobs.add(&New::background(text, session, self.workspace(), now), now).await?;
+        let told = if session.is_empty() { "; `/job` shows what came of it" } else { "" };
+        Ok(format!("job {} goes on in the background{told}", job.id))
+    }
+
+    async fn listed(&self) -> Result<String, Error> {
+        let jobs = self.jobs.list(Some(self.workspace())).await?;
+        let mut lines = Vec::new();
+        for job in jobs.iter().take(LISTED) {
+            let last = self.jobs.runs(&job.id, 1).await?.pop();
+            lines.push(line(job, last.as_ref()));
+        }
+        match jobs.len() {
+            0 => lines.push("there is no job; /bg begins one".to_owned()),
+            more if more > LISTED => lines.push(format!("and {} more", more - LISTED)),
+            _ => {}
+        }
+        Ok(lines.join("\n"))
+    }
+
+    async fn job(&self, words: &str) -> Result<String, Error> {
+        let (id, word) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
+        if id.is_empty() {
+            return Err(Error::Wrong("say which job: /job ID; /jobs lists them".to_owned()));
+        }
+        let job = self.jobs.find_in(self.workspace(), id).await?;
+        let now = Timestamp::now();
+        match word.trim() {
+            "" => {
+                let runs = self.jobs.runs(&job.id, SHOWN).await?;
+                Ok(shown(&job, &runs))
+            }
+            "cancel" => {
+                let ended = self.jobs.cancel(&job, now).await?;
+                Ok(format!("job {}: {ended} cancelled", job.id))
+            }
+            "run" => self.jobs.hasten(&job, now).await.map(|_| format!("job {} is begun", job.id)),
+            "pause" => self.jobs.pause(&job, now).await.map(|()| format!("job {} is paused", job.id)),
+            "resume" => {
+                let next = self.jobs.resume(&job, now).await?;
+                let next = next.map_or_else(|| "never again".to_owned(), local);
+                Ok(format!("job {} is due {next}", job.id))
+            }
+            "remove" => self.jobs.remove(&job).await.map(|()| format!("job {} is removed", job.id)),
+            other => Err(Error::Wrong(format!(
+                "`{other}` is nothing to do with a job; there are cancel, run, pause, resume and remove"
+            ))),
+        }
+    }
 }
 
-fn said(done: Result<(), Error>, words: &str) -> String {
+/// A job and its last run on one line.
+pub fn line(job: &Job, last: Option<&Run>) -> String {
+    let state = match (last.map(|run| run.state), job.state) {
+        (Some(stage @ (Stage::Queued | Stage::Running)), _) => stage.word(),
+        (_, State::Paused) => "paused",
+        (Some(stage), State::Over) => stage.word(),
+        _ => "waits",
+    };
+    let next = job.next.map(|next| format!(", next {}", local(next))).unwrap_or_default();
+    format!("{}  {state:<9}  {}{next}  {}", job.id, job.schedule, job.name)
+}
+
+/// All of a job, for people.
+pub fn shown(job: &Job, runs: &[Run]) -> String {
+    let mut text = format!("{}\ntask: {}\ntells: {}", line(job, runs.first()), job.task, job.deliver);
+    if job.skipped > 0 {
+        text.push_str(&format!("\nleft out: {} times, as it still went on", job.skipped));
+    }
+    for run in runs {
+        let tokens = if run.tokens > 0 { format!(", {} tokens", run.tokens) } else { String::new() };
+        text.push_str(&format!("\n\n{} {}{tokens}", local(run.due), run.state));
+        if !run.error.is_empty() {
+            text.push_str(&format!(": {}", run.error));
+        }
+        if !run.refusal.is_empty() {
+            text.push_str(&format!("\nnot told yet, after {} tries: {}", run.tries, run.refusal));
+        }
+        if !run.output.is_empty() {
+            text.push_str(&format!("\n{}", run.output.trim_end()));
+        }
+    }
+    text
+}
+
+/// A time as a clock on the wall here shows it.
+fn local(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn said(done: Result<(), super::Error>, words: &str) -> String {
     done.map_or_else(|error| error.to_string(), |()| words.to_owned())
 }
 
 fn help() -> String {
-    let lines = COMMANDS.iter().map(|command| format!("/{}: {}", command.name, command.about));
+    let lines = COMMANDS.iter().map(|Command { name, takes, about }| match *takes {
+        "" => format!("/{name}: {about}"),
+        takes => format!("/{name} {takes}: {about}"),
+    });
     lines.collect::<Vec<_>>().join("\n")
 }

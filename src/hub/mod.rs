@@ -9,6 +9,7 @@ mod aside;
 pub mod command;
 pub mod outbox;
 mod past;
+mod report;
 pub mod run;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Incoming, Message, Usage};
 use crate::session::{self, Session, Sessions, log};
 use crate::shutdown::Shutdown;
+use crate::store::job::Jobs;
 use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::{self, Store};
 use crate::tool::nested::Editor;
@@ -38,6 +40,7 @@ pub use crate::session::Error as SessionError;
 pub use outbox::Events;
 use outbox::Outbox;
 pub use past::Past;
+pub use report::said;
 pub use run::Run;
 use run::{Ground, Here, Runs};
 
@@ -70,6 +73,7 @@ pub struct Hub {
     sessions: Sessions,
     runs: Runs,
     store: Store,
+    jobs: Jobs,
     owner: Owner,
     lanes: Mutex<HashMap<String, Weak<Lane>>>,
     bounds: Bounds,
@@ -187,6 +191,7 @@ impl Hub {
         Arc::new(Self {
             agent,
             sessions,
+            jobs: Jobs::new(store.clone()),
             runs: Runs::new(store::run::Runs::new(store.clone())),
             store,
             owner: Owner::new(),
@@ -202,6 +207,16 @@ impl Hub {
     /// The sessions there are.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// The jobs there are.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// The folder that is worked in.
+    pub fn workspace(&self) -> &std::path::Path {
+        self.agent.workspace()
     }
 
     /// All tools there are now.

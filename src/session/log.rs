@@ -77,10 +77,12 @@ impl Sessions {
         self.load(summary).await
     }
 
-    /// The session of this workspace that was last added to.
+    /// The session of this workspace that was last added to. Those of jobs are nobody's conversation.
     pub async fn latest(&self, workspace: &Path) -> Result<Option<Session>, Error> {
-        let query = sqlx::query(summaries!("WHERE workspace = $1 ORDER BY updated DESC, id DESC LIMIT 1"))
-            .bind(path_text(workspace));
+        let query = sqlx::query(summaries!(
+            "WHERE workspace = $1 AND substr(id, 1, 4) <> 'job:' ORDER BY updated DESC, id DESC LIMIT 1"
+        ));
+        let query = query.bind(path_text(workspace));
         match self.summaries(query).await?.pop() {
             Some(summary) => Ok(Some(self.load(summary).await?)),
             None => Ok(None),

@@ -15,6 +15,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("tokens", include_str!("migrations/0005_tokens.sql")),
     ("runs", include_str!("migrations/0006_runs.sql")),
     ("responses", include_str!("migrations/0007_responses.sql")),
+    ("jobs", include_str!("migrations/0008_jobs.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in

@@ -4,6 +4,7 @@
 //! `SUM` over `BIGINT` (PostgreSQL makes it `NUMERIC`, which sqlx's `Any` cannot carry).
 
 pub mod error;
+pub mod job;
 pub mod lease;
 mod migrate;
 pub mod response;

@@ -166,25 +166,19 @@ impl Runs {
 
     /// Says in a transaction that the turn begins: `false` if the run is somebody else's by now.
     pub async fn begin(&self, write: &mut Write, id: &str, owner: &Owner) -> Result<bool, Error> {
-        let begun = sqlx::query(
-            "UPDATE run SET tries = tries + 1 WHERE id = $1 AND owner = $2 AND state = 'open'",
-        )
-        .bind(id)
-        .bind(owner.as_str())
-        .execute(&mut **write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
+        let begun =
+            sqlx::query("UPDATE run SET tries = tries + 1 WHERE id = $1 AND owner = $2 AND state = 'open'")
+                .bind(id)
+                .bind(owner.as_str())
+                .execute(&mut **write)
+                .await
+                .map_err(|error| self.store.explain(error))?;
         Ok(begun.rows_affected() == 1)
     }
 
     /// Writes down what happened, all of it or nothing. Returns the runs that are somebody else's
     /// by now, of which nothing was written.
-    pub async fn write(
-        &self,
-        pages: &[Page],
-        owner: &Owner,
-        now: Timestamp,
-    ) -> Result<Vec<String>, Error> {
+    pub async fn write(&self, pages: &[Page], owner: &Owner, now: Timestamp) -> Result<Vec<String>, Error> {
         let mut write = self.store.write().await?;
         let mut lost = Vec::new();
         for page in pages {
@@ -224,13 +218,14 @@ impl Runs {
     /// Some of the events after this number, in order; none if there are no more yet.
     pub async fn events(&self, id: &str, after: u64) -> Result<Vec<Event>, Error> {
         let explain = |error| self.store.explain(error);
-        let rows = sqlx::query("SELECT body FROM run_event WHERE run = $1 AND last > $2 ORDER BY last LIMIT $3")
-            .bind(id.to_owned())
-            .bind(i64::try_from(after).unwrap_or(i64::MAX))
-            .bind(PAGE)
-            .fetch_all(self.store.pool())
-            .await
-            .map_err(explain)?;
+        let rows =
+            sqlx::query("SELECT body FROM run_event WHERE run = $1 AND last > $2 ORDER BY last LIMIT $3")
+                .bind(id.to_owned())
+                .bind(i64::try_from(after).unwrap_or(i64::MAX))
+                .bind(PAGE)
+                .fetch_all(self.store.pool())
+                .await
+                .map_err(explain)?;
         let mut events = Vec::new();
         for row in rows {
             let body: String = row.try_get("body").map_err(explain)?;

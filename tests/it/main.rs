@@ -43,6 +43,8 @@ mod floors;
 mod gateway;
 /// Who must not come in at the HTTP door, and what no client would send.
 mod intruders;
+/// Jobs: on time, once, whoever is killed, and what becomes of their results.
+mod jobs;
 /// Python inside: what tools are given and give back, how they fail, block and are stopped.
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
@@ -63,10 +65,14 @@ mod peers;
 mod reload;
 /// Turns that survive: runs, their events, keys, kills, and two gateways on one database.
 mod runs;
+/// When something is due: words, cron patterns, and what clocks on walls do in spring and autumn.
+mod schedule;
 /// Programs that were written for OpenAI: the SDKs that people have, and the published types.
 mod sdks;
 /// Servers of others: their tools, everything that goes wrong with them, and the files they are in.
 mod servers;
+/// Units of systemd: what is written, and that systemd takes it.
+mod service;
 /// The log of a conversation, its repair, and what of it fits into a window.
 mod session;
 /// From nothing to a model that answers, and to the editors there are.

@@ -132,9 +132,13 @@ fn a_run_whose_process_is_killed_is_taken_up() {
     let known = end(&door, &run);
     assert_eq!(known["result"]["stop"], "answered", "{known}");
     // The message was said once, and the call was not made again.
-    assert_eq!(said(&door, "s"), ["user: what time is it", "assistant: …", "tool: …", "assistant: re: what time is it"]);
+    assert_eq!(
+        said(&door, "s"),
+        ["user: what time is it", "assistant: …", "tool: …", "assistant: re: what time is it"]
+    );
     let last = vendor.requests().pop().unwrap().body;
-    let roles: Vec<_> = last["messages"].as_array().unwrap().iter().map(|said| said["role"].clone()).collect();
+    let roles: Vec<_> =
+        last["messages"].as_array().unwrap().iter().map(|said| said["role"].clone()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool"], "{last}");
     // Numbers go on where they were.
     let after = [("Last-Event-ID", &*completed["id"].to_string())];
@@ -287,7 +291,12 @@ struct Echo {
 impl Echo {
     fn new(let_go: usize) -> Arc<Self> {
         let let_go = Semaphore::new(let_go);
-        Arc::new(Self { let_go, asked: Mutex::default(), now: AtomicUsize::new(0), most: AtomicUsize::new(0) })
+        Arc::new(Self {
+            let_go,
+            asked: Mutex::default(),
+            now: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        })
     }
 
     fn asked(&self) -> Vec<String> {
@@ -658,7 +667,8 @@ struct Crowd {
 impl Crowd {
     /// Callers of so many sessions.
     fn gather(sessions: usize) -> Self {
-        let (places, stop, answered) = <(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
+        let (places, stop, answered) =
+            <(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let callers = (0..sessions).map(|session| {
             let (places, stop, answered) = (places.clone(), stop.clone(), answered.clone());
             std::thread::Builder::new()
@@ -715,9 +725,12 @@ fn insist(places: &Mutex<Vec<String>>, key: &str, body: &str, place: usize) -> S
             // From one gateway to the other.
             places.get((place + attempt) % places.len().max(1)).cloned()
         };
-        let answer = address.and_then(|address| http::post(&address, "/message", &[("Idempotency-Key", &key)], body));
+        let answer =
+            address.and_then(|address| http::post(&address, "/message", &[("Idempotency-Key", &key)], body));
         match answer {
-            Some(answer) if answer.status == 200 => return answer.json()["output"].as_str().unwrap().to_owned(),
+            Some(answer) if answer.status == 200 => {
+                return answer.json()["output"].as_str().unwrap().to_owned();
+            }
             Some(answer) => assert!([429, 503].contains(&answer.status), "{answer:?}"),
             None => {}
         }

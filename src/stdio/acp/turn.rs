@@ -33,8 +33,8 @@ pub(super) async fn play(
         hub = desk.hub(session) => hub?,
         () = cancel.cancelled() => return Ok(PromptResponse::new(schema::StopReason::Cancelled)),
     };
-    if let Some(command) = command::named(&message.text()) {
-        let said = hub.command(command, &session.id).await;
+    if let Some((command, words)) = command::named(&message.text()) {
+        let said = hub.command(command, words, &session.id).await;
         say(cx, &session.id, SessionUpdate::AgentMessageChunk(schema::ContentChunk::new(said.into())));
         return Ok(PromptResponse::new(schema::StopReason::EndTurn));
     }

@@ -85,7 +85,8 @@ pub fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> 
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let header =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let answer = Answer { status, headers: lines.filter_map(header).collect(), body: body.to_owned() };
     let is_whole = answer.header("content-length").is_none_or(|length| length.parse() == Ok(body.len()));
     is_whole.then_some(answer)

@@ -4,6 +4,7 @@ pub mod collector;
 pub mod database;
 pub mod editor;
 pub mod http;
+pub mod inbox;
 pub mod kill;
 pub mod mcp;
 pub mod omni;
