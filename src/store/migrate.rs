@@ -16,6 +16,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("runs", include_str!("migrations/0006_runs.sql")),
     ("responses", include_str!("migrations/0007_responses.sql")),
     ("jobs", include_str!("migrations/0008_jobs.sql")),
+    ("mail", include_str!("migrations/0009_mail.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in
