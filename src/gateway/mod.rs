@@ -7,6 +7,7 @@
 mod body;
 mod error;
 mod guard;
+pub mod hook;
 mod jobs;
 mod key;
 mod memories;
@@ -45,6 +46,7 @@ use crate::store::response::Responses;
 use crate::store::token::{Scope, Tokens};
 use error::Error;
 use guard::Guard;
+pub use hook::Hook;
 use socket::Socket;
 
 /// How long turns may go on once it is to stop, and how long callers then have to read.
@@ -85,6 +87,7 @@ pub struct Gateway {
 pub struct Listener {
     gateway: Arc<Gateway>,
     socket: TcpListener,
+    hooks: Vec<Hook>,
 }
 
 impl Gateway {
@@ -110,7 +113,7 @@ impl Gateway {
         hub.keep().await.map_err(|error| error.to_string())?;
         let (began, api) = (Timestamp::now(), openapi::completed(Self::routes().into_openapi()));
         let gateway = Arc::new(Self { hub, guard, setting, began, responses, closing, api, tools });
-        Ok(Listener { gateway, socket })
+        Ok(Listener { gateway, socket, hooks: Vec::new() })
     }
 
     /// What can be asked, and by whom.
@@ -184,6 +187,12 @@ impl Listener {
         Ok(format!("http://{address}"))
     }
 
+    /// The same, where another server may bring something as well.
+    pub fn with_hook(mut self, hook: Option<Hook>) -> Self {
+        self.hooks.extend(hook);
+        self
+    }
+
     /// Whether callers come in without a token.
     pub fn is_free(&self) -> bool {
         self.gateway.guard.is_free()
@@ -192,8 +201,8 @@ impl Listener {
     /// Serves everybody who comes. Once `told` is over it only finishes what goes on: whoever comes
     /// meanwhile is told so, and at last nobody is let in.
     pub async fn serve(self, told: impl Future<Output = ()> + Send) -> Result<(), String> {
-        let Self { gateway, socket } = self;
-        let router = gateway.router();
+        let Self { gateway, socket, hooks } = self;
+        let router = hooks.into_iter().fold(gateway.router(), |router, hook| hook.join(router));
         let service = router.into_make_service_with_connect_info::<socket::Line>();
         let closing = gateway.closing.clone().cancelled_owned();
         let serving = axum::serve(Socket::new(socket), service).with_graceful_shutdown(closing);
