@@ -19,6 +19,7 @@ use tokio::sync::{OnceCell, watch};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use crate::agent::Agent;
+use crate::channel::telegram::{self, Telegram};
 use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::{Bounds, Hub};
 use crate::kernel::guide::Guide;
@@ -30,6 +31,7 @@ use crate::memory::Memory;
 use crate::session::{self, Sessions};
 use crate::shutdown::Shutdown;
 use crate::skill::{Catalog, Environments, Index, Manifest};
+use crate::store::mail::Mail;
 use crate::store::{self, Store};
 use crate::tool::plan::Plan;
 use crate::tool::{Audit, Scope, Settings, Toolbox, Toolset, policy};
@@ -87,6 +89,9 @@ pub enum Error {
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] llm::Error),
+    /// Telegram cannot be had.
+    #[error("{0}")]
+    Telegram(String),
 }
 
 /// The parts of the program, made when they are needed.
@@ -462,6 +467,28 @@ impl App {
         let config::Gateway { turns, waiting, .. } = self.config().gateway;
         let (sessions, shutdown) = (self.sessions().await?, self.shutdown.clone());
         Ok(Hub::bounded(Arc::new(agent), sessions, store, shutdown, Bounds { turns, waiting }))
+    }
+
+    /// The bot of Telegram with its mail, if there is a token.
+    pub async fn bot(&self) -> Result<Option<(telegram::Api, Mail)>, Error> {
+        let Some(token) = self.telegram_token()? else { return Ok(None) };
+        let api = telegram::Api::new(&self.config().telegram.server, &token).map_err(Error::Telegram)?;
+        let mail = telegram::mail(self.store().await?.clone(), &api);
+        Ok(Some((api, mail)))
+    }
+
+    /// Whoever talks on Telegram, if there is a token.
+    pub async fn telegram(&self, hub: Arc<Hub>) -> Result<Option<Arc<Telegram>>, Error> {
+        let Some(token) = self.telegram_token()? else { return Ok(None) };
+        let (store, config) = (self.store().await?.clone(), self.config().telegram.clone());
+        let telegram = Telegram::new(hub, store, config, &token, self.paths.workspace.clone()).await;
+        telegram.map(Some).map_err(Error::Telegram)
+    }
+
+    fn telegram_token(&self) -> Result<Option<String>, Error> {
+        let token = self.config().telegram.token.reveal();
+        let token = token.map_err(|reason| Error::Secret { key: "telegram.token".to_owned(), reason })?;
+        Ok(Some(token).filter(|token| !token.is_empty()))
     }
 
     /// Stops what still goes on and closes the database.

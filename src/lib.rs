@@ -23,6 +23,7 @@ pub mod agent;
 
 pub mod hub;
 
+pub mod channel;
 pub mod clock;
 pub mod gateway;
 pub mod stdio;

@@ -9,6 +9,7 @@ use super::skill::told;
 use super::style::{FINE, WRONG};
 use super::ui::Screen;
 use crate::app::{App, Choices};
+use crate::channel::telegram;
 use crate::kernel::Interpreter;
 use crate::kernel::worker::Strength;
 use crate::llm::detect::Found;
@@ -51,6 +52,7 @@ pub(super) async fn run(choices: Choices, interpreter: Interpreter, screen: &Scr
             findings.push(memory(&app).await);
             findings.push(encoder(&app).await);
             findings.push(jobs(&app).await);
+            findings.extend(telegram(&app).await);
             findings.extend(programs());
         }
         Err(error) => findings.push(Finding::wrong(
@@ -259,6 +261,48 @@ async fn jobs(app: &App) -> Finding {
         ),
         Err(failure) => Finding::wrong("jobs", failure.message, "mend what it says"),
     }
+}
+
+/// Whether the bot can be talked to, by whom, and whether anything keeps it from hearing.
+async fn telegram(app: &App) -> Vec<Finding> {
+    let subject = "telegram";
+    let (api, mail) = match app.bot().await {
+        Ok(Some(bot)) => bot,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![Finding::wrong(subject, error.to_string(), "correct `telegram.token`")],
+    };
+    let config = &app.loaded.config.telegram;
+    let examined = match telegram::examine(&api, &mail, config).await {
+        Ok(examined) => examined,
+        Err(error) => return vec![Finding::wrong(subject, error.to_string(), "mend what it says")],
+    };
+    let mut findings = Vec::new();
+    match examined.name {
+        Ok(name) => {
+            let heard = examined.heard.map_or_else(
+                || "it was never listened to".to_owned(),
+                |heard| format!("last heard {}", heard.strftime("%Y-%m-%d %H:%M:%S UTC")),
+            );
+            findings.push(Finding::fine(subject, format!("the token is that of @{name}; {heard}")));
+        }
+        Err(reason) => findings.push(Finding::wrong(subject, reason, "see to it, then run this again")),
+    }
+    if let (Some(url), true) = (examined.webhook, config.webhook.is_empty()) {
+        let text = format!("the webhook {url} gets its news, so omni hears none");
+        findings.push(Finding::wrong(subject, text, "`omni channel unhook` takes it away"));
+    }
+    findings.push(match examined.access.is_empty() {
+        true => {
+            Finding::wrong(subject, "nobody may talk to it", "`omni channel pair` makes a code to send it")
+        }
+        false => {
+            let (people, admins, groups) = examined.access.counts();
+            let text =
+                format!("may talk to it: people {people}, admins among them {admins}, groups {groups}");
+            Finding::fine(subject, text)
+        }
+    });
+    findings
 }
 
 /// Programs that built-in skills run.

@@ -9,7 +9,7 @@ use super::style::{BOLD, DIM, PLAIN};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Talk", &["ask", "chat", "session", "memory"]),
     ("Tools", &["tool", "skill", "mcp"]),
-    ("Serve", &["serve", "job", "service", "acp", "stdio"]),
+    ("Serve", &["serve", "channel", "job", "service", "acp", "stdio"]),
     ("Set up", &["setup", "doctor", "config"]),
 ];
 

@@ -2,6 +2,7 @@
 
 mod acp;
 mod ask;
+mod channel;
 mod chat;
 mod completions;
 mod config;
@@ -119,6 +120,7 @@ enum Command {
     Job(job::Job),
     #[command(subcommand)]
     Service(service::Service),
+    Channel(channel::Channel),
     #[command(subcommand)]
     Token(token::Token),
     Acp(acp::Acp),
@@ -221,6 +223,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Serve(serve)) => serve::run(serve, &app, screen).await,
         Some(Command::Job(job)) => job::run(job, &app, screen).await,
         Some(Command::Service(service)) => service::run(service, &app, screen).await,
+        Some(Command::Channel(channel)) => channel::run(channel, &app, screen).await,
         Some(Command::Token(token)) => token::run(token, &app, screen).await,
         Some(Command::Acp(acp)) => acp::run(acp, app, screen).await,
         Some(Command::Stdio(stdio)) => stdio::run(stdio, &app, screen).await,

@@ -1,6 +1,7 @@
 //! `omni serve`: the assistant over HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,18 +11,24 @@ use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
+use crate::channel::telegram::{Telegram, Trouble};
 use crate::clock::Reach;
 use crate::config::Secret;
-use crate::gateway::{Gateway, Setting};
+use crate::gateway::hook::Take;
+use crate::gateway::{Gateway, Hook, Setting};
 use crate::{mcp, measure};
+
+/// How long Telegram may take to end once all turns have.
+const PARTING: Duration = Duration::from_secs(10);
 
 /// Answer over HTTP, and print the URL
 ///
 /// `POST /message` takes {"session_id", "message"}; `/v1/chat/completions` speaks OpenAI's protocol, with
 /// the model `omni`. Programs of this machine come in without a token unless there is one; browsers and
-/// other machines need one: `omni token new`. The jobs of this folder are run: `omni job`. SIGTERM and Ctrl-C finish the turns that go on, and a second
-/// one ends them at once.
-#[derive(Debug, clap::Args)]
+/// other machines need one: `omni token new`. The jobs of this folder are run: `omni job`. With `telegram.token`
+/// it talks on Telegram, too: see `omni channel`. SIGTERM and Ctrl-C finish the turns that go on, and a second one
+/// ends them at once.
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Serve {
     /// Listen there; port 0 takes a free one [default: gateway.bind]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -42,11 +49,13 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
     }
     app.watch().await?;
     let hub = app.hub().await?;
+    let telegram = app.telegram(hub.clone()).await?;
     let (shelf, tools) = watch::channel(None);
     let server = mcp::Server::new(tools, app.scope(), app.servers().await, None);
     let (routes, announcing) = server.mounted();
     let listener = Gateway::bind(hub.clone(), app.store().await?.clone(), setting, routes).await;
     let listener = listener.map_err(|reason| Failure::new(code::FAILED, reason))?;
+    let listener = listener.with_hook(telegram.clone().and_then(hook));
     let url = listener.url().map_err(|reason| Failure::new(code::FAILED, reason))?;
     if listener.is_free() {
         screen.remark("programs of this machine need no token, as there is none; others cannot come in");
@@ -54,6 +63,8 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
     app.attend(&hub, Reach::All)?;
     screen.line(&url)?;
     let told = CancellationToken::new();
+    let mut trouble = telegram.as_ref().map(|telegram| telegram.trouble());
+    let talking = telegram.map(|telegram| tokio::spawn(telegram.run(told.clone())));
     let mut serving = std::pin::pin!(listener.serve(told.clone().cancelled_owned()));
     let mut offering = std::pin::pin!(async {
         tokio::select! {
@@ -73,10 +84,39 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
                 screen.remark("finishing what goes on; a second signal ends it at once");
                 told.cancel();
             }
+            reason = news(&mut trouble) => screen.remark(&format!("Telegram: {reason}")),
         }
     };
+    told.cancel();
+    if let Some(talking) = talking {
+        // What is not sent by then is sent after the next start.
+        let _ = tokio::time::timeout(PARTING, talking).await;
+    }
     app.finish().await;
     served.map(|()| code::OK).map_err(|reason| Failure::new(code::FAILED, reason))
+}
+
+/// Where Telegram brings news, if it is to.
+fn hook(telegram: Arc<Telegram>) -> Option<Hook> {
+    let (path, secret) = telegram.hook()?;
+    let take: Take = Arc::new(move |body| {
+        let telegram = telegram.clone();
+        Box::pin(async move { telegram.bring(&body).await })
+    });
+    Some(Hook { path, header: "x-telegram-bot-api-secret-token", secret, take })
+}
+
+/// Waits for news of what goes wrong with Telegram.
+async fn news(trouble: &mut Option<watch::Receiver<Trouble>>) -> String {
+    if let Some(receiver) = trouble {
+        while receiver.changed().await.is_ok() {
+            if let Some(reason) = receiver.borrow_and_update().clone() {
+                return reason;
+            }
+        }
+    }
+    *trouble = None;
+    std::future::pending().await
 }
 
 fn setting(serve: Serve, app: &App) -> Result<Setting, Failure> {

@@ -168,6 +168,9 @@ impl Setting {
             (Ok(_), _) => Ok(()),
             (Err(_), Value::Integer(number)) if *number < 0 => wrong("0 or more", "negative"),
             (Err(_), Value::Integer(_)) => wrong("a smaller number", "too large"),
+            (Err(_), _) if self.key[0] == "telegram" => {
+                wrong("a list of whole numbers", "a list with something else")
+            }
             (Err(_), Value::Array(_)) if self.key == ["model", "price"] => {
                 wrong("a list of texts as in \"openai/gpt-5.6 2.0 0.2 10.0\"", "a list with something else")
             }
@@ -184,7 +187,7 @@ impl Setting {
         let prefixes: &[&str] = match self.key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["skills", "folders"] => &[""],
             ["store", "url"] => &["sqlite://", "sqlite:", "file:"],
-            ["provider", _, "api_key"] | ["gateway", "token"] | ["jobs", "webhook_secret"] => &["file:"],
+            ["provider", _, "api_key"] | ["gateway" | "telegram", "token"] | ["jobs", "webhook_secret"] => &["file:"],
             ["model", "name" | "fallback"] => &["scripted:"],
             _ => return,
         };
@@ -219,7 +222,7 @@ impl Setting {
         let reason = match (self.key[0].as_str(), self.key[1].as_str()) {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
-            ("gateway", _) => "it could let others in",
+            ("gateway" | "telegram", _) => "it could let others in",
             ("telemetry", _) => "it could tell others what you do",
             ("jobs", _) => "it could spend your tokens and send results elsewhere",
             ("memory", _) => "it could change what is remembered of you",

@@ -49,6 +49,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Work that goes on by itself.
     pub jobs: Jobs,
+    /// Telegram.
+    pub telegram: Telegram,
     /// Where conversations are kept.
     pub store: Store,
     /// What is learned from turns.
@@ -232,6 +234,32 @@ pub struct Jobs {
     pub webhook_secret: Secret,
     /// Hosts of webhooks that may be of this machine or of a private network.
     pub webhook_hosts: Vec<String>,
+}
+
+/// Telegram.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telegram {
+    /// The token of the bot; may be `env:NAME` or `file:PATH`. Empty: there is none.
+    pub token: Secret,
+    /// People who may talk, by Telegram's numbers.
+    pub users: Vec<i64>,
+    /// Groups in which everybody may talk.
+    pub groups: Vec<i64>,
+    /// People who may talk, and change things for others.
+    pub admins: Vec<i64>,
+    /// Whether everybody in a group is in one conversation.
+    pub shared_groups: bool,
+    /// Whether answers have buttons to judge them.
+    pub feedback: bool,
+    /// Seconds a question waits for a person.
+    pub patience: f64,
+    /// Where Telegram reaches the gateway; empty: it is asked.
+    pub webhook: String,
+    /// Seconds it may think about it when it is asked.
+    pub poll: f64,
+    /// The server of the Bot API.
+    pub server: String,
 }
 
 /// Where conversations are kept.

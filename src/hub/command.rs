@@ -17,23 +17,26 @@ pub struct Command {
     pub takes: &'static str,
     /// What it does.
     pub about: &'static str,
+    /// Whether it changes things for others, so that not everybody may.
+    pub admin: bool,
 }
 
 /// The commands that every face has. Those that are about the face itself, as leaving it, are its own.
 pub const COMMANDS: &[Command] = &[
-    Command { name: "help", takes: "", about: "show the commands there are" },
-    Command { name: "status", takes: "", about: "show the model, the folder and the session" },
-    Command { name: "reset", takes: "", about: "begin this conversation anew; the log keeps what was said" },
-    Command { name: "restore", takes: "", about: "go back to what was said before it was begun anew" },
-    Command { name: "compact", takes: "", about: "tell what was said before the last turn in short" },
-    Command { name: "good", takes: "", about: "say that the last answer was good, which is remembered" },
-    Command { name: "bad", takes: "", about: "say that the last answer was bad, which is remembered" },
-    Command { name: "bg", takes: "TEXT", about: "do this in the background, and tell when it is done" },
-    Command { name: "jobs", takes: "", about: "list the jobs of this folder" },
+    Command { name: "help", takes: "", about: "show the commands there are", admin: false },
+    Command { name: "status", takes: "", about: "show the model, the folder and the session", admin: false },
+    Command { name: "reset", takes: "", about: "begin this conversation anew; the log keeps what was said", admin: false },
+    Command { name: "restore", takes: "", about: "go back to what was said before it was begun anew", admin: false },
+    Command { name: "compact", takes: "", about: "tell what was said before the last turn in short", admin: false },
+    Command { name: "good", takes: "", about: "say that the last answer was good, which is remembered", admin: false },
+    Command { name: "bad", takes: "", about: "say that the last answer was bad, which is remembered", admin: false },
+    Command { name: "bg", takes: "TEXT", about: "do this in the background, and tell when it is done", admin: false },
+    Command { name: "jobs", takes: "", about: "list the jobs of this folder", admin: false },
     Command {
         name: "job",
         takes: "ID [WORD]",
         about: "show a job, or cancel, run, pause, resume or remove it",
+        admin: true,
     },
 ];
 

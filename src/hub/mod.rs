@@ -357,7 +357,8 @@ impl Hub {
         self.shutdown.signal().cancel();
     }
 
-    fn lane(&self, session: &str) -> Arc<Lane> {
+    /// The lane of a session. While somebody holds it, what was agreed to "always" stays agreed to.
+    pub fn lane(&self, session: &str) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().expect("no panic while held");
         lanes.retain(|_, lane| lane.strong_count() > 0);
         if let Some(lane) = lanes.get(session).and_then(Weak::upgrade) {
@@ -398,6 +399,11 @@ impl Hub {
             room = self.turns.acquire() => room.ok(),
             () = play.cancel.cancelled() => None,
         }
+    }
+
+    /// A person's verdict on this turn. Returns whether there is a memory to keep it.
+    pub async fn judge_turn(&self, turn: &str, good: bool) -> Result<bool, String> {
+        self.agent.judge_turn(turn, good).await.map_err(|error| error.to_string())
     }
 
     /// A person's verdict on the last turn of a session. Returns whether there was one.

@@ -49,6 +49,8 @@ mod jobs;
 mod kernel;
 /// Models: dialects, misbehaving servers, retries and fallbacks, detection.
 mod llm;
+/// Mail of chat networks in the database: nothing twice, nothing lost, who may talk.
+mod mail;
 /// The Model Context Protocol, by raw lines and by clients that others wrote.
 mod mcp;
 /// What was learned from turns: its worth, its recall, and that nothing is lost, doubled or leaked.
@@ -85,6 +87,8 @@ mod skill;
 mod stdio;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
+/// Telegram: stories, everything that goes wrong with it, kills, limits, and how texts are shown.
+mod telegram;
 /// The chat at a real terminal: what is typed, and what the screen shows.
 mod terminal;
 /// The toolbox: schemas, policy, time limits, long results.

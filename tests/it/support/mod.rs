@@ -12,6 +12,7 @@ pub mod peers;
 pub mod postgres;
 pub mod relay;
 pub mod servers;
+pub mod telegram;
 pub mod terminal;
 pub mod tools;
 pub mod vendor;

@@ -1,0 +1,3 @@
+//! Chat networks: faces for people who only talk.
+
+pub mod telegram;

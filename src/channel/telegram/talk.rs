@@ -1,0 +1,574 @@
+//! Conversations: the letters of each are answered in order, each once.
+//!
+//! A letter is answered by a run, and is the key by which it is asked for. Whatever is killed in between,
+//! the same run is asked for again: the hub goes on with it, or tells its end once more. The answer is
+//! kept, and the letter taken off the pile, in one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use frankenstein::methods::{AnswerCallbackQueryParams, EditMessageReplyMarkupParams};
+use frankenstein::updates::Update;
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::Telegram;
+use super::access::Access;
+use super::files;
+use super::format::{self, Text};
+use super::inbox::AT_ONCE;
+use super::live::{Live, Stage};
+use super::outbox::{self, Body};
+use super::question::{self, Button, Wanted};
+use super::update::{self, Heard, Me, Person, Pressed, Said, Spot};
+use crate::hub::run::{Key, Question, Run};
+use crate::hub::{self, Order, command};
+use crate::message::event::{Consent, Finished, StopReason};
+use crate::message::{Incoming, Message, Part, Role};
+use crate::store::mail::{Letter, Parcel};
+
+/// How long the rest of what was sent together may take to come.
+const BUNDLE: Duration = Duration::from_secs(1);
+/// How often an answer that is written is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How long to wait where there is no room for another turn.
+const ROOM: Duration = Duration::from_secs(1);
+/// How long to wait after the database did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Commands that only a chat has; [`command::COMMANDS`] are those that every face has.
+pub const OWN: [(&str, &str); 3] = [
+    ("new", "begin another conversation"),
+    ("stop", "stop the answer that is being written"),
+    ("start", "say hello"),
+];
+
+/// Why a letter stays where it is.
+pub(super) enum Left {
+    /// The program ends.
+    Stopping,
+    /// The database does not answer.
+    Store(crate::store::Error),
+}
+
+impl From<crate::store::Error> for Left {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Telegram {
+    /// The conversation a message belongs to.
+    pub(super) fn lane(&self, said: &Said) -> String {
+        said.spot.lane((said.group && !self.config.shared_groups).then_some(said.user.id))
+    }
+
+    /// Answers the letters of a lane until there are none.
+    pub(super) async fn converse(self: &Arc<Self>, lane: &str, me: &Me, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let done = match self.mail.waiting(lane).await {
+                Ok(letters) if letters.is_empty() => return,
+                Ok(letters) => self.next(lane, letters, me, stop).await,
+                Err(error) => Err(Left::Store(error)),
+            };
+            match done {
+                Ok(()) => {}
+                Err(Left::Stopping) => return,
+                Err(Left::Store(error)) => {
+                    tracing::warn!("a letter waits: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Answers the first of these letters, with those that belong to it.
+    async fn next(
+        self: &Arc<Self>,
+        lane: &str,
+        mut letters: Vec<Letter>,
+        me: &Me,
+        stop: &CancellationToken,
+    ) -> Result<(), Left> {
+        let first = letters[0].clone();
+        if !first.bundle.is_empty() {
+            tokio::time::sleep(BUNDLE).await;
+            letters = self.mail.waiting(lane).await?;
+        }
+        letters.retain(|letter| {
+            letter.id == first.id
+                || letter.turn == first.turn
+                || (!first.bundle.is_empty() && letter.bundle == first.bundle)
+        });
+        self.mail.join(&letters).await?;
+        let heard = letters.iter().filter_map(|letter| {
+            let update = serde_json::from_str::<Update>(&letter.body).ok()?;
+            update::read(&update, me)
+        });
+        let heard: Vec<Heard> = heard.collect();
+        let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+        // What panics at one letter must not come back to it for ever.
+        let (telegram, turn, stop) = (self.clone(), first.turn.clone(), stop.clone());
+        let lane = lane.to_owned();
+        let answering = async move { telegram.answered(&lane, &turn, heard, &stop).await };
+        let parcels = match tokio::spawn(answering).await {
+            Ok(parcels) => parcels?,
+            Err(error) => {
+                tracing::error!("a letter is given up, it broke what reads it: {error}");
+                Vec::new()
+            }
+        };
+        self.mail.answer(&ids, &parcels, Timestamp::now()).await?;
+        self.outbox.hurry();
+        Ok(())
+    }
+
+    /// What answers these.
+    async fn answered(
+        self: &Arc<Self>,
+        lane: &str,
+        turn: &str,
+        heard: Vec<Heard>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Parcel>, Left> {
+        let access = Access::read(&self.config, &self.mail).await?;
+        let mut said = Vec::new();
+        for heard in heard {
+            match heard {
+                Heard::Said(one) if lane == AT_ONCE => {
+                    let lane = self.lane(&one);
+                    return Ok(vec![self.note(one.spot, turn, self.stop(&lane).await)]);
+                }
+                Heard::Said(one) => said.push(*one),
+                Heard::Pressed(pressed) => self.pressed(&pressed, &access).await?,
+                Heard::Judged(judged) => {
+                    let spot = Spot { chat: judged.chat, thread: None };
+                    if access.admits(spot, judged.user)
+                        && let Some(sent) = self.mail.sent(judged.chat, judged.message.into()).await?
+                    {
+                        self.judge(&sent.parcel.turn, judged.good).await;
+                    }
+                }
+                Heard::Stopped(spot) => {
+                    self.stop(&spot.lane(None)).await;
+                }
+                // Followed when it came.
+                Heard::Moved { .. } => {}
+            }
+        }
+        let Some(first) = said.first() else { return Ok(Vec::new()) };
+        let may = access.admits(first.spot, first.user.id) && said.iter().any(|said| said.addressed);
+        match &first.command {
+            _ if !may => Ok(Vec::new()),
+            Some((name, words)) => self.command(lane, turn, first, name, words, &access).await,
+            None => self.turn(lane, turn, &said, stop).await,
+        }
+    }
+
+    /// Does what a slash command says.
+    async fn command(
+        &self,
+        lane: &str,
+        turn: &str,
+        said: &Said,
+        name: &str,
+        words: &str,
+        access: &Access,
+    ) -> Result<Vec<Parcel>, Left> {
+        let session = self.session(lane).await?;
+        let told = match name {
+            "start" => format!("Hello {}. Ask me anything; /help shows what else there is.", said.user.name),
+            "new" => {
+                let session = format!("{}.{}", self.first_session(lane), Timestamp::now().as_millisecond());
+                self.mail.turn_to(lane, &session).await?;
+                "A new conversation begins.".to_owned()
+            }
+            "help" => help(),
+            name => match command::named(format!("/{name} {words}").trim()) {
+                Some(command) if command.admin && !access.is_admin(said.user.id) => {
+                    format!("/{name} is for admins, and you ({}) are none.", said.user.id)
+                }
+                Some(command) => match self.hub.session(&session).await {
+                    Ok(session) => self.hub.command(command, &session).await,
+                    Err(error) => error.to_string(),
+                },
+                None => format!("There is no /{name}.\n\n{}", help()),
+            },
+        };
+        let reply = said.group.then_some(said.message);
+        Ok(self.texts(said.spot, turn, format::plain(&told), reply, false))
+    }
+
+    /// The session a conversation is in.
+    async fn session(&self, lane: &str) -> Result<String, Left> {
+        Ok(self.mail.session(lane).await?.unwrap_or_else(|| self.first_session(lane)))
+    }
+
+    fn first_session(&self, lane: &str) -> String {
+        format!("telegram.{}.{lane}", self.api.bot())
+    }
+
+    /// Has the assistant answer, and returns the answer.
+    async fn turn(
+        self: &Arc<Self>,
+        lane: &str,
+        letter: &str,
+        said: &[Said],
+        stop: &CancellationToken,
+    ) -> Result<Vec<Parcel>, Left> {
+        let first = &said[0];
+        let reply = first.group.then_some(first.message);
+        let plain = |told: &str| self.texts(first.spot, letter, format::plain(told), reply, false);
+        let message = self.message(said).await;
+        let session = self.session(lane).await?;
+        let run = match self.begin(&session, letter, message, stop).await {
+            Ok(run) => run,
+            Err(hub::Error::Draining) => return Err(Left::Stopping),
+            Err(error) => return Ok(plain(&error.to_string())),
+        };
+        self.hold(&session);
+        self.running.lock().expect("no panic while held").insert(lane.to_owned(), run.clone());
+        let finished = self.follow(&run, first, reply).await;
+        self.running.lock().expect("no panic while held").remove(lane);
+        for asked in self.questions.over(&run.id) {
+            self.close(&asked, "This question is over.").await;
+        }
+        let Some(finished) = finished else {
+            // The program ends, or the session is gone.
+            return match stop.is_cancelled() || self.hub.is_draining() {
+                true => Err(Left::Stopping),
+                false => Ok(plain("This conversation was deleted before there was an answer.")),
+            };
+        };
+        let grows = self.mail.parcel(&format!("{}.0", run.id)).await?.is_some();
+        let mut parcels = self.answer(first.spot, &run.id, &finished, reply, grows);
+        let output = self.workspace.join(files::OUTPUT);
+        if output.is_dir() {
+            for (number, path) in files::linked(&finished.text, &self.workspace).into_iter().enumerate() {
+                let body = Body::File { thread: first.spot.thread, reply, path };
+                let id = format!("{}.file.{number}", run.id);
+                parcels.push(outbox::parcel(id, first.spot.chat, &run.id, &body));
+            }
+        }
+        Ok(parcels)
+    }
+
+    /// What was said, as a message for the assistant.
+    async fn message(&self, said: &[Said]) -> Message {
+        let (mut texts, mut parts) = (Vec::new(), Vec::new());
+        for said in said {
+            if let Some(quoted) = &said.quoted {
+                let lines: Vec<_> = quoted.lines().map(|line| format!("> {line}")).collect();
+                texts.push(lines.join("\n"));
+            }
+            let who = match said.group && self.config.shared_groups {
+                true => format!("{}: ", said.user.name),
+                false => String::new(),
+            };
+            if !said.text.is_empty() {
+                texts.push(format!("{who}{}", said.text));
+            }
+            let (lines, pictures) = files::incoming(&self.api, &self.workspace, said).await;
+            texts.extend(lines);
+            parts.extend(pictures);
+        }
+        if texts.is_empty() {
+            texts.push("(They said nothing but your name.)".to_owned());
+        }
+        parts.insert(0, Part::text(texts.join("\n")));
+        Message::of(Role::User, parts)
+    }
+
+    /// Hands a message to the hub once there is room; the same letter gets the same run.
+    async fn begin(
+        &self,
+        session: &str,
+        letter: &str,
+        message: Message,
+        stop: &CancellationToken,
+    ) -> Result<Run, hub::Error> {
+        let session = self.hub.session(session).await?;
+        let key = Key::new(self.mail.account(), letter, &Value::Null);
+        loop {
+            let order = Order {
+                incoming: Incoming { session: Some(session.clone()), message: message.clone() },
+                asks: true,
+                instructions: Some(INSTRUCTIONS.to_owned()),
+                earlier: None,
+            };
+            match self.hub.run(order, Some(&key)).await {
+                Err(hub::Error::Full(_) | hub::Error::Busy) => tokio::select! {
+                    () = tokio::time::sleep(ROOM) => {}
+                    () = stop.cancelled() => return Err(hub::Error::Draining),
+                },
+                other => return other,
+            }
+        }
+    }
+
+    /// Shows what happens in a run until it is over.
+    async fn follow(self: &Arc<Self>, run: &Run, said: &Said, reply: Option<i32>) -> Option<Finished> {
+        let stage = Stage {
+            api: self.api.clone(),
+            pace: self.pace.clone(),
+            outbox: self.outbox.clone(),
+            mail: self.mail.clone(),
+        };
+        let mut live = Live::new(stage, said.spot, &run.id, reply);
+        let mut tick = tokio::time::interval(TICK);
+        let mut events = std::pin::pin!(run.events(0));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = tick.tick() => {
+                    // Somebody is asked something, so nobody is writing.
+                    if !self.questions.waits(&run.id) {
+                        live.show().await;
+                    }
+                    continue;
+                }
+            };
+            let Some((_, event)) = event else { break };
+            match event["type"].as_str().unwrap_or_default() {
+                // It goes on after it was killed: what it had said is said anew.
+                "turn.started" => live.begin(),
+                "message.delta" => live.push(event["text"].as_str().unwrap_or_default()),
+                "tool.started" if event["parent"].is_null() => {
+                    live.works(event["tool"].as_str().unwrap_or_default());
+                }
+                "approval.requested" => self.wanted(event, said, run).await,
+                _ => {}
+            }
+        }
+        live.end().await;
+        match run.finished().await {
+            Ok(finished) => finished,
+            Err(error) => {
+                tracing::warn!("how a run ended is not known yet: {error}");
+                None
+            }
+        }
+    }
+
+    /// An answer as what is sent. `grows` says that its first message is there already.
+    fn answer(
+        &self,
+        spot: Spot,
+        turn: &str,
+        finished: &Finished,
+        reply: Option<i32>,
+        grows: bool,
+    ) -> Vec<Parcel> {
+        let mut texts = format::messages(&finished.text);
+        let told = match finished.stop {
+            StopReason::Answered | StopReason::Limit | StopReason::Loop if texts.is_empty() => {
+                Some("There is nothing to say.".to_owned())
+            }
+            StopReason::Answered | StopReason::Limit | StopReason::Loop => None,
+            StopReason::Length => Some("(The model's limit for answers cut this off.)".to_owned()),
+            StopReason::Cancelled => Some("(Stopped.)".to_owned()),
+            StopReason::Unauthorized => {
+                Some("I cannot answer: the model's provider refuses the key it was given.".to_owned())
+            }
+            StopReason::ModelFailed | StopReason::Failed => {
+                let reason = finished.error.as_deref().unwrap_or("the log says why");
+                Some(format!("I cannot answer: {reason}"))
+            }
+        };
+        texts.extend(told.into_iter().flat_map(|told| format::plain(&told)));
+        let parcels = self.texts(spot, turn, texts, reply, self.config.feedback);
+        if !grows {
+            return parcels;
+        }
+        let grown = |mut parcel: Parcel| {
+            if parcel.id == format!("{turn}.0")
+                && let Ok(Body::Text { message }) = serde_json::from_str(&parcel.body)
+            {
+                let body = Body::Edit { of: parcel.id, message };
+                parcel = outbox::parcel(format!("{turn}.end"), spot.chat, turn, &body);
+            }
+            parcel
+        };
+        parcels.into_iter().map(grown).collect()
+    }
+
+    /// Texts as what is sent, the first as a reply, with buttons to judge it under the last.
+    fn texts(
+        &self,
+        spot: Spot,
+        turn: &str,
+        texts: Vec<Text>,
+        reply: Option<i32>,
+        judged: bool,
+    ) -> Vec<Parcel> {
+        let count = texts.len();
+        let parcel = |(number, text): (usize, Text)| {
+            let buttons = (judged && number + 1 == count).then(|| question::thumbs(turn));
+            let message = outbox::message(spot, text, reply.filter(|_| number == 0), buttons);
+            let body = Body::Text { message: Box::new(message) };
+            outbox::parcel(format!("{turn}.{number}"), spot.chat, turn, &body)
+        };
+        texts.into_iter().enumerate().map(parcel).collect()
+    }
+
+    fn note(&self, spot: Spot, turn: &str, text: &str) -> Parcel {
+        let text = Text { text: text.to_owned(), entities: Vec::new() };
+        let body = Body::Text { message: Box::new(outbox::message(spot, text, None, None)) };
+        outbox::parcel(format!("{turn}.note"), spot.chat, turn, &body)
+    }
+
+    /// Ends the run of a lane, if one goes on.
+    async fn stop(&self, lane: &str) -> &'static str {
+        let run = self.running.lock().expect("no panic while held").get(lane).cloned();
+        match run {
+            Some(run) => match run.cancel().await {
+                Ok(()) => "Stopped.",
+                Err(_) => "It cannot be stopped at the moment.",
+            },
+            None => "There is nothing to stop.",
+        }
+    }
+
+    /// Asks a person whether a call may run, if that is still to be known. What cannot be asked is refused.
+    async fn wanted(self: &Arc<Self>, event: Value, said: &Said, run: &Run) {
+        let Ok(wanted) = serde_json::from_value::<Wanted>(event) else { return };
+        let call = wanted.call.clone();
+        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent | Question::Elsewhere))) {
+            return;
+        }
+        let refused = hub::run::Said { consent: Some(Consent::No), answer: None };
+        let Some((name, texts)) = self.questions.ask(wanted, said.spot, &said.user, run) else {
+            let _ = run.answer(&call, refused).await;
+            return;
+        };
+        let count = texts.len();
+        let parcel = |(number, text): (usize, Text)| {
+            let last = number + 1 == count;
+            let message = outbox::message(said.spot, text, None, last.then(|| question::buttons(&name)));
+            let end = if last { String::new() } else { format!(".{number}") };
+            let id = format!("{}.ask.{name}{end}", run.id);
+            outbox::parcel(id, said.spot.chat, &run.id, &Body::Text { message: Box::new(message) })
+        };
+        let parcels: Vec<_> = texts.into_iter().enumerate().map(parcel).collect();
+        if let Err(error) = self.outbox.post(&parcels).await {
+            tracing::warn!("a question is refused, it cannot be asked: {error}");
+            self.questions.take(&name);
+            let _ = run.answer(&call, refused).await;
+            return;
+        }
+        let telegram = self.clone();
+        let patience = Duration::from_secs_f64(self.config.patience);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            if let Some(asked) = telegram.questions.take(&name) {
+                asked.answer(Consent::No).await;
+                telegram.close(&asked, "⌛ Nobody answered in time, so it did not run.").await;
+            }
+        });
+    }
+
+    /// Writes under a question what came of it, and takes its buttons away.
+    async fn close(&self, asked: &question::Asked, how: &str) {
+        let message = outbox::message(asked.spot, question::closed(&asked.text, how), None, None);
+        let body = Body::Edit { of: asked.parcel.clone(), message: Box::new(message) };
+        let parcel = outbox::parcel(format!("{}.end", asked.parcel), asked.spot.chat, &asked.run.id, &body);
+        if let Err(error) = self.outbox.post(&[parcel]).await {
+            tracing::warn!("the buttons of a question stay: {error}");
+        }
+    }
+
+    /// A button was pressed.
+    async fn pressed(&self, pressed: &Pressed, access: &Access) -> Result<(), Left> {
+        let told = match question::button(&pressed.data) {
+            Some(Button::Answer(name, consent)) => self.consented(&name, consent, pressed, access).await,
+            Some(Button::Verdict(turn, good)) => self.verdict(&turn, good, pressed, access).await?,
+            None => "This button is of another time.".to_owned(),
+        };
+        let parameters =
+            AnswerCallbackQueryParams::builder().callback_query_id(&pressed.id).text(told).build();
+        let (api, pace) = (self.api.clone(), self.pace.clone());
+        // The sign that it was seen; a button that goes on spinning harms nobody.
+        tokio::spawn(async move {
+            let _leave = pace.call().await;
+            let told = api.call::<Value>("answerCallbackQuery", &parameters).await;
+            told.inspect_err(|error| tracing::debug!("a press is not acknowledged: {error}"))
+        });
+        Ok(())
+    }
+
+    async fn consented(&self, name: &str, consent: Consent, pressed: &Pressed, access: &Access) -> String {
+        let Some(asked) = self.questions.get(name) else { return "This question is over.".to_owned() };
+        let here = pressed.at.is_some_and(|(spot, _)| spot.chat == asked.spot.chat);
+        let person = &pressed.user;
+        if !here || !may_answer(person, &asked.user, access) {
+            return format!("Only {} can answer this, or an admin.", asked.user.name);
+        }
+        let Some(asked) = self.questions.take(name) else { return "This question is over.".to_owned() };
+        if !asked.answer(consent).await {
+            self.close(&asked, "This question is over.").await;
+            return "This question is over.".to_owned();
+        }
+        let (how, told) = match consent {
+            Consent::Once => ("✅ Once", "It runs."),
+            Consent::Always => {
+                ("♾ Always in this conversation", "It runs, and is not asked about again here.")
+            }
+            Consent::No => ("❌ No", "It does not run."),
+        };
+        self.close(&asked, &format!("{how}: {}", person.name)).await;
+        told.to_owned()
+    }
+
+    async fn verdict(
+        &self,
+        turn: &str,
+        good: bool,
+        pressed: &Pressed,
+        access: &Access,
+    ) -> Result<String, Left> {
+        let Some((spot, message)) = pressed.at else { return Ok("This answer is too old.".to_owned()) };
+        let sent = self.mail.sent(spot.chat, message.into()).await?;
+        if !access.admits(spot, pressed.user.id) || sent.is_none_or(|sent| sent.parcel.turn != turn) {
+            return Ok("This is not yours to judge.".to_owned());
+        }
+        self.judge(turn, good).await;
+        let parameters =
+            EditMessageReplyMarkupParams::builder().chat_id(spot.chat).message_id(message).build();
+        let (api, pace) = (self.api.clone(), self.pace.clone());
+        tokio::spawn(async move {
+            let _leave = pace.speak(spot.chat).await;
+            let _ = api.call::<Value>("editMessageReplyMarkup", &parameters).await;
+        });
+        Ok(if good {
+            "Thank you, I remember what helped."
+        } else {
+            "Thank you, I remember that it did not help."
+        }
+        .to_owned())
+    }
+
+    async fn judge(&self, turn: &str, good: bool) {
+        if let Err(error) = self.hub.judge_turn(turn, good).await {
+            tracing::warn!("a verdict is not kept: {error}");
+        }
+    }
+}
+
+/// Whether somebody may answer a question that came of what another has asked for: that person, if they
+/// are known by themselves, or an admin. Being in a group is not enough.
+fn may_answer(person: &Person, asker: &Person, access: &Access) -> bool {
+    access.is_admin(person.id) || (person.id == asker.id && access.knows(person.id))
+}
+
+/// What the model is told of where it is; the same in every turn.
+const INSTRUCTIONS: &str = "You talk with people on Telegram: be brief, and write markdown without wide tables. Files that \
+    people send are in the folder `inbox` of the workspace. To send a file, put it into the folder `output` of the \
+    workspace and link to it in your answer: [name](output/name).";
+
+fn help() -> String {
+    let own = OWN.iter().map(|(name, about)| format!("/{name}: {about}"));
+    let common = command::COMMANDS.iter().map(|command| format!("/{}: {}", command.name, command.about));
+    common.chain(own).collect::<Vec<_>>().join("\n")
+}
