@@ -155,13 +155,6 @@ impl Agent {
         }
     }
 
-    /// A person's verdict on a turn. Returns whether there is a memory to keep it.
-    pub async fn judge_turn(&self, turn: &str, good: bool) -> Result<bool, memory::Error> {
-        let Some(memory) = &self.memory else { return Ok(false) };
-        memory.judge(turn, good).await?;
-        Ok(true)
-    }
-
     /// A person's verdict on the last turn of a session. Returns whether there was one.
     pub async fn judge(&self, session: &str, good: bool) -> Result<bool, memory::Error> {
         let Some(memory) = &self.memory else { return Ok(false) };

@@ -187,7 +187,9 @@ impl Setting {
         let prefixes: &[&str] = match self.key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["skills", "folders"] => &[""],
             ["store", "url"] => &["sqlite://", "sqlite:", "file:"],
-            ["provider", _, "api_key"] | ["gateway" | "telegram", "token"] | ["jobs", "webhook_secret"] => &["file:"],
+            ["provider", _, "api_key"] | ["gateway" | "telegram", "token"] | ["jobs", "webhook_secret"] => {
+                &["file:"]
+            }
             ["model", "name" | "fallback"] => &["scripted:"],
             _ => return,
         };

@@ -25,12 +25,42 @@ pub struct Command {
 pub const COMMANDS: &[Command] = &[
     Command { name: "help", takes: "", about: "show the commands there are", admin: false },
     Command { name: "status", takes: "", about: "show the model, the folder and the session", admin: false },
-    Command { name: "reset", takes: "", about: "begin this conversation anew; the log keeps what was said", admin: false },
-    Command { name: "restore", takes: "", about: "go back to what was said before it was begun anew", admin: false },
-    Command { name: "compact", takes: "", about: "tell what was said before the last turn in short", admin: false },
-    Command { name: "good", takes: "", about: "say that the last answer was good, which is remembered", admin: false },
-    Command { name: "bad", takes: "", about: "say that the last answer was bad, which is remembered", admin: false },
-    Command { name: "bg", takes: "TEXT", about: "do this in the background, and tell when it is done", admin: false },
+    Command {
+        name: "reset",
+        takes: "",
+        about: "begin this conversation anew; the log keeps what was said",
+        admin: false,
+    },
+    Command {
+        name: "restore",
+        takes: "",
+        about: "go back to what was said before it was begun anew",
+        admin: false,
+    },
+    Command {
+        name: "compact",
+        takes: "",
+        about: "tell what was said before the last turn in short",
+        admin: false,
+    },
+    Command {
+        name: "good",
+        takes: "",
+        about: "say that the last answer was good, which is remembered",
+        admin: false,
+    },
+    Command {
+        name: "bad",
+        takes: "",
+        about: "say that the last answer was bad, which is remembered",
+        admin: false,
+    },
+    Command {
+        name: "bg",
+        takes: "TEXT",
+        about: "do this in the background, and tell when it is done",
+        admin: false,
+    },
     Command { name: "jobs", takes: "", about: "list the jobs of this folder", admin: false },
     Command {
         name: "job",
@@ -62,7 +92,9 @@ impl Hub {
             "restore" => said(self.restore(session, "").await, "the conversation is what it was"),
             "compact" => match self.compact(session).await {
                 Ok(0) => "there is nothing to tell in short yet".to_owned(),
-                Ok(count) => format!("{count} earlier turns are told in short from here on; the log keeps them"),
+                Ok(count) => {
+                    format!("{count} earlier turns are told in short from here on; the log keeps them")
+                }
                 Err(error) => error.to_string(),
             },
             "status" => self.status(session).await,
@@ -202,7 +234,7 @@ fn said(done: Result<(), super::Error>, words: &str) -> String {
 }
 
 fn help() -> String {
-    let lines = COMMANDS.iter().map(|Command { name, takes, about }| match *takes {
+    let lines = COMMANDS.iter().map(|Command { name, takes, about, .. }| match *takes {
         "" => format!("/{name}: {about}"),
         takes => format!("/{name} {takes}: {about}"),
     });

@@ -401,11 +401,6 @@ impl Hub {
         }
     }
 
-    /// A person's verdict on this turn. Returns whether there is a memory to keep it.
-    pub async fn judge_turn(&self, turn: &str, good: bool) -> Result<bool, String> {
-        self.agent.judge_turn(turn, good).await.map_err(|error| error.to_string())
-    }
-
     /// A person's verdict on the last turn of a session. Returns whether there was one.
     pub async fn judge(&self, session: &str, good: bool) -> Result<bool, String> {
         self.agent.judge(session, good).await.map_err(|error| error.to_string())

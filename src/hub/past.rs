@@ -81,7 +81,12 @@ fn replayed(entries: impl Iterator<Item = Stored>) -> Vec<EventKind> {
             Entry::TurnEnded(ended) => {
                 events.push(EventKind::Finished(finished(std::mem::take(&mut answer), ended)));
             }
-            Entry::Message(_) | Entry::Note(_) | Entry::Digest(_) => {}
+            Entry::Message(_)
+            | Entry::Note(_)
+            | Entry::Digest(_)
+            | Entry::Kept(_)
+            | Entry::Reset
+            | Entry::Restored(_) => {}
         }
     }
     events

@@ -146,8 +146,8 @@ impl Talk {
         if text.trim().is_empty() {
             return self.desk.end(&id, &name, Err("`text` is empty".to_owned())).await;
         }
-        if let Some(command) = command::named(text) {
-            let said = hub.command(command, &name).await;
+        if let Some((command, words)) = command::named(text) {
+            let said = hub.command(command, words, &name).await;
             return self.desk.end(&id, &name, Ok(said)).await;
         }
         match hub.submit(Incoming { session, message: Message::user(text) }, true).await {

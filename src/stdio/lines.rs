@@ -59,8 +59,9 @@ struct Talk {
 impl Talk {
     /// The answer to a message, or why there is none. Nobody can be asked meanwhile.
     async fn answer(&mut self, message: &str) -> Result<String, String> {
-        if let Some(command) = command::named(message) {
-            return Ok(self.hub.command(command, self.session.as_deref().unwrap_or_default()).await);
+        if let Some((command, words)) = command::named(message) {
+            let session = self.session.as_deref().unwrap_or_default();
+            return Ok(self.hub.command(command, words, session).await);
         }
         let incoming = Incoming { session: self.session.clone(), message: Message::user(message) };
         let mut running = self.hub.submit(incoming, false).await.map_err(|error| error.to_string())?;

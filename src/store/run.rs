@@ -229,8 +229,8 @@ impl Runs {
         let mut events = Vec::new();
         for row in rows {
             let body: String = row.try_get("body").map_err(explain)?;
-            let page: Vec<Event> = serde_json::from_str(&body)
-                .map_err(|error| explain(sqlx::Error::Decode(error.into())))?;
+            let page: Vec<Event> =
+                serde_json::from_str(&body).map_err(|error| explain(sqlx::Error::Decode(error.into())))?;
             events.extend(page.into_iter().filter(|event| event.id > after));
         }
         Ok(events)

@@ -42,7 +42,17 @@ const FENCES: &[(&str, &[&str])] = &[
     ("sqlx", &["store/", "session/log.rs", "memory/ledger.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
     ("croner", &["schedule/cron.rs"]),
-    ("reqwest", &["channel/telegram/api.rs", "clock/webhook.rs", "llm/", "mcp/open.rs", "mcp/auth.rs", "mcp/events.rs"]),
+    (
+        "reqwest",
+        &[
+            "channel/telegram/api.rs",
+            "clock/webhook.rs",
+            "llm/",
+            "mcp/open.rs",
+            "mcp/auth.rs",
+            "mcp/events.rs",
+        ],
+    ),
     ("frankenstein", &["channel/telegram/"]),
     ("rmcp", &["mcp/"]),
     ("axum", &["mcp/http.rs", "gateway/"]),

@@ -11,7 +11,7 @@ use frankenstein::methods::{AnswerCallbackQueryParams, EditMessageReplyMarkupPar
 use frankenstein::updates::Update;
 use futures::StreamExt;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Telegram;
@@ -187,11 +187,11 @@ impl Telegram {
             }
             "help" => help(),
             name => match command::named(format!("/{name} {words}").trim()) {
-                Some(command) if command.admin && !access.is_admin(said.user.id) => {
+                Some((command, _)) if command.admin && !access.is_admin(said.user.id) => {
                     format!("/{name} is for admins, and you ({}) are none.", said.user.id)
                 }
-                Some(command) => match self.hub.session(&session).await {
-                    Ok(session) => self.hub.command(command, &session).await,
+                Some((command, words)) => match self.hub.session(&session).await {
+                    Ok(session) => self.hub.command(command, words, &session).await,
                     Err(error) => error.to_string(),
                 },
                 None => format!("There is no /{name}.\n\n{}", help()),
@@ -298,7 +298,7 @@ impl Telegram {
                 instructions: Some(INSTRUCTIONS.to_owned()),
                 earlier: None,
             };
-            match self.hub.run(order, Some(&key)).await {
+            match self.hub.run(order, Some(key.clone())).await {
                 Err(hub::Error::Full(_) | hub::Error::Busy) => tokio::select! {
                     () = tokio::time::sleep(ROOM) => {}
                     () = stop.cancelled() => return Err(hub::Error::Draining),
@@ -330,7 +330,8 @@ impl Telegram {
                     continue;
                 }
             };
-            let Some((_, event)) = event else { break };
+            let Some(event) = event else { break };
+            let event = json!(event);
             match event["type"].as_str().unwrap_or_default() {
                 // It goes on after it was killed: what it had said is said anew.
                 "turn.started" => live.begin(),

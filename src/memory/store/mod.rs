@@ -92,7 +92,7 @@ impl Table {
         let place: Arc<str> = folder.display().to_string().into();
         let connection = connect(&place).await?;
         match connection.open_table(TABLE).execute().await {
-            Ok(table) => Self { table, place }.as_it_is_now().await.map(Some),
+            Ok(table) => Self { table, place }.migrated().await.map(Some),
             // What a process that was killed while it made the table has left.
             Err(lancedb::Error::TableNotFound { .. }) => Ok(None),
             Err(error) => Err(failed(&place, error)),
@@ -100,7 +100,7 @@ impl Table {
     }
 
     /// The table with the columns that are younger than it is.
-    async fn as_it_is_now(self) -> Result<Self, Error> {
+    async fn migrated(self) -> Result<Self, Error> {
         let lacks = async || {
             let schema = self.table.schema().await.map_err(|error| self.failed(error))?;
             Ok::<_, Error>(schema.field_with_name(until().name()).is_err())
