@@ -66,6 +66,8 @@ impl Store {
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(PATIENCE)
+            // A server may have gone meanwhile. A file has not, and a turn asks for a connection twenty times.
+            .test_before_acquire(target.kind == Kind::Postgres)
             .after_connect(move |connection, _| Box::pin(tune(target.kind, connection)))
             .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_with(target.options.clone())
