@@ -223,12 +223,12 @@ impl Telegram {
         let plain = |told: &str| self.texts(first.spot, letter, format::plain(told), reply, false);
         let message = self.message(said).await;
         let session = self.session(lane).await?;
+        self.hold(&session);
         let run = match self.begin(&session, letter, message, stop).await {
             Ok(run) => run,
             Err(hub::Error::Draining) => return Err(Left::Stopping),
             Err(error) => return Ok(plain(&error.to_string())),
         };
-        self.hold(&session);
         self.running.lock().expect("no panic while held").insert(lane.to_owned(), run.clone());
         let finished = self.follow(&run, first, reply).await;
         self.running.lock().expect("no panic while held").remove(lane);
