@@ -659,6 +659,7 @@ fn telegram_brings_news_to_a_webhook() {
 /// One kill in four comes at a random time. The others come where it is easiest to lose something or to
 /// say it twice: when the model is asked, when an answer was sent and is not done yet, and when it is done
 /// and that was not told.
+#[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn killed(kills: usize) {
     let settings = format!("users = [7001, 7002]\ngroups = [{GROUP}]\nfeedback = false");
     let stage = Stage::with(&settings);
@@ -716,8 +717,8 @@ fn killed(kills: usize) {
     let wrongs: Vec<_> = wrongs.iter().filter(|wrong| !wrong.contains("Too Many Requests")).collect();
     assert!(wrongs.is_empty(), "{wrongs:#?}");
     println!(
-        "{counts:?} messages in three chats were answered once; kills at a random time, when an answer is \
-              done and not told, when it is sent, when the model is asked: {hits:?}"
+        "{counts:?} messages in three chats were answered once; kills at a random time, when an answer is done and \
+         not told, when it is sent, when the model is asked: {hits:?}"
     );
 }
 
@@ -736,6 +737,7 @@ fn soak_of_five_hundred_kills() {
 
 #[test]
 #[ignore = "takes a minute: make soak"]
+#[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn soak_of_two_hundred_chats_at_once_stay_within_the_limits() {
     let people: Vec<(i64, String)> = (0..200).map(|number| (8000 + number, format!("P{number}"))).collect();
     let users: Vec<String> = people.iter().map(|(id, _)| id.to_string()).collect();
