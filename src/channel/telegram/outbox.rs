@@ -28,6 +28,8 @@ use crate::store::mail::{Mail, Parcel, Posted, State};
 
 /// Numbers a parcel may have got, beyond the newest that was known.
 const SEARCHED: i64 = 32;
+/// How long a message may be on its way whose sender is gone: only then is it looked for.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How long something is tried that cannot be delivered.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// Between two tries, at first and at last.
@@ -197,6 +199,7 @@ impl Outbox {
             return self.fail(parcel, "it could not be delivered in a day").await;
         }
         if posted.state == State::Sending {
+            tokio::time::sleep(SETTLED).await;
             match self.look(posted, &body).await? {
                 Looked::There(message) => return self.arrived(parcel, message).await,
                 Looked::Nowhere => {}
