@@ -115,6 +115,8 @@ pub struct App {
     memory: Arc<OnceCell<Arc<Memory>>>,
     /// Whether the model is given a tool to show its plan with.
     plans: bool,
+    /// Whether it is given tools to plan jobs with.
+    schedules: bool,
 }
 
 impl App {
@@ -140,6 +142,12 @@ impl App {
     /// The same for somebody who is shown plans.
     pub fn with_plans(self) -> Self {
         Self { plans: true, ..self }
+    }
+
+    /// The same where jobs are run, or looked after: their tools are many words, so a model hears of
+    /// them where they lead to something.
+    pub fn with_schedules(self) -> Self {
+        Self { schedules: true, ..self }
     }
 
     fn within(current: &Path, choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
@@ -171,6 +179,7 @@ impl App {
             model: OnceCell::new(),
             memory: Arc::default(),
             plans: false,
+            schedules: false,
         })
     }
 
@@ -273,7 +282,9 @@ impl App {
             if self.plans {
                 sets.push(Arc::new(Plan));
             }
-            sets.push(self.job_tools());
+            if self.schedules {
+                sets.push(self.job_tools());
+            }
             Ok(Arc::new(Toolbox::new(sets, settings)))
         };
         self.toolbox.get_or_try_init(build).await.cloned()

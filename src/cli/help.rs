@@ -9,7 +9,7 @@ use super::style::{BOLD, DIM, PLAIN};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Talk", &["ask", "chat", "session", "memory"]),
     ("Tools", &["tool", "skill", "mcp"]),
-    ("Serve", &["serve", "channel", "job", "service", "acp", "stdio"]),
+    ("Serve", &["serve", "job", "acp", "stdio"]),
     ("Set up", &["setup", "doctor", "config"]),
 ];
 

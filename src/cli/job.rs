@@ -13,7 +13,7 @@ use crate::hub::command::{line, shown};
 use crate::schedule::{self, Schedule};
 use crate::store::job::{Deliver, Error, Job as Row, Jobs, New, Overlap, Stage, State, Task};
 
-/// Plan, show and stop jobs: work at set times, without anybody there.
+/// Plan, show and stop jobs: work at set times.
 ///
 /// A job asks the assistant something, in a session of its own, or calls a tool without a model. `omni serve` runs the
 /// jobs of the folder it runs in. Nobody can be asked then: what a tool needs consent for is refused, unless
@@ -86,7 +86,7 @@ pub(super) struct Add {
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
     /// Who is told: `nobody`, `chat:SESSION`, `file:PATH` in the output folder ({date} and {time} are filled in),
-    /// or a webhook's `https://…`
+    /// or a webhook's URL
     #[arg(long, value_name = "WHO", default_value = "nobody")]
     deliver: Deliver,
     /// What happens when it is due and still goes on: `skip` that time, or `queue` it

@@ -211,6 +211,12 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         return doctor::run(choices, interpreter, screen).await;
     }
     let app = App::load(choices, interpreter)?;
+    let app = match cli.command {
+        Some(Command::Serve(_) | Command::Channel(_) | Command::Tool(_) | Command::Mcp(_)) => {
+            app.with_schedules()
+        }
+        _ => app,
+    };
     app.log(cli.globals.verbose);
     match cli.command {
         Some(Command::Ask(ask)) => ask::run(ask, &app, screen).await,

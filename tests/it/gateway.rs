@@ -399,7 +399,7 @@ async fn a_session_that_is_asked_a_lot_does_not_hold_up_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_has_so_many_messages_waiting_and_no_more() {
     let data = tempfile::tempdir().unwrap();
-    let script = r#"{"text": "yes", "delay_ms": 600000}"#;
+    let script = r#"{"text": "yes", "delay_ms": 600000, "loop": true}"#;
     let hub = hub(data.path(), script, Bounds { turns: 4, waiting: 100 }).await;
     let mut running = Vec::new();
     for _ in 0..16 {
@@ -412,7 +412,9 @@ async fn a_session_has_so_many_messages_waiting_and_no_more() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("two go on");
+    tokio::time::timeout(Duration::from_secs(60), loaded)
+        .await
+        .unwrap_or_else(|_| panic!("{:?}", hub.load()));
     running.push(calm);
     running.iter().for_each(|running| running.cancel.cancel());
     hub.drain().await;

@@ -395,7 +395,7 @@ async fn a_full_disk() {
             sqlx::query(pages).execute(&mut **connection).await.unwrap();
         }
     };
-    limit("PRAGMA max_page_count = 64").await;
+    limit("PRAGMA max_page_count = 96").await;
     fill(&store, async || limit("PRAGMA max_page_count = 1000000").await).await;
 
     // A real one, where this user may mount one in a namespace of its own.
@@ -403,7 +403,7 @@ async fn a_full_disk() {
     let child = kill::child("session::child_fills_a_small_disk");
     let output = std::process::Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=2m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
+        .arg("mount -t tmpfs -o size=4m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
         .arg("sh")
         .arg(child.get_program())
         .args(child.get_args())
