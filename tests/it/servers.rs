@@ -489,6 +489,7 @@ fn resident() -> usize {
 
 #[test]
 #[ignore = "takes minutes: make soak"]
+#[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn soak_two_hundred_connections_leave_nothing() {
     let remotes = [Remote::start("plain.py http well"), Remote::start("sdk.py")];
     let folder = tempfile::TempDir::new().unwrap();
