@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 
+/// The folder of the workspace that files for people are put into.
+pub const OUTPUT: &str = "output";
+
 /// The folders omni uses, after the XDG base directory specification. Nothing is created
 /// until something is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +57,7 @@ impl Paths {
 
     /// Where files are put that are for people: results of jobs, for one.
     pub fn output(&self) -> PathBuf {
-        self.workspace.join("output")
+        self.workspace.join(OUTPUT)
     }
 
     /// The project's own settings and skills.

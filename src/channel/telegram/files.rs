@@ -7,10 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::api::{Api, Error};
 use super::update::{Attached, Said};
+use crate::config::paths::OUTPUT;
 use crate::message::Part;
 
-/// What may go out, and where it has to be: a folder of the workspace.
-pub const OUTPUT: &str = "output";
 /// Where what comes in is put, in the workspace.
 const INBOX: &str = "inbox";
 /// Bytes that Telegram hands out and takes, and bytes of a picture that a model is shown.

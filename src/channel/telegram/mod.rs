@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
+use crate::config::{self, paths::OUTPUT};
 use crate::hub::run::Run;
 use crate::hub::{Hub, Lane, command};
 use crate::store::lease::{self, Acquired, Lease, Owner};
@@ -96,7 +96,7 @@ impl Telegram {
         let api = Arc::new(Api::new(&config.server, token)?);
         let mail = mail(store, &api);
         let pace = Arc::<Pace>::default();
-        let output = workspace.join(files::OUTPUT);
+        let output = workspace.join(OUTPUT);
         let outbox = Outbox::new(api.clone(), mail.clone(), pace.clone(), output).await;
         let outbox = outbox.map_err(|error| error.to_string())?;
         Ok(Arc::new(Self {

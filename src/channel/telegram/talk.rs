@@ -23,6 +23,7 @@ use super::live::{Live, Stage};
 use super::outbox::{self, Body};
 use super::question::{self, Button, Wanted};
 use super::update::{self, Heard, Me, Person, Pressed, Said, Spot};
+use crate::config::paths::OUTPUT;
 use crate::hub::run::{Key, Question, Run};
 use crate::hub::{self, Order, command};
 use crate::message::event::{Consent, Finished, StopReason};
@@ -244,7 +245,7 @@ impl Telegram {
         };
         let grows = self.mail.parcel(&format!("{}.0", run.id)).await?.is_some();
         let mut parcels = self.answer(first.spot, &run.id, &finished, reply, grows);
-        let output = self.workspace.join(files::OUTPUT);
+        let output = self.workspace.join(OUTPUT);
         if output.is_dir() {
             for (number, path) in files::linked(&finished.text, &self.workspace).into_iter().enumerate() {
                 let body = Body::File { thread: first.spot.thread, reply, path };
