@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -48,4 +48,6 @@ def _within(context: Context | Native | None) -> Iterator[None]:
     finally:
         if lines.partial:
             lines.finish(context)
-        current.reset(token)
+        # A coroutine that nobody waits for any more is closed by the collector, outside of where it ran.
+        with suppress(ValueError):
+            current.reset(token)
