@@ -961,6 +961,10 @@ fn the_assistant_plans_only_what_somebody_agrees_to() {
         .run()
         .succeeded();
     assert!(call("schedule.list", json!({})).succeeded().out.contains("There is no job."));
+    // Where nothing runs them, that is said.
+    let planned =
+        world.omni(["--yes", "tool", "call", "schedule.add", &arguments.to_string()]).run().succeeded();
+    assert!(planned.out.contains("Tell the user"), "{planned}");
     let wrong =
         world.omni(["--yes", "tool", "call", "schedule.add", r#"{"when": "soon", "ask": "x"}"#]).run();
     assert!(wrong.exited(2).err.contains("every monday at 9:30"));

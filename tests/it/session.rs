@@ -403,7 +403,7 @@ async fn a_full_disk() {
     let child = kill::child("session::child_fills_a_small_disk");
     let output = std::process::Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=4m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
+        .arg("mount -t tmpfs -o size=2m omni \"$OMNI_TEST_DATA\" || exit 97; exec \"$@\"")
         .arg("sh")
         .arg(child.get_program())
         .args(child.get_args())
