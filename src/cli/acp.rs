@@ -47,9 +47,8 @@ pub(super) async fn run(acp: Acp, app: App, screen: &Screen) -> Result<u8, Failu
     let mut stop = Stop::listen()?;
     let Pipes { input, output } = Pipes::take()?;
     let app = Arc::new(app);
-    let rooms = Arc::new(Rooms { app: app.clone(), apps: Mutex::default(), hubs: Mutex::default() });
     let result = tokio::select! {
-        served = acp::serve(rooms, input, output) => {
+        served = acp::serve(house(app.clone()), input, output) => {
             served.map(|()| code::OK).map_err(|reason| Failure::new(code::FAILED, reason))
         }
         told = stop.told() => Ok(told),
@@ -57,6 +56,11 @@ pub(super) async fn run(acp: Acp, app: App, screen: &Screen) -> Result<u8, Failu
     // Turns that go on are cancelled, and what they had is stored.
     app.finish().await;
     result
+}
+
+/// What the sessions of editors are played with.
+pub(super) fn house(app: Arc<App>) -> Arc<dyn House> {
+    Arc::new(Rooms { app, apps: Mutex::default(), hubs: Mutex::default() })
 }
 
 /// The parts of the program for each folder that an editor has sessions in.

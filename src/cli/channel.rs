@@ -62,7 +62,7 @@ enum Command {
     Unhook,
 }
 
-pub(super) async fn run(channel: Channel, app: &App, screen: &Screen) -> Result<u8, Failure> {
+pub(super) async fn run(channel: Channel, app: App, screen: &Screen) -> Result<u8, Failure> {
     let bot = app.bot().await?;
     let (api, mail) = bot.ok_or_else(|| {
         Failure::new(code::SETUP, "there is no token for Telegram")
@@ -77,7 +77,7 @@ pub(super) async fn run(channel: Channel, app: &App, screen: &Screen) -> Result<
             Ok(code::OK)
         }
         Command::Remove { id } => remove(&mail, id).await,
-        Command::List => list(app, &mail, screen).await,
+        Command::List => list(&app, &mail, screen).await,
         Command::Unhook => unhook(&api, screen).await,
     };
     app.finish().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::acp;
 use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
@@ -16,6 +17,7 @@ use crate::clock::Reach;
 use crate::config::Secret;
 use crate::gateway::hook::Take;
 use crate::gateway::{Gateway, Hook, Setting};
+use crate::stdio::acp::http;
 use crate::{mcp, measure};
 
 /// How long Telegram may take to end once all turns have.
@@ -24,8 +26,8 @@ const PARTING: Duration = Duration::from_secs(10);
 /// Answer over HTTP, and print the URL
 ///
 /// `POST /message` takes {"session_id", "message"}; `/v1/chat/completions` speaks OpenAI's protocol, with
-/// the model `omni`. Programs of this machine come in without a token unless there is one; browsers and
-/// other machines need one: `omni token new`. The jobs of this folder are run: `omni job`. With `telegram.token`
+/// the model `omni`; `/acp` is for editors that are elsewhere. Programs of this machine come in without a
+/// token unless there is one; browsers and other machines need one: `omni token new`. The jobs of this folder are run: `omni job`. With `telegram.token`
 /// it talks on Telegram, too: see `omni channel`. SIGTERM and Ctrl-C finish the turns that go on, and a second one
 /// ends them at once.
 #[derive(Debug, Default, clap::Args)]
@@ -41,9 +43,10 @@ pub(super) struct Serve {
     turn_timeout: Option<f64>,
 }
 
-pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, Failure> {
+pub(super) async fn run(serve: Serve, app: App, screen: &Screen) -> Result<u8, Failure> {
+    let app = Arc::new(app);
     let mut stop = Stop::listen()?;
-    let setting = setting(serve, app)?;
+    let setting = setting(serve, &app)?;
     if !measure::begin() {
         screen.remark("nothing is counted: /metrics has no numbers");
     }
@@ -53,6 +56,7 @@ pub(super) async fn run(serve: Serve, app: &App, screen: &Screen) -> Result<u8, 
     let (shelf, tools) = watch::channel(None);
     let server = mcp::Server::new(tools, app.scope(), app.servers().await, None);
     let (routes, announcing) = server.mounted();
+    let routes = routes.merge(http::router(acp::house(app.clone())));
     let listener = Gateway::bind(hub.clone(), app.store().await?.clone(), setting, routes).await;
     let listener = listener.map_err(|reason| Failure::new(code::FAILED, reason))?;
     let listener = listener.with_hook(telegram.clone().and_then(hook));

@@ -79,8 +79,8 @@ pub struct Gateway {
     closing: CancellationToken,
     /// What can be asked here.
     api: OpenApi,
-    /// The server of tools at `/mcp`.
-    tools: Router,
+    /// What else answers here, to administrators.
+    mounted: Router,
 }
 
 /// A gateway that has its place and does not answer yet.
@@ -91,12 +91,13 @@ pub struct Listener {
 }
 
 impl Gateway {
-    /// Takes a place. One that other machines can reach needs a token. `tools` is what answers at `/mcp`.
+    /// Takes a place. One that other machines can reach needs a token. `mounted` answers here as well,
+    /// to administrators.
     pub async fn bind(
         hub: Arc<Hub>,
         store: Store,
         setting: Setting,
-        tools: Router,
+        mounted: Router,
     ) -> Result<Listener, String> {
         let responses = Responses::new(store.clone());
         let guard = Guard::new(Tokens::new(store), setting.token.as_deref(), setting.rate).await?;
@@ -112,7 +113,7 @@ impl Gateway {
         let closing = CancellationToken::new();
         hub.keep().await.map_err(|error| error.to_string())?;
         let (began, api) = (Timestamp::now(), openapi::completed(Self::routes().into_openapi()));
-        let gateway = Arc::new(Self { hub, guard, setting, began, responses, closing, api, tools });
+        let gateway = Arc::new(Self { hub, guard, setting, began, responses, closing, api, mounted });
         Ok(Listener { gateway, socket, hooks: Vec::new() })
     }
 
@@ -161,7 +162,7 @@ impl Gateway {
         let (routes, _) = Self::routes().split_for_parts();
         let admin = middleware::from_fn(|request, next| guard::scoped(Scope::Admin, request, next));
         routes
-            .merge(self.tools.clone().layer(admin).with_state(()))
+            .merge(self.mounted.clone().layer(admin).with_state(()))
             .fallback(async || Error::unknown("route_not_found", "there is nothing at this path"))
             .layer(middleware::from_fn_with_state(self.clone(), guard::guarded))
             .layer(middleware::from_fn(guard::named))

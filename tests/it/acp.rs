@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::support::editor::{Editor, Heard, words, writes};
+use crate::support::http::Door;
+use crate::support::kill::until;
 use crate::support::mcp::python;
 use crate::support::omni::{OMNI, World};
+use crate::support::peers::{node, package};
 use crate::support::vendor::{Answer, Vendor};
 
 #[test]
@@ -426,4 +429,63 @@ fn the_client_of_the_python_sdk() {
         "acp",
     ]);
     run.model(&model).run().succeeded();
+}
+
+#[test]
+fn over_http_with_the_typescript_sdk() {
+    let world = World::new();
+    let model = world.script("m", &writes());
+    let token = |scope: &str| {
+        let made = world.omni(["token", "new", scope, "--scope", scope]).run().succeeded();
+        made.out.trim().to_owned()
+    };
+    let (admin, chat) = (token("admin"), token("chat"));
+    let door = Door::open(world.omni(["serve", "--bind", "127.0.0.1:0"]).model(&model));
+    let (node, sdk, folder) = (node(), package("@agentclientprotocol/sdk"), world.work());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/acp_http_client.mjs");
+    let url = format!("{}/acp", door.url);
+    let [node, sdk, folder] = [&node, &sdk, &folder].map(|path| path.to_str().expect("a path"));
+    world.program(&[node, script, sdk, &url, folder, &admin]).run().succeeded();
+    // Whoever may only chat may not have anything run, and nobody comes in by a socket.
+    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": 1, "clientCapabilities": {},
+    } });
+    let status = |headers: &[(&str, &str)]| door.send("POST", "/acp", headers, &hello.to_string()).status;
+    let bearer = |token: &str| format!("Bearer {token}");
+    assert_eq!(status(&[]), 401);
+    assert_eq!(status(&[("Authorization", &bearer(&chat))]), 403);
+    assert_eq!(status(&[("Authorization", &bearer(&admin))]), 200);
+    assert_eq!(status(&[("Authorization", &bearer(&admin)), ("Upgrade", "websocket")]), 501);
+}
+
+#[test]
+fn over_http_without_a_token_browsers_and_foreign_names_are_refused() {
+    let world = World::new();
+    let door = Door::open(world.omni(["serve", "--bind", "127.0.0.1:0"]));
+    let status = |headers: &[(&str, &str)]| door.send("POST", "/acp", headers, "{}").status;
+    assert_eq!(status(&[("Origin", "http://localhost:3000")]), 403);
+    assert_eq!(status(&[("Host", "rebound.example.org")]), 403);
+    assert_eq!(status(&[]), 400, "it is no request, but it came in");
+}
+
+#[test]
+fn over_http_there_is_room_for_so_many_and_one_that_leaves_makes_room() {
+    let world = World::new();
+    let door = Door::open(world.omni(["serve", "--bind", "127.0.0.1:0"]));
+    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": 1, "clientCapabilities": {},
+    } });
+    let mut connections = Vec::new();
+    let full = loop {
+        let answer = door.post("/acp", &hello);
+        match answer.header("acp-connection-id") {
+            Some(id) if answer.status == 200 => connections.push(id.to_owned()),
+            _ => break answer,
+        }
+        assert!(connections.len() <= 256, "there is no end");
+    };
+    assert!(full.status >= 500, "{full:?}");
+    let gone = door.send("DELETE", "/acp", &[("Acp-Connection-Id", &connections[0])], "");
+    assert_eq!(gone.status, 202);
+    until(|| (door.post("/acp", &hello).status == 200).then_some(()));
 }

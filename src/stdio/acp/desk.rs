@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
@@ -108,11 +109,43 @@ pub(super) struct Desk {
     house: Arc<dyn House>,
     client: OnceLock<ClientCapabilities>,
     open: Mutex<HashMap<String, Arc<Opened>>>,
+    /// When something was last asked, and how many turns go on.
+    heard: Mutex<Instant>,
+    turns: AtomicUsize,
+}
+
+/// A turn that goes on.
+pub(super) struct Going<'a>(&'a Desk);
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.0.turns.fetch_sub(1, Ordering::SeqCst);
+        self.0.hear();
+    }
 }
 
 impl Desk {
     pub(super) fn new(house: Arc<dyn House>) -> Self {
-        Self { house, client: OnceLock::new(), open: Mutex::default() }
+        let (client, open) = (OnceLock::new(), Mutex::default());
+        Self { house, client, open, heard: Mutex::new(Instant::now()), turns: AtomicUsize::new(0) }
+    }
+
+    fn hear(&self) {
+        *self.heard.lock().expect("no panic while held") = Instant::now();
+    }
+
+    /// For how long nothing was asked and no turn went on.
+    pub(super) fn silence(&self) -> Duration {
+        match self.turns.load(Ordering::SeqCst) {
+            0 => self.heard.lock().expect("no panic while held").elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Takes note of a turn, for as long as what is returned is held.
+    pub(super) fn going(&self) -> Going<'_> {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        Going(self)
     }
 
     /// What we can do. Each thing that is said here has its handler in [`super::connect`].
@@ -156,11 +189,13 @@ impl Desk {
     }
 
     pub(super) fn find(&self, id: &str) -> Result<Arc<Opened>, Error> {
+        self.hear();
         let open = self.open.lock().expect("no panic while held");
         open.get(id).cloned().ok_or_else(|| unknown(id))
     }
 
     pub(super) async fn sessions(&self) -> Result<Sessions, Error> {
+        self.hear();
         self.house.sessions().await.map_err(failed)
     }
 

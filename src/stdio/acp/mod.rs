@@ -7,6 +7,7 @@
 mod buffers;
 mod choice;
 mod desk;
+pub mod http;
 mod prompt;
 mod show;
 mod turn;
@@ -20,7 +21,8 @@ use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema::{self, SessionNotification, SessionUpdate};
 use agent_client_protocol::v1::{ConnectionTo, Responder};
 use agent_client_protocol::{
-    Agent, Client, Error, ErrorCode, JsonRpcResponse, Lines, on_receive_notification, on_receive_request,
+    Agent, Client, ConnectTo, Error, ErrorCode, JsonRpcResponse, Lines, on_receive_notification,
+    on_receive_request,
 };
 use async_trait::async_trait;
 use futures::{SinkExt, TryStreamExt};
@@ -88,13 +90,7 @@ fn unframed(error: LinesCodecError) -> io::Error {
 }
 
 /// One handler for each method: what is advertised in [`desk::Desk::initialize`] is here.
-async fn connect(
-    desk: &Arc<Desk>,
-    lines: Lines<
-        impl futures::Sink<String, Error = io::Error> + Send + 'static,
-        impl futures::Stream<Item = io::Result<String>> + Send + 'static,
-    >,
-) -> Result<(), Error> {
+async fn connect(desk: &Arc<Desk>, editor: impl ConnectTo<Agent> + 'static) -> Result<(), Error> {
     use schema::{
         AuthenticateRequest, CancelNotification, CloseSessionRequest, DeleteSessionRequest,
         InitializeRequest, ListSessionsRequest, LoadSessionRequest, NewSessionRequest, PromptRequest,
@@ -192,7 +188,7 @@ async fn connect(
             },
             on_receive_notification!(),
         )
-        .connect_to(lines)
+        .connect_to(editor)
         .await
 }
 

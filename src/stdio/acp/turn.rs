@@ -27,7 +27,7 @@ pub(super) async fn play(
     cx: &ConnectionTo<Client>,
     gone: RequestCancellation,
 ) -> Result<PromptResponse, Error> {
-    let cancel = session.cancellation();
+    let (cancel, _going) = (session.cancellation(), desk.going());
     let message = prompt::message(blocks).map_err(invalid)?;
     let hub = tokio::select! {
         hub = desk.hub(session) => hub?,
