@@ -3,6 +3,7 @@
 # make soak    what takes minutes: a thousand kills, ten thousand calls that end in every way
 # make lint    formatting, lints, types
 # make bench   what omni is measured by, beside its peers
+# make dist    the one file: dist/omni, with Python inside
 # make setup   what all of these need (they call it themselves)
 
 PYTHON ?= /usr/bin/python3
@@ -30,9 +31,13 @@ PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/ol
 STORES_STAMP := $(PEERS)/stores-$(shell cat benches/peers/stores.txt | sha256sum | cut -c1-12)
 TEST_PACKAGES := fish groff-base postgresql strace tmux zsh
 BENCH_PACKAGES := ripgrep
+DIST_PACKAGES := libexpat1-dev patchelf zlib1g-dev zstd
+# The Python that travels inside: one with a static library.
+DIST_PYTHON ?= $(PYTHON)
+BUNDLE := $(abspath $(TARGET))/bundle
 NANOBOT_STAMP := $(PEERS)/nanobot/installed-$(shell sha256sum < benches/peers/nanobot.txt | cut -c1-12)
 
-.PHONY: demo test soak lint bench setup setup-build clean
+.PHONY: demo test soak lint bench dist dist-test setup setup-build clean
 .DEFAULT_GOAL := demo
 
 demo: setup-build
@@ -59,6 +64,22 @@ lint: setup
 bench: setup $(NANOBOT_STAMP) $(STORES_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
+
+# The packages are those of requirements.txt, in a folder of their own.
+dist: setup-build
+	@./tools/packages $(DIST_PACKAGES)
+	@mkdir -p dist $(BUNDLE)
+	rm -rf $(BUNDLE)/packages
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --target $(BUNDLE)/packages -r requirements.txt
+	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
+	OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
+	cp $(TARGET)/release/omni dist/omni
+	@ls -l dist/omni
+
+# The one file where there is no Python, many times at once, killed, moved, on full disks.
+dist-test: setup
+	@./tools/packages bubblewrap
+	cargo test --test it -- --ignored --test-threads 2 dist::
 
 setup: setup-build $(NODE_STAMP) $(PEERS_STAMP)
 	@./tools/packages $(TEST_PACKAGES)

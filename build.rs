@@ -1,4 +1,7 @@
-//! Describes the Python that is built in: which one, where its library is, where ours is.
+//! Describes the Python that is built in: which one, where its library is, where ours is. With `OMNI_BUNDLE`, which
+//! names what `tools/bundle` has made, it travels inside the program.
+
+use std::path::Path;
 
 fn main() {
     // Whole: a target folder may be shared with another checkout, whose paths are baked in below.
@@ -6,15 +9,37 @@ fn main() {
     println!("cargo:rerun-if-changed={root}/build.rs");
     // `include_dir!` sees a changed file but not a new one.
     println!("cargo:rerun-if-changed=assets/skills");
+    println!("cargo:rustc-check-cfg=cfg(bundled)");
     pyo3_build_config::use_pyo3_cfgs();
     if std::env::var_os("CARGO_FEATURE_EMBED").is_some() {
-        pyo3_build_config::add_libpython_rpath_link_args();
-        describe();
+        println!("cargo:rerun-if-env-changed=OMNI_BUNDLE");
+        match std::env::var_os("OMNI_BUNDLE") {
+            Some(folder) => bundle(Path::new(&folder)),
+            None => describe(),
+        }
     }
+}
+
+/// Puts a Python in: its files as an archive, its library into the program and nothing else.
+fn bundle(folder: &Path) {
+    let file = |name: &str| folder.join(name).into_os_string().into_string().expect("a path in UTF-8");
+    let read = |name: &str| {
+        println!("cargo:rerun-if-changed={}", file(name));
+        std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{}: {error}", file(name)))
+    };
+    for argument in read("link.args").lines() {
+        println!("cargo:rustc-link-arg-bin=omni={argument}");
+    }
+    for (name, value) in read("layout.txt").lines().filter_map(|line| line.split_once('=')) {
+        println!("cargo:rustc-env=OMNI_BUNDLE_{}={value}", name.to_uppercase());
+    }
+    println!("cargo:rustc-env=OMNI_BUNDLE_ARCHIVE={}", file("runtime.tar.zst"));
+    println!("cargo:rustc-cfg=bundled");
 }
 
 /// Bakes the paths of the interpreter that was found at build time into `kernel::interpreter`.
 fn describe() {
+    pyo3_build_config::add_libpython_rpath_link_args();
     const SCRIPT: &str = "import sys, sysconfig as s\n\
         print(sys.executable, sys.base_prefix, s.get_path('stdlib'), s.get_config_var('DESTSHARED') or '', s.get_path('purelib'), sep='\\n')";
     let answer = pyo3_build_config::get()

@@ -8,6 +8,7 @@ use omni::kernel::Interpreter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    omni::kernel::interpreter::settle();
     let code = omni::cli::run(std::env::args_os().collect(), Interpreter::Embedded);
     omni::kernel::interpreter::leave(code)
 }

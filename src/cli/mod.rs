@@ -20,6 +20,7 @@ mod man;
 mod markdown;
 mod mcp;
 mod memory;
+mod python;
 mod serve;
 mod service;
 mod session;
@@ -43,7 +44,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
-use crate::kernel::Interpreter;
+use crate::kernel::{Interpreter, program};
 use error::{Failure, code};
 use ui::Screen;
 
@@ -127,6 +128,7 @@ enum Command {
     Stdio(stdio::Stdio),
     /// Read all skills and write the index of their tools
     Sync,
+    Python(python::Python),
     Setup(setup::Setup),
     /// Look for problems and say how to mend them
     Doctor,
@@ -142,6 +144,9 @@ enum Command {
 
 /// Runs the command line and returns the exit code.
 pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
+    if let Some(argv) = program::asked(&argv, interpreter) {
+        return python::run(argv, interpreter);
+    }
     let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
     let wants_json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match help::command()
@@ -237,7 +242,13 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
-        Some(Command::Doctor | Command::Worker(_) | Command::Completions(_) | Command::Man(_)) => {
+        Some(
+            Command::Doctor
+            | Command::Worker(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Python(_),
+        ) => {
             unreachable!("handled above")
         }
         None if ui::is_conversation() => chat::run(chat::Chat::default(), &app, screen).await,

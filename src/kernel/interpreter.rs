@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+#[cfg(feature = "embed")]
+use super::embedded;
+#[cfg(feature = "embed")]
+use super::layout::Layout;
 use crate::skill;
 
 /// Time that Python's exit functions have.
@@ -111,16 +115,28 @@ pub fn leave(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
+/// What has to be done before there are threads.
+pub fn settle() {
+    #[cfg(bundled)]
+    super::bundle::certify();
+}
+
 /// The folders a process of this Python reads from.
 pub fn folders() -> Vec<PathBuf> {
-    let baked = [
-        option_env!("OMNI_PYTHON_PREFIX"),
-        option_env!("OMNI_PYTHON_STDLIB"),
-        option_env!("OMNI_PYTHON_DYNLOAD"),
-        option_env!("OMNI_PYTHON_SOURCE"),
-        option_env!("OMNI_PYTHON_PACKAGES"),
-    ];
-    baked.into_iter().flatten().map(PathBuf::from).collect()
+    #[cfg(feature = "embed")]
+    if let Ok(layout) = Layout::find() {
+        // The last one is this program, which is that Python as well.
+        let own = std::env::current_exe().ok();
+        return layout.folders().into_iter().map(PathBuf::from).chain(own).collect();
+    }
+    Vec::new()
+}
+
+/// Tells a command that starts this program once more where its Python is, whatever else it is told.
+pub(super) fn show(command: &mut Command) {
+    #[cfg(bundled)]
+    super::bundle::show(command);
+    let _ = command;
 }
 
 /// Has a command that starts this program once more import the packages of an environment.
@@ -144,152 +160,19 @@ pub fn python() -> skill::Python {
 
 /// The program that runs a script with this Python.
 pub fn executable() -> Result<PathBuf, String> {
-    match option_env!("OMNI_PYTHON_EXECUTABLE") {
-        Some(path) => Ok(path.into()),
-        None => Python::attach(|py| py.import("sys")?.getattr("executable")?.extract())
-            .map_err(|error: PyErr| error.to_string()),
-    }
+    #[cfg(feature = "embed")]
+    return Layout::find().map(|layout| layout.executable.clone());
+    #[cfg(not(feature = "embed"))]
+    Python::attach(|py| py.import("sys")?.getattr("executable")?.extract())
+        .map_err(|error: PyErr| error.to_string())
 }
 
 /// What names this Python and the `omni` package for the skill index: a manifest made by
 /// another one is made anew.
 pub fn identity() -> String {
+    #[cfg(bundled)]
+    let python = super::bundle::ID;
+    #[cfg(not(bundled))]
     let python = option_env!("OMNI_PYTHON_STDLIB").unwrap_or("host");
     format!("{} {python}", env!("CARGO_PKG_VERSION"))
-}
-
-#[cfg(feature = "embed")]
-mod embedded {
-    //! Recipe: an isolated configuration, every path said explicitly. Left to itself CPython
-    //! takes whatever `python3` is on PATH for its own executable.
-
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
-
-    use pyo3::ffi;
-    use pyo3::prelude::*;
-
-    use crate::kernel::native::_omni;
-
-    pub(super) fn initialize(environment: Option<&Path>) -> Result<(), String> {
-        // SAFETY: called once (behind the OnceLock), before any other use of the interpreter
-        // by this process; every structure is initialised by CPython before it is read.
-        unsafe {
-            if ffi::Py_IsInitialized() != 0 {
-                return Ok(());
-            }
-            pyo3::append_to_inittab!(_omni);
-            pre_initialize()?;
-            let mut config = std::mem::zeroed::<ffi::PyConfig>();
-            ffi::PyConfig_InitIsolatedConfig(&mut config);
-            let result = configure(&mut config, environment)
-                .and_then(|()| check(ffi::Py_InitializeFromConfig(&config)));
-            ffi::PyConfig_Clear(&mut config);
-            result?;
-            // Gives the lock away: from here on every thread attaches for itself.
-            ffi::PyEval_SaveThread();
-        }
-        Ok(())
-    }
-
-    /// Gives SIGINT back to whoever wants it. The first import of `_signal` takes it if nobody
-    /// else has, whatever the configuration says, and an interrupt would then only set a flag
-    /// that no thread of ours looks at. To be called on the thread that initialised Python.
-    pub(super) fn release_interrupt(py: Python<'_>) -> PyResult<()> {
-        let signal = py.import("_signal")?;
-        let handler = signal.call_method1("getsignal", (libc::SIGINT,))?;
-        if handler.is(&signal.getattr("default_int_handler")?) {
-            signal.call_method1("signal", (libc::SIGINT, signal.getattr("SIG_DFL")?))?;
-        }
-        Ok(())
-    }
-
-    /// Has a thread that computes give the interpreter to others after a millisecond, and not after five:
-    /// so long all calls beside a tool that spins wait, several times over.
-    pub(super) fn share(py: Python<'_>) -> PyResult<()> {
-        py.import("sys")?.call_method1("setswitchinterval", (0.001,)).map(drop)
-    }
-
-    unsafe fn pre_initialize() -> Result<(), String> {
-        // SAFETY: see `initialize`.
-        unsafe {
-            let mut config = std::mem::zeroed::<ffi::PyPreConfig>();
-            ffi::PyPreConfig_InitIsolatedConfig(&mut config);
-            config.utf8_mode = 1;
-            check(ffi::Py_PreInitialize(&config))
-        }
-    }
-
-    unsafe fn configure(config: &mut ffi::PyConfig, environment: Option<&Path>) -> Result<(), String> {
-        config.site_import = 0;
-        config.write_bytecode = 0;
-        config.install_signal_handlers = 0;
-        config.buffered_stdio = 0;
-        config.module_search_paths_set = 1;
-        let (executable, prefix) = (env!("OMNI_PYTHON_EXECUTABLE"), env!("OMNI_PYTHON_PREFIX"));
-        let packages = environment.unwrap_or(Path::new(env!("OMNI_PYTHON_PACKAGES")));
-        // SAFETY: the pointers are fields of `config`, which outlives the calls.
-        unsafe {
-            for field in
-                [&raw mut config.program_name, &raw mut config.executable, &raw mut config.base_executable]
-            {
-                set(config, field, executable)?;
-            }
-            for field in [
-                &raw mut config.home,
-                &raw mut config.prefix,
-                &raw mut config.base_prefix,
-                &raw mut config.exec_prefix,
-                &raw mut config.base_exec_prefix,
-            ] {
-                set(config, field, prefix)?;
-            }
-            set(config, &raw mut config.stdlib_dir, env!("OMNI_PYTHON_STDLIB"))?;
-            for path in [env!("OMNI_PYTHON_STDLIB"), env!("OMNI_PYTHON_DYNLOAD"), env!("OMNI_PYTHON_SOURCE")]
-            {
-                append(&raw mut config.module_search_paths, path.as_bytes())?;
-            }
-            append(&raw mut config.module_search_paths, packages.as_os_str().as_bytes())?;
-        }
-        Ok(())
-    }
-
-    unsafe fn set(
-        config: *mut ffi::PyConfig,
-        field: *mut *mut libc::wchar_t,
-        value: &str,
-    ) -> Result<(), String> {
-        let text = CString::new(value).expect("a path baked in at build time has no NUL");
-        // SAFETY: `field` is one of `config`'s own strings.
-        check(unsafe { ffi::PyConfig_SetBytesString(config, field.cast(), text.as_ptr()) })
-    }
-
-    unsafe fn append(list: *mut ffi::PyWideStringList, value: &[u8]) -> Result<(), String> {
-        let text = CString::new(value).expect("a path has no NUL");
-        // SAFETY: the list copies the decoded text, which is then freed by its own allocator.
-        unsafe {
-            let wide = ffi::Py_DecodeLocale(text.as_ptr(), std::ptr::null_mut());
-            if wide.is_null() {
-                return Err(format!("cannot decode the path `{}`", String::from_utf8_lossy(value)));
-            }
-            let status = ffi::PyWideStringList_Append(list, wide);
-            ffi::PyMem_RawFree(wide.cast());
-            check(status)
-        }
-    }
-
-    fn check(status: ffi::PyStatus) -> Result<(), String> {
-        // SAFETY: `status` was returned by CPython; its messages are static strings.
-        unsafe {
-            if ffi::PyStatus_Exception(status) == 0 {
-                return Ok(());
-            }
-            let message = match status.err_msg.is_null() {
-                true => "no reason given".into(),
-                false => std::ffi::CStr::from_ptr(status.err_msg).to_string_lossy(),
-            };
-            Err(format!("Python could not be started: {message}"))
-        }
-    }
 }

@@ -8,15 +8,22 @@
 //! [`Kernel::replace`] puts it in its place between two calls.
 
 pub mod bridge;
+#[cfg(bundled)]
+mod bundle;
 pub mod describe;
+#[cfg(feature = "embed")]
+mod embedded;
 pub mod environment;
 pub mod guide;
 mod handle;
 pub mod interpreter;
+#[cfg(feature = "embed")]
+mod layout;
 pub(crate) mod looper;
 pub mod native;
 pub mod nested;
 mod pool;
+pub mod program;
 mod table;
 mod watch;
 pub mod worker;

@@ -22,7 +22,7 @@ const STEP: i64 = 2_000_000_000;
 ///
 /// The change time is what tells: unlike the modification time nobody can set it back.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Stamp(pub(super) String, u64, i64, i64, u64);
+pub(crate) struct Stamp(pub(super) String, u64, i64, i64, u64);
 
 impl Stamp {
     fn new(name: String, meta: &std::fs::Metadata) -> Self {
@@ -43,11 +43,11 @@ impl Stamp {
 
 /// What was seen of a folder.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// By name.
-    pub(super) stamps: Vec<Stamp>,
+    pub(crate) stamps: Vec<Stamp>,
     /// What could not be looked at: the path, and why.
-    pub(super) unreadable: Vec<(PathBuf, String)>,
+    pub(crate) unreadable: Vec<(PathBuf, String)>,
     entries: usize,
 }
 
@@ -70,7 +70,7 @@ impl Seen {
 
     /// Adds all files below a folder that `keep` lets through, if it is there. Links are
     /// followed, except to a folder one is in already.
-    pub(super) fn folder(&mut self, root: &Path, name: &str, keep: fn(&str) -> bool) {
+    pub(crate) fn folder(&mut self, root: &Path, name: &str, keep: fn(&str) -> bool) {
         let folder = root.join(name);
         match std::fs::metadata(&folder) {
             Ok(meta) if meta.is_dir() => {
@@ -83,7 +83,7 @@ impl Seen {
     }
 
     /// Puts the stamps in order.
-    pub(super) fn sorted(mut self) -> Self {
+    pub(crate) fn sorted(mut self) -> Self {
         self.stamps.sort_unstable();
         self
     }

@@ -9,7 +9,7 @@ pub mod builtin;
 pub mod environment;
 pub mod extension;
 pub mod fetch;
-mod files;
+pub(crate) mod files;
 pub mod index;
 pub mod install;
 mod isolation;

@@ -27,6 +27,8 @@ mod conformance;
 mod conformance_client;
 /// What the gateway says of itself: what can be asked, the numbers, the traces, one id for all of it.
 mod described;
+/// The one file: no Python on the machine, many starts at once, kills, full disks, and what changed meanwhile.
+mod dist;
 /// Pages made from the program are current.
 mod docs;
 /// Encoders on this machine: what they say, how they are installed, what the memory does with them.

@@ -66,6 +66,7 @@ impl Zygote {
             .stderr(Stdio::piped());
         command.env_clear().process_group(0);
         command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        interpreter::show(&mut command);
         if let Some(environment) = environment {
             interpreter::enter(&mut command, &environment.folder);
             command.arg("--modules").arg(environment.modules.join(",")).envs(SINGLE.map(|name| (name, "1")));
