@@ -61,7 +61,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict python/omni
 
-bench: setup $(NANOBOT_STAMP) $(STORES_STAMP)
+bench: setup dist $(NANOBOT_STAMP) $(STORES_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 

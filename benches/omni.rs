@@ -5,6 +5,7 @@
 //! figures are medians over the rounds, ratios are medians of the rounds' own ratios.
 
 mod calls;
+mod dist;
 mod find;
 mod gateway;
 mod index;
@@ -30,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Section = fn(&World) -> Result<Report>;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("calls", calls::run),
     ("mcp", mcp::run),
     ("index", index::run),
@@ -40,6 +41,7 @@ const SECTIONS: [(&str, Section); 9] = [
     ("memory", memory::run),
     ("find", find::run),
     ("gateway", gateway::run),
+    ("dist", dist::run),
 ];
 
 fn main() -> Result<()> {
