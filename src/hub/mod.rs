@@ -9,7 +9,7 @@ mod aside;
 pub mod command;
 pub mod outbox;
 mod past;
-mod report;
+pub mod report;
 pub mod run;
 
 use std::collections::HashMap;

@@ -328,6 +328,50 @@ fn topics_are_conversations_of_their_own() {
 }
 
 #[test]
+fn a_job_in_the_background_reports_back() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let door = stage.serve();
+    stage.bot.say(ANN, "/bg count the stars");
+    stage.bot.hears(ANN.0, "re: count the stars");
+    stage.bot.say(ANN, "and now?");
+    stage.bot.hears(ANN.0, "re: and now?");
+    let asked = stage.vendor.requests().pop().expect("a request").body["messages"].to_string();
+    assert!(asked.contains("its task was: count the stars"), "the conversation knows of it: {asked}");
+    let told = stage.bot.transcript(ANN.0);
+    assert_eq!(told.iter().filter(|line| line.contains("re: count the stars")).count(), 1, "{told:?}");
+    drop(door);
+    // After a restart it is not told again.
+    let _door = stage.serve();
+    stage.bot.say(ANN, "still once?");
+    stage.bot.hears(ANN.0, "re: still once?");
+    let after = stage.bot.transcript(ANN.0);
+    assert_eq!(after.len(), told.len() + 2, "{after:?}");
+    stage.behaved();
+}
+
+#[test]
+fn what_is_planned_is_told_where_it_was_wished_and_to_nobody_who_has_left() {
+    let stage = Stage::with(&format!("users = [7001, 7002]\ngroups = [{GROUP}]\nfeedback = false"));
+    stage.vendor.echoes(Duration::ZERO);
+    stage.bot.group(GROUP, "Cooks");
+    stage.bot.topic(GROUP, 11);
+    let number = TOKEN.split(':').next().expect("a number");
+    let plan = |lane: &str, ask: &str| {
+        let chat = format!("chat:telegram.{number}.{lane}");
+        stage.run(&["job", "add", "now", ask, "--deliver", &chat]).succeeded();
+    };
+    plan(&format!("{GROUP}.11.u7002.1790000000000"), "boil water");
+    plan("7003", "greet Eve");
+    plan("7002", "greet Bob");
+    let _door = stage.serve();
+    assert_eq!(stage.bot.hears(GROUP, "re: boil water").thread, Some(11));
+    stage.bot.hears(BOB.0, "re: greet Bob");
+    assert_eq!(stage.bot.transcript(EVE.0), Vec::<String>::new(), "nobody knows her");
+    stage.behaved();
+}
+
+#[test]
 fn a_long_answer_is_shown_while_it_is_written() {
     let stage = Stage::with(&format!("users = [7001]\ngroups = [{GROUP}]\nfeedback = false"));
     stage.bot.group(GROUP, "Cooks");

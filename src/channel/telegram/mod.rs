@@ -14,6 +14,7 @@ mod live;
 mod outbox;
 mod pace;
 mod question;
+mod report;
 mod talk;
 mod update;
 
@@ -190,7 +191,9 @@ impl Telegram {
                 }
             };
             let listening = told.run_until_cancelled(listening);
-            tokio::join!(conversations, listening, told.run_until_cancelled(self.prune()));
+            let (pruning, reporting) =
+                (told.run_until_cancelled(self.prune()), told.run_until_cancelled(self.report()));
+            tokio::join!(conversations, listening, pruning, reporting);
         }
         if !lost.is_cancelled() {
             self.outbox.emptied(PARTING).await;

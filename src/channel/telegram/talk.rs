@@ -208,7 +208,12 @@ impl Telegram {
     }
 
     fn first_session(&self, lane: &str) -> String {
-        format!("telegram.{}.{lane}", self.api.bot())
+        self.sessions() + lane
+    }
+
+    /// What the ids of all its sessions begin with; the lane follows.
+    pub(super) fn sessions(&self) -> String {
+        format!("telegram.{}.", self.api.bot())
     }
 
     /// Has the assistant answer, and returns the answer.
@@ -245,15 +250,20 @@ impl Telegram {
         };
         let grows = self.mail.parcel(&format!("{}.0", run.id)).await?.is_some();
         let mut parcels = self.answer(first.spot, &run.id, &finished, reply, grows);
-        let output = self.workspace.join(OUTPUT);
-        if output.is_dir() {
-            for (number, path) in files::linked(&finished.text, &self.workspace).into_iter().enumerate() {
-                let body = Body::File { thread: first.spot.thread, reply, path };
-                let id = format!("{}.file.{number}", run.id);
-                parcels.push(outbox::parcel(id, first.spot.chat, &run.id, &body));
-            }
-        }
+        parcels.extend(self.files(first.spot, &run.id, &finished.text, reply));
         Ok(parcels)
+    }
+
+    /// The files of the output folder that a text leads to.
+    pub(super) fn files(&self, spot: Spot, turn: &str, text: &str, reply: Option<i32>) -> Vec<Parcel> {
+        if !self.workspace.join(OUTPUT).is_dir() {
+            return Vec::new();
+        }
+        let parcel = |(number, path)| {
+            let body = Body::File { thread: spot.thread, reply, path };
+            outbox::parcel(format!("{turn}.file.{number}"), spot.chat, turn, &body)
+        };
+        files::linked(text, &self.workspace).into_iter().enumerate().map(parcel).collect()
     }
 
     /// What was said, as a message for the assistant.
@@ -397,7 +407,7 @@ impl Telegram {
     }
 
     /// Texts as what is sent, the first as a reply, with buttons to judge it under the last.
-    fn texts(
+    pub(super) fn texts(
         &self,
         spot: Spot,
         turn: &str,

@@ -132,6 +132,13 @@ impl Spot {
         let user = user.map(|user| format!(".u{user}")).unwrap_or_default();
         format!("{}{thread}{user}", self.chat)
     }
+
+    /// The place of a conversation. What follows a lane, as the time a later session began, is passed over.
+    pub fn of_lane(lane: &str) -> Option<Self> {
+        let mut parts = lane.split('.');
+        let chat = parts.next()?.parse().ok()?;
+        Some(Self { chat, thread: parts.next().and_then(|part| part.parse().ok()) })
+    }
 }
 
 /// The numbering of messages in a chat: supergroups and channels have their own, all else shares one.

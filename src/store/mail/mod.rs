@@ -214,7 +214,8 @@ impl Mail {
         self.answer(&[], parcels, now).await
     }
 
-    async fn add(&self, write: &mut Write, parcels: &[Parcel], now: Timestamp) -> Result<(), Error> {
+    /// The same, in a transaction of somebody else's.
+    pub async fn add(&self, write: &mut Write, parcels: &[Parcel], now: Timestamp) -> Result<(), Error> {
         for parcel in parcels {
             let query = sqlx::query(
                 "INSERT INTO mail_out (account, id, seq, chat, place, turn, body, state, after, message, created) \
