@@ -283,7 +283,7 @@ pub(super) fn dict<'py>(py: Python<'py>, map: &Map<String, Value>) -> PyResult<B
     Ok(dict)
 }
 
-pub(super) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
@@ -345,6 +345,14 @@ fn convert(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
         return tuple.iter().map(|item| convert(&item, depth - 1)).collect::<PyResult<_>>().map(Value::Array);
     }
     Err(PyTypeError::new_err(format!("`{}` is no JSON value", value.get_type().name()?)))
+}
+
+/// A dict of JSON shape as a JSON object.
+pub(crate) fn object(value: &Bound<'_, PyAny>) -> PyResult<Map<String, Value>> {
+    match from_python(value)? {
+        Value::Object(map) => Ok(map),
+        other => Err(PyTypeError::new_err(format!("a dict is wanted, not {other}"))),
+    }
 }
 
 /// The same for a value of Python's own types and nothing else, which everything that runs

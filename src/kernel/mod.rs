@@ -14,8 +14,10 @@ pub mod describe;
 #[cfg(feature = "embed")]
 mod embedded;
 pub mod environment;
+pub mod functions;
 pub mod guide;
 mod handle;
+mod host;
 pub mod interpreter;
 #[cfg(feature = "embed")]
 mod layout;

@@ -14,9 +14,13 @@ def test_all_is_sorted_and_true() -> None:
     assert omni.__all__ == sorted(omni.__all__)
     tree = ast.parse((ROOT / "__init__.py").read_text())
     imported = {
-        name.asname or name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for name in node.names
     }
     assert set(omni.__all__) == imported
+    assert all(getattr(omni, name).__name__ == name for name in ("Agent", "Turn", "ask"))
 
 
 def test_only_one_file_knows_the_rust_half() -> None:
