@@ -25,6 +25,9 @@ class _Substitute:
 
 if TYPE_CHECKING:
     from omni import _omni as native
+    from omni._omni import Agent as Agent
+    from omni._omni import Pending as Pending
+    from omni._omni import Turn as Turn
 elif "_omni" in sys.builtin_module_names:
     native = importlib.import_module("_omni")
 else:
@@ -44,7 +47,7 @@ def main(argv: list[str]) -> None:
     native.main(argv)
 
 
-def agent(*arguments: Any) -> "native.Agent":
+def agent(*arguments: Any) -> "Agent":
     """Make the Rust half of an `omni.Agent`."""
     if not hasattr(native, "Agent"):
         raise RuntimeError(
@@ -52,3 +55,9 @@ def agent(*arguments: Any) -> "native.Agent":
             "a tool asks the model with `ctx.sample` and calls others with `ctx.call_tool`"
         )
     return native.Agent(*arguments)
+
+
+def leave() -> None:
+    """Have threads of the Rust half leave Python, which is about to end."""
+    if hasattr(native, "leave"):
+        native.leave()

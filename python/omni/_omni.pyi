@@ -20,6 +20,9 @@ def main(argv: list[str]) -> NoReturn:
 def log(level: str, call: str | None, text: str) -> None:
     """Write one line to the program's log: `debug`, `info`, `warning` or `error`."""
 
+def leave() -> None:
+    """Let no thread of ours into Python any more, and wait for those that are inside: it is about to end."""
+
 @final
 class Agent:
     """An assistant with its settings, its tools and its database."""

@@ -33,7 +33,9 @@ from omni.errors import TurnError
 from omni.events import Approval, Elicitation, Event, Result, Stop, Usage
 
 if TYPE_CHECKING:
-    from omni import _omni
+    from omni._native import Agent as NativeAgent
+    from omni._native import Pending
+    from omni._native import Turn as NativeTurn
 
 T = TypeVar("T")
 
@@ -118,7 +120,7 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         pairs = functions.pairs(tools, self._where)
-        self._native: _omni.Agent = _native.agent(
+        self._native: NativeAgent = _native.agent(
             os.fspath(folder or os.curdir), model, [os.fspath(path) for path in skills], [*_flat(settings or {})], pairs
         )
         _open.add(self)
@@ -193,7 +195,7 @@ class Agent:
             self._closed = True
             await _soon(self._native.close())
 
-    def _submit(self, message: str, session: str | None) -> "_omni.Pending[_omni.Turn]":
+    def _submit(self, message: str, session: str | None) -> "Pending[NativeTurn]":
         if self._closed:
             raise RuntimeError("the agent is closed")
         asks = self._approve is not None or self._elicit is not None
@@ -232,6 +234,7 @@ def _close_all() -> None:
         # A fork has none of the threads that could.
         with contextlib.suppress(RuntimeError):
             agent.close()
+    _native.leave()
 
 
 def _turn(event: Result) -> Turn:
@@ -252,7 +255,7 @@ def _turn(event: Result) -> Turn:
     return turn
 
 
-async def _soon(pending: "_omni.Pending[T]") -> T:
+async def _soon(pending: "Pending[T]") -> T:
     """Wait for it on this event loop."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()

@@ -25,6 +25,7 @@ pub(crate) mod looper;
 pub mod native;
 pub mod nested;
 mod pool;
+pub mod presence;
 pub mod program;
 mod table;
 mod watch;

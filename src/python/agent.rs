@@ -12,15 +12,27 @@ use super::pending::{self, Outcome, Pending, outcome};
 use crate::app::{App, Choices};
 use crate::hub::{Events, Hub, Order};
 use crate::kernel::functions::Functions;
+use crate::kernel::presence::Presence;
 use crate::kernel::{Interpreter, bridge};
 use crate::message::event::{Answer, Consent, EventKind};
 use crate::message::{Incoming, Message};
 
 /// An assistant with its settings, its tools and its database.
 #[pyclass(frozen, module = "omni._omni")]
-pub struct Agent {
+pub struct Agent(Mutex<Option<Parts>>);
+
+/// What is gone when an agent is closed.
+#[derive(Clone)]
+struct Parts {
     app: Arc<App>,
     hub: Arc<OnceCell<Arc<Hub>>>,
+}
+
+impl Parts {
+    /// Ends everything; threads that are in Python for it leave.
+    async fn end(self) {
+        self.app.finish().await;
+    }
 }
 
 /// A turn that goes on. Dropping it ends it early; what it had is kept.
@@ -65,14 +77,18 @@ impl Agent {
         };
         let app = py.detach(load).map_err(|reason| error(py, "SetupError", &reason))?;
         let functions = Functions::new(tools, &app.paths.data, runtime.handle())?;
-        Ok(Self { app: Arc::new(app.with_tools(Arc::new(functions))), hub: Arc::default() })
+        let app = Arc::new(app.with_tools(Arc::new(functions)));
+        Ok(Self(Mutex::new(Some(Parts { app, hub: Arc::default() }))))
     }
 
     /// Hands a message over; comes to a [`Turn`]. `session` is what the conversation is called: it begins
     /// when it is first named. `asks` says whether questions of tools will be answered.
     fn submit(&self, message: String, session: String, asks: bool, instructions: Option<String>) -> Pending {
-        let (app, hub) = (self.app.clone(), self.hub.clone());
+        let parts = self.0.lock().expect("no panic while held").clone();
         Pending::new(async move {
+            let Some(Parts { app, hub }) = parts else {
+                return refused("TurnError", "the agent is closed".to_owned());
+            };
             let hub = match hub.get_or_try_init(|| app.hub()).await {
                 Ok(hub) => hub,
                 Err(reason) => return refused("SetupError", reason.to_string()),
@@ -95,9 +111,11 @@ impl Agent {
 
     /// Stops what still goes on, and closes the database.
     fn close(&self) -> Pending {
-        let app = self.app.clone();
+        let parts = self.0.lock().expect("no panic while held").take();
         Pending::new(async move {
-            app.finish().await;
+            if let Some(parts) = parts {
+                parts.end().await;
+            }
             outcome(|py| Ok(py.None()))
         })
     }
@@ -162,12 +180,16 @@ impl Drop for Turn {
 impl Drop for Agent {
     /// One that was not closed stops what goes on all the same.
     fn drop(&mut self) {
-        if let Ok(runtime) = pending::runtime() {
-            let app = self.app.clone();
-            runtime.spawn(async move { app.finish().await });
-        } else {
-            // A fork has no part in it.
-            std::mem::forget((self.app.clone(), self.hub.clone()));
+        let Some(parts) = self.0.lock().expect("no panic while held").take() else { return };
+        match (pending::runtime(), Presence::come()) {
+            (Ok(runtime), Some(presence)) => {
+                runtime.spawn(async move {
+                    parts.end().await;
+                    drop(presence);
+                });
+            }
+            // A fork has no part in it, and at the end of Python it is too late.
+            _ => std::mem::forget(parts),
         }
     }
 }

@@ -26,7 +26,7 @@ pub mod extension {
     #[pymodule_export]
     use super::main;
     #[pymodule_export]
-    use super::pending::Pending;
+    use super::pending::{Pending, leave};
     #[pymodule_export]
     use crate::kernel::bridge::NativeContext;
     #[pymodule_export]

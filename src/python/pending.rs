@@ -8,6 +8,10 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
 
+use crate::kernel::presence;
+
+/// So long the end of a program waits for threads of ours that are in Python.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// So long at most Ctrl-C waits for somebody to look.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -66,15 +70,17 @@ impl Pending {
                 }
             };
             // Attaching waits for the interpreter, which may be about to end.
-            let _ = tokio::task::spawn_blocking(move || Python::try_attach(tell)).await;
+            let _ = tokio::task::spawn_blocking(move || presence::attach(tell)).await;
         });
         Ok(())
     }
 }
 
-/// The one runtime of this process. It is never dropped: threads that are in Python end with it.
+/// The one runtime, and the process that it is in. It is never dropped.
+static RUNTIME: OnceLock<(u32, Runtime)> = OnceLock::new();
+
+/// The runtime of this process.
 pub(super) fn runtime() -> PyResult<&'static Runtime> {
-    static RUNTIME: OnceLock<(u32, Runtime)> = OnceLock::new();
     if RUNTIME.get().is_none() {
         let made = tokio::runtime::Builder::new_multi_thread().thread_name("omni").enable_all().build();
         let made = made.map_err(|error| PyOSError::new_err(format!("no threads for omni: {error}")))?;
@@ -90,5 +96,14 @@ pub(super) fn runtime() -> PyResult<&'static Runtime> {
             "this process was forked from {process} after omni had been used there, and has none of its threads; \
              start processes with `spawn`, or use omni for the first time in each of them"
         ))),
+    }
+}
+
+/// Keeps threads of ours out of Python from now on, and waits for those that are inside: Python is about to end.
+#[pyfunction]
+pub fn leave(py: Python<'_>) {
+    let is_ours = RUNTIME.get().is_some_and(|(process, _)| *process == std::process::id());
+    if is_ours && !py.detach(|| presence::close(PATIENCE)) {
+        tracing::warn!("a tool does not let go of Python, which ends");
     }
 }

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import omni
 
 ROOT = Path(omni.__file__).parent
@@ -45,3 +47,8 @@ def test_importing_stays_cheap() -> None:
     assert "omni" in loaded
     slow = {"asyncio", "bs4", "logging", "markdownify", "multiprocessing", "pydantic", "pydantic_core", "sqlite3"}
     assert not slow & set(loaded)
+
+
+def test_without_the_wheel_there_is_no_assistant_and_it_says_so() -> None:
+    with pytest.raises(RuntimeError, match="installed the wheel"):
+        omni.ask("how are you?")
