@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar, final
 from omni.events import Event
 from omni.kernel import Description, Handle
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 __version__: str
 
@@ -55,13 +55,13 @@ class Turn:
         """End it early. Its events go on to the last one."""
 
 @final
-class Pending(Generic[T]):
+class Pending(Generic[_T]):
     """Something that goes on without the interpreter. Nothing happens before it is waited for."""
 
-    def wait(self) -> T:
+    def wait(self) -> _T:
         """Wait for it. Signals are heard meanwhile."""
 
-    def then(self, done: Callable[[T | None, BaseException | None], object]) -> None:
+    def then(self, done: Callable[[_T | None, BaseException | None], object]) -> None:
         """Have `done` called with the value and the exception, one of them `None`, on another thread."""
 
 @final
