@@ -308,7 +308,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
 pub(super) const DEPTH: usize = 128;
 
 /// A Python value of JSON shape as JSON. Anything else is a `TypeError` that names its type.
-pub(super) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     convert(value, DEPTH)
 }
 
@@ -345,14 +345,6 @@ fn convert(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
         return tuple.iter().map(|item| convert(&item, depth - 1)).collect::<PyResult<_>>().map(Value::Array);
     }
     Err(PyTypeError::new_err(format!("`{}` is no JSON value", value.get_type().name()?)))
-}
-
-/// A dict of JSON shape as a JSON object.
-pub(crate) fn object(value: &Bound<'_, PyAny>) -> PyResult<Map<String, Value>> {
-    match from_python(value)? {
-        Value::Object(map) => Ok(map),
-        other => Err(PyTypeError::new_err(format!("a dict is wanted, not {other}"))),
-    }
 }
 
 /// The same for a value of Python's own types and nothing else, which everything that runs

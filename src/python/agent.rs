@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +48,7 @@ pub struct Turn {
 /// What a tool waits for.
 enum Asked {
     Consent(Answer),
-    Answer(Answer<Option<serde_json::Map<String, serde_json::Value>>>),
+    Answer(Answer<Option<Map<String, Value>>>),
 }
 
 #[pymethods]
@@ -156,7 +158,10 @@ impl Turn {
             Some(Asked::Answer(place)) => {
                 let values = match answer.is_none() {
                     true => None,
-                    false => Some(bridge::object(answer)?),
+                    false => match bridge::from_python(answer)? {
+                        Value::Object(values) => Some(values),
+                        other => return Err(PyTypeError::new_err(format!("a dict is wanted, not {other}"))),
+                    },
                 };
                 place.give(values);
             }
