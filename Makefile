@@ -4,6 +4,8 @@
 # make lint    formatting, lints, types
 # make bench   what omni is measured by, beside its peers
 # make dist    the one file: dist/omni, with Python inside
+# make wheel   the Python package, into dist/
+# make wheel-test  that it works with every CPython of this machine
 # make setup   what all of these need (they call it themselves)
 
 PYTHON ?= /usr/bin/python3
@@ -37,7 +39,7 @@ DIST_PYTHON ?= $(PYTHON)
 BUNDLE := $(abspath $(TARGET))/bundle
 NANOBOT_STAMP := $(PEERS)/nanobot/installed-$(shell sha256sum < benches/peers/nanobot.txt | cut -c1-12)
 
-.PHONY: demo test soak lint bench dist dist-test setup setup-build clean
+.PHONY: demo test soak lint bench dist dist-test wheel wheel-test setup setup-build clean
 .DEFAULT_GOAL := demo
 
 demo: setup-build
@@ -80,6 +82,15 @@ dist: setup-build
 dist-test: setup
 	@./tools/packages bubblewrap
 	cargo test --test it -- --ignored --test-threads 2 dist::
+
+# PROFILE=dev is built in a tenth of the time, for a try.
+wheel: PROFILE ?= release
+wheel: setup-build
+	rm -f dist/omni-*.whl
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/maturin build --profile $(PROFILE) --locked --out dist
+
+wheel-test: wheel
+	$(PYTHON) tests/wheel/everywhere.py dist/omni-*.whl
 
 setup: setup-build $(NODE_STAMP) $(PEERS_STAMP)
 	@./tools/packages $(TEST_PACKAGES)

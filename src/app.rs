@@ -117,6 +117,8 @@ pub struct App {
     plans: bool,
     /// Whether it is given tools to plan jobs with.
     schedules: bool,
+    /// Tools of the program around us.
+    given: Option<Arc<dyn Toolset>>,
 }
 
 impl App {
@@ -150,7 +152,13 @@ impl App {
         Self { schedules: true, ..self }
     }
 
-    fn within(current: &Path, choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
+    /// The same with tools of the program around us.
+    pub fn with_tools(self, given: Arc<dyn Toolset>) -> Self {
+        Self { given: Some(given), ..self }
+    }
+
+    /// Reads the settings for this folder.
+    pub fn within(current: &Path, choices: Choices, interpreter: Interpreter) -> Result<Self, Error> {
         let paths = Paths::find(current).map_err(Error::Paths)?;
         if let Some(missing) = choices.servers.iter().find(|file| !file.is_file()) {
             return Err(Error::Paths(format!("there is no file of servers `{}`", missing.display())));
@@ -180,6 +188,7 @@ impl App {
             memory: Arc::default(),
             plans: false,
             schedules: false,
+            given: None,
         })
     }
 
@@ -279,6 +288,7 @@ impl App {
             settings.audit = self.audit();
             let mut sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
             sets.extend(self.memory_tools());
+            sets.extend(self.given.clone());
             if self.plans {
                 sets.push(Arc::new(Plan));
             }

@@ -6,13 +6,13 @@ import sys
 from omni import _native
 
 
-def main() -> int:
-    """Run the command line of this process."""
+def main() -> None:
+    """Run the command line of this process, and end it with the exit code."""
     # Rust listens for the interrupt itself. Python's own handler would be chained to it and raise
     # KeyboardInterrupt after a clean shutdown.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return _native.main(sys.argv)
+    _native.main(sys.argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

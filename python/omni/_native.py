@@ -6,7 +6,7 @@ is neither, as when a skill's tests run under plain pytest, a small substitute s
 
 import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 class _Substitute:
@@ -14,9 +14,9 @@ class _Substitute:
 
     __version__ = "0"
 
-    def main(self, argv: list[str]) -> int:
+    def main(self, argv: list[str]) -> None:
         print("omni: the Rust half is missing; install the wheel, or run the `omni` binary", file=sys.__stderr__)
-        return 1
+        sys.exit(1)
 
     def log(self, level: str, call_id: str | None, text: str) -> None:
         if sys.__stderr__ is not None:
@@ -25,6 +25,9 @@ class _Substitute:
 
 if TYPE_CHECKING:
     from omni import _omni as native
+    from omni._omni import Agent as Agent
+    from omni._omni import Pending as Pending
+    from omni._omni import Turn as Turn
 elif "_omni" in sys.builtin_module_names:
     native = importlib.import_module("_omni")
 else:
@@ -39,6 +42,22 @@ log = native.log
 version = native.__version__
 
 
-def main(argv: list[str]) -> int:
-    """Run the command line. The binary's own module has none: there it is the binary itself."""
-    return native.main(argv)
+def main(argv: list[str]) -> None:
+    """Run the command line and end the process. The binary's own module has none: there it is the binary itself."""
+    native.main(argv)
+
+
+def agent(*arguments: Any) -> "Agent":
+    """Make the Rust half of an `omni.Agent`."""
+    if not hasattr(native, "Agent"):
+        raise RuntimeError(
+            "`omni.Agent` and `omni.ask` are for programs that have installed the wheel; here is only what tools need: "
+            "a tool asks the model with `ctx.sample` and calls others with `ctx.call_tool`"
+        )
+    return native.Agent(*arguments)
+
+
+def leave() -> None:
+    """Have threads of the Rust half leave Python, which is about to end."""
+    if hasattr(native, "leave"):
+        native.leave()

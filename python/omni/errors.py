@@ -1,4 +1,4 @@
-"""What a tool raises, by who acts next.
+"""What a tool raises, by who acts next; and what asking raises.
 
 ```text
 BaseException
@@ -8,10 +8,17 @@ BaseException
     ├── Failed       nobody: it cannot be done, the model is told and moves on
     │   └── Unavailable    an extension cannot be had
     └── any other    the author: traceback to the log, one neutral sentence to the model
+
+    SetupError       whoever asks: settings, folder or model have to be mended first
+    TurnError        whoever asks: there is no answer, and why
 ```
 """
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omni.agent import Turn
 
 
 class Retry(Exception):
@@ -24,6 +31,18 @@ class Failed(Exception):
 
 class Unavailable(Failed, ImportError):
     """An extension cannot be had: the message says why, and what to do about it."""
+
+
+class SetupError(Exception):
+    """Nothing can be asked: the message says which setting, folder or model is wrong."""
+
+
+class TurnError(Exception):
+    """There is no answer: the message says why. `turn` is what there was, if it began."""
+
+    def __init__(self, reason: str, turn: "Turn | None" = None) -> None:
+        super().__init__(reason)
+        self.turn = turn
 
 
 class ToolCancelled(BaseException):

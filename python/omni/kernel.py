@@ -94,7 +94,8 @@ def describe(skill_name: str, folder: str, file: str, engines: skill.Engines | N
     for key, (function, options) in _functions(module).items():
         line = inspect.unwrap(function).__code__.co_firstlineno
         try:
-            tool = {**_describe(skill_name, file, function, options), "function": key, "line": line}
+            name = _name(skill_name, function, options)
+            tool = {**_describe(name, file, function, options), "function": key, "line": line}
         except Exception as error:
             problem = problem or {"file": file, "line": line, "message": str(error)}
             continue
@@ -146,6 +147,14 @@ def forget(skill_name: str, version: int | None = None) -> None:
         _handles.pop(key, None)
     extensions.forget(skill_name, version)
     skill.forget(skill_name, version)
+
+
+def given(function: Callable[..., Any]) -> tuple[Description, Handle]:
+    """Describe a marked function that is a tool by itself, without a skill, and make its handle."""
+    options: Options = getattr(function, ATTRIBUTE)
+    name = options.name or function.__name__
+    described = _describe(name, function.__code__.co_filename, function, options)
+    return described, Handle(name, function)
 
 
 def format_broken(error: BaseException) -> str:
@@ -207,12 +216,12 @@ def _name(skill_name: str, function: FunctionType, options: Options) -> str:
     return f"{skill_name}.{options.name or function.__name__}"
 
 
-def _describe(skill_name: str, file: str, function: FunctionType, options: Options) -> Description:
+def _describe(name: str, file: str, function: Callable[..., Any], options: Options) -> Description:
     from omni import schema
 
     signature = schema.read(function)
     return {
-        "name": _name(skill_name, function, options),
+        "name": name,
         "title": options.title,
         "description": options.description or signature.description,
         "input": options.schema or signature.input,

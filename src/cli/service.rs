@@ -42,7 +42,8 @@ pub(super) async fn run(service: Service, app: &App, screen: &Screen) -> Result<
     let name = unit_name(&app.paths.workspace);
     match service {
         Service::Install { bind, print } => {
-            let program = std::env::current_exe()?;
+            let program = app.interpreter().program();
+            let program = program.map_err(|reason| Failure::new(code::FAILED, reason))?;
             let home = std::env::var_os("OMNI_HOME").map(PathBuf::from);
             let bind = bind.map(|bind| bind.to_string());
             let unit = unit(&program, &app.paths, home.as_deref(), bind.as_deref());

@@ -11,6 +11,7 @@ use super::ui::{Screen, lasted};
 use crate::app::App;
 use crate::config::edit;
 use crate::config::layers::Origin;
+use crate::kernel::Interpreter;
 use crate::llm::Request;
 use crate::llm::detect::Found;
 use crate::message::Message;
@@ -39,7 +40,7 @@ pub(super) async fn run(setup: Setup, app: &App, screen: &Screen) -> Result<u8, 
         try_out(&chosen, app, screen).await?;
     }
     keep(&chosen, &found[0], app, screen)?;
-    connect(setup.all, screen)?;
+    connect(setup.all, app.interpreter(), screen)?;
     screen.line("\nTry it: omni ask \"what can you do here?\"")?;
     Ok(code::OK)
 }
@@ -133,8 +134,8 @@ fn keep(chosen: &str, usual: &Found, app: &App, screen: &Screen) -> Result<(), F
 }
 
 /// Says how other programs get to omni.
-fn connect(all: bool, screen: &Screen) -> Result<(), Failure> {
-    let omni = itself();
+fn connect(all: bool, interpreter: Interpreter, screen: &Screen) -> Result<(), Failure> {
+    let omni = itself(interpreter);
     let server = json!({"name": "omni", "command": omni, "args": ["mcp"]});
     let zed = json!({"omni": {"type": "custom", "command": omni, "args": ["acp"]}});
     let jetbrains = json!({"agent_servers": {"omni": {"command": omni, "args": ["acp"]}}});
@@ -163,8 +164,8 @@ fn connect(all: bool, screen: &Screen) -> Result<(), Failure> {
 }
 
 /// What starts this program: its name where a shell finds it by that, or else its path.
-fn itself() -> String {
-    let Ok(program) = std::env::current_exe() else { return "omni".to_owned() };
+fn itself(interpreter: Interpreter) -> String {
+    let Ok(program) = interpreter.program() else { return "omni".to_owned() };
     let is_found =
         found("omni").and_then(|file| file.canonicalize().ok()).is_some_and(|file| file == program);
     if is_found { "omni".to_owned() } else { program.display().to_string() }

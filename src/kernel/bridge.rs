@@ -283,7 +283,7 @@ pub(super) fn dict<'py>(py: Python<'py>, map: &Map<String, Value>) -> PyResult<B
     Ok(dict)
 }
 
-pub(super) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
@@ -308,7 +308,7 @@ pub(super) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
 pub(super) const DEPTH: usize = 128;
 
 /// A Python value of JSON shape as JSON. Anything else is a `TypeError` that names its type.
-pub(super) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     convert(value, DEPTH)
 }
 

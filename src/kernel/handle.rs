@@ -92,10 +92,14 @@ impl Handle {
         let engines = bridge::engines(py, &at.engines)?;
         let arguments =
             (skill, folder, at.file.as_str(), at.function.as_str(), at.version, contents, engines);
-        let call = py.import("omni.kernel")?.call_method1("resolve", arguments)?;
+        Self::of(&py.import("omni.kernel")?.call_method1("resolve", arguments)?)
+    }
+
+    /// Takes a Python handle that is there.
+    pub(super) fn of(call: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let wants_context = call.getattr("wants_context")?.extract()?;
         let direct = Direct::read(&call.getattr("direct")?)?;
-        Ok(Arc::new(Self { call: call.unbind(), wants_context, direct }))
+        Ok(Arc::new(Self { call: call.clone().unbind(), wants_context, direct }))
     }
 
     /// Calls a plain function.

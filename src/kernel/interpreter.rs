@@ -22,8 +22,10 @@ const EXIT: Duration = Duration::from_secs(2);
 pub enum Interpreter {
     /// Ours: Python is a part of this binary and starts when we say so.
     Embedded,
-    /// Somebody's: we are a module of a Python that runs already.
+    /// Somebody's: we are a module of a Python that runs already, and do what its console script says.
     Host,
+    /// Somebody's who has work of its own and asks us now and then: its streams stay as they are.
+    Guest,
 }
 
 static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
@@ -47,6 +49,10 @@ impl Interpreter {
                     |py: Python<'_>| embedded::release_interrupt(py).and_then(|()| embedded::share(py));
                 Python::attach(ready).map_err(|error| error.to_string())?;
             }
+            let install = |py: Python<'_>| match self {
+                Self::Guest => py.import("omni.kernel").map(drop),
+                Self::Embedded | Self::Host => install(py),
+            };
             Python::attach(install).map_err(|error| format!("Python started, but `omni` did not: {error}"))
         };
         STARTED.get_or_init(start).clone()
@@ -55,6 +61,14 @@ impl Interpreter {
     /// Whether Python has been started by [`Interpreter::start`].
     pub fn is_running() -> bool {
         matches!(STARTED.get(), Some(Ok(())))
+    }
+
+    /// The file that a person starts this program by.
+    pub fn program(self) -> Result<PathBuf, String> {
+        match self {
+            Self::Embedded => std::env::current_exe().map_err(|error| error.to_string()),
+            Self::Host | Self::Guest => super::host::script(),
+        }
     }
 
     /// The command that starts this very program once more.
@@ -67,9 +81,10 @@ impl Interpreter {
                     if own.exists() { own } else { std::env::current_exe().map_err(|e| e.to_string())? };
                 Ok(Command::new(path))
             }
-            Self::Host => {
+            Self::Host | Self::Guest => {
                 let mut command = Command::new(executable()?);
-                command.args(["-m", "omni"]);
+                // Not from the folder it is started in: that may have an `omni` of anybody's.
+                command.args(["-P", "-m", "omni"]);
                 Ok(command)
             }
         }
@@ -129,6 +144,9 @@ pub fn folders() -> Vec<PathBuf> {
         let own = std::env::current_exe().ok();
         return layout.folders().into_iter().map(PathBuf::from).chain(own).collect();
     }
+    #[cfg(not(feature = "embed"))]
+    return super::host::folders();
+    #[cfg(feature = "embed")]
     Vec::new()
 }
 
@@ -173,6 +191,6 @@ pub fn identity() -> String {
     #[cfg(bundled)]
     let python = super::bundle::ID;
     #[cfg(not(bundled))]
-    let python = option_env!("OMNI_PYTHON_STDLIB").unwrap_or("host");
+    let python = option_env!("OMNI_PYTHON_STDLIB").map_or_else(|| self::python().kind, str::to_owned);
     format!("{} {python}", env!("CARGO_PKG_VERSION"))
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bridge::{self, NativeContext, Omni};
 use super::handle::Handle;
+use super::presence;
 use crate::tool::{Error, Output};
 
 /// Calls that may wait to be started.
@@ -69,7 +70,7 @@ impl Looper {
         std::thread::Builder::new()
             .name("python-async".to_owned())
             .spawn(move || {
-                if let Err(error) = Python::attach(serve) {
+                if let Some(Err(error)) = presence::attach(serve) {
                     tracing::error!(target: "kernel", "the event loop for async tools ended: {error}");
                 }
                 // Those who wait hear of it, and nobody queues up any more.
@@ -168,8 +169,8 @@ impl Desk {
             let desk = self.clone();
             // Attaching waits for the interpreter.
             let interrupted =
-                tokio::task::spawn_blocking(move || Python::attach(|py| desk.interrupt(py, id)));
-            let Some(tool) = interrupted.await.ok().flatten() else { return };
+                tokio::task::spawn_blocking(move || presence::attach(|py| desk.interrupt(py, id)));
+            let Some(tool) = interrupted.await.ok().flatten().flatten() else { return };
             (self.blame)(&tool);
         }
     }

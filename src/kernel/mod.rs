@@ -14,8 +14,10 @@ pub mod describe;
 #[cfg(feature = "embed")]
 mod embedded;
 pub mod environment;
+pub mod functions;
 pub mod guide;
 mod handle;
+mod host;
 pub mod interpreter;
 #[cfg(feature = "embed")]
 mod layout;
@@ -23,6 +25,7 @@ pub(crate) mod looper;
 pub mod native;
 pub mod nested;
 mod pool;
+pub mod presence;
 pub mod program;
 mod table;
 mod watch;

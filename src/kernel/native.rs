@@ -4,7 +4,8 @@ use pyo3::prelude::*;
 
 use super::worker::{self, wire::Word};
 
-/// The functions and classes of the module.
+/// The functions and classes of the module. In a wheel it is the door that has one, with more in it.
+#[cfg(feature = "embed")]
 #[pymodule]
 pub mod _omni {
     #[pymodule_export]

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bridge::{self, Fault, Own};
 use super::pool;
+use super::presence;
 use super::worker::{self, Question};
 use crate::tool::{Context, Error, Request};
 
@@ -59,7 +60,7 @@ pub(super) fn begin(context: &Context, own: &Own, request: Request, done: Py<PyA
     runtime.spawn(async move {
         let reply = context.ask(request).await.map_err(fault);
         // Attaching waits for the interpreter.
-        let _ = tokio::task::spawn_blocking(move || Python::attach(|py| tell(py, &done, reply))).await;
+        let _ = tokio::task::spawn_blocking(move || presence::attach(|py| tell(py, &done, reply))).await;
     });
     Ok(Asked(Place::Here(cancel)))
 }

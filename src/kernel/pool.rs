@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::Omni;
+use super::presence;
 use super::watch::Watch;
 use crate::measure;
 
@@ -79,6 +80,18 @@ struct Crew {
     /// Threads that wait for what their tools have asked for; they count neither as there nor as
     /// awake.
     aside: AtomicUsize,
+    /// Whether no more work will come.
+    over: AtomicBool,
+}
+
+impl Drop for Pool {
+    /// Its threads leave.
+    fn drop(&mut self) {
+        self.crew.over.store(true, SeqCst);
+        for (thread, _) in self.crew.asleep.lock().expect("no panic while held").iter() {
+            thread.unpark();
+        }
+    }
 }
 
 struct Job {
@@ -135,6 +148,7 @@ impl Pool {
             taken: AtomicU64::new(0),
             growing: AtomicBool::new(false),
             aside: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
         };
         Self { jobs, crew: Arc::new(crew), notices: OnceLock::new() }
     }
@@ -283,7 +297,7 @@ fn hire(crew: &Arc<Crew>, number: u32) -> bool {
     let duty = Duty { crew: crew.clone(), watch: Mutex::new(Some(number)) };
     let thread = std::thread::Builder::new().name("python".to_owned());
     // A duty that is dropped counts its thread out.
-    if let Err(error) = thread.spawn(move || Python::attach(|py| serve(duty, py))) {
+    if let Err(error) = thread.spawn(move || presence::attach(|py| serve(duty, py))) {
         tracing::error!(target: "kernel", "cannot start a Python thread: {error}");
     }
     true
@@ -424,14 +438,17 @@ impl Duty {
         }
         loop {
             let began = Instant::now();
-            std::thread::park_timeout(IDLE);
+            if !crew.over.load(SeqCst) {
+                std::thread::park_timeout(IDLE);
+            }
             let mut sleepers = sleepers();
             let Some(place) = sleepers.iter().position(|(thread, _)| thread.id() == me.id()) else {
                 // Whoever took it from the list has said for which watch.
                 *self.watch() = Some(watch.load(SeqCst));
                 return true;
             };
-            if began.elapsed() >= IDLE && crew.threads.load(SeqCst) > THREADS {
+            let is_spare = began.elapsed() >= IDLE && crew.threads.load(SeqCst) > THREADS;
+            if is_spare || crew.over.load(SeqCst) {
                 sleepers.remove(place);
                 return false;
             }
@@ -517,7 +534,7 @@ fn canceller() -> Sender<Notice> {
         for Notice { due, seat, job } in notices {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if seat.is_at(job) {
-                Python::attach(|py| seat.interrupt(py, job));
+                presence::attach(|py| seat.interrupt(py, job));
             }
         }
     };

@@ -26,7 +26,7 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> Result<i32, String>
         Interpreter::Embedded => super::embedded::run(argv),
         #[cfg(not(feature = "embed"))]
         Interpreter::Embedded => Err("there is no Python inside".to_owned()),
-        Interpreter::Host => {
+        Interpreter::Host | Interpreter::Guest => {
             use std::os::unix::process::CommandExt;
             let executable = super::interpreter::executable()?;
             let error = std::process::Command::new(&executable).args(&argv[1..]).exec();

@@ -38,7 +38,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
 
 /// Dependency, and the paths below `src` that may name it.
 const FENCES: &[(&str, &[&str])] = &[
-    ("pyo3", &["kernel/", "python.rs", "main.rs"]),
+    ("pyo3", &["kernel/", "python/", "main.rs"]),
     ("sqlx", &["store/", "session/log.rs", "memory/ledger.rs"]),
     ("genai", &["llm/provider.rs", "llm/convert.rs"]),
     ("croner", &["schedule/cron.rs"]),
@@ -73,7 +73,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("pulldown_cmark", &["cli/markdown.rs", "channel/telegram/format.rs", "channel/telegram/files.rs"]),
     ("anstream", &["cli/"]),
     ("indicatif", &["cli/"]),
-    ("anyhow", &["cli/", "app.rs", "main.rs", "python.rs"]),
+    ("anyhow", &["cli/", "app.rs", "main.rs", "python/"]),
     ("jsonschema", &["tool/schema.rs"]),
     ("serde_saphyr", &["skill/manifest.rs", "mcp/theirs.rs"]),
     ("include_dir", &["skill/builtin.rs"]),

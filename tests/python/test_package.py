@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import omni
 
 ROOT = Path(omni.__file__).parent
@@ -14,9 +16,13 @@ def test_all_is_sorted_and_true() -> None:
     assert omni.__all__ == sorted(omni.__all__)
     tree = ast.parse((ROOT / "__init__.py").read_text())
     imported = {
-        name.asname or name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for name in node.names
     }
     assert set(omni.__all__) == imported
+    assert all(getattr(omni, name).__name__ == name for name in ("Agent", "Turn", "ask"))
 
 
 def test_only_one_file_knows_the_rust_half() -> None:
@@ -41,3 +47,8 @@ def test_importing_stays_cheap() -> None:
     assert "omni" in loaded
     slow = {"asyncio", "bs4", "logging", "markdownify", "multiprocessing", "pydantic", "pydantic_core", "sqlite3"}
     assert not slow & set(loaded)
+
+
+def test_without_the_wheel_there_is_no_assistant_and_it_says_so() -> None:
+    with pytest.raises(RuntimeError, match="installed the wheel"):
+        omni.ask("how are you?")
