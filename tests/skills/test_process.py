@@ -111,6 +111,20 @@ def test_output_is_a_sign_of_life_and_silence_is_none(ctx: Context, use: Use) ->
     assert reports == []
     use("process.run", argv=["sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.6; done"])
     assert len(reports) >= 3
+    assert reports[0][2] == "1"
+
+
+@pytest.mark.parametrize("request_", ["INT", "TERM"])
+def test_what_has_to_end_may_put_things_in_order(use: Use, workspace: Path, request_: str) -> None:
+    script = f"trap '' INT; trap 'echo done > order; exit' {request_}; echo begun; while :; do sleep 0.01; done"
+    use("process.run", argv=["sh", "-c", script], timeout=0.3)
+    assert (workspace / "order").read_text() == "done\n"
+
+
+def test_what_ignores_every_request_is_killed(use: Use, workspace: Path) -> None:
+    script = "trap '' INT TERM; echo $$ > child; while :; do sleep 0.01; done"
+    use("process.run", argv=["sh", "-c", script], timeout=0.3)
+    assert until(lambda: not is_alive(workspace / "child"))
 
 
 def test_cancelled(ctx: Context, workspace: Path) -> None:

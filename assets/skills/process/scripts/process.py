@@ -1,5 +1,6 @@
 """Running a program."""
 
+import atexit
 import contextlib
 import os
 import selectors
@@ -18,6 +19,10 @@ _TAIL = 12_000
 _KEYS = ("_API_KEY", "_API_TOKEN")
 _BEAT = 0.5
 """Seconds between two signs of life while the program prints."""
+_PATIENCE = 0.2
+"""Seconds that a program has to end after each of the two signals that ask it to."""
+_LINE = 200
+"""Characters of a line that is shown while the program runs."""
 _LINGER = 1.0
 """Seconds that output may still come after the program itself has ended."""
 
@@ -63,6 +68,7 @@ def run(argv: list[str], ctx: Context, cwd: str = ".", stdin: str = "", timeout:
             raise Failed(f"there is no program `{argv[0]}`") from None
         except OSError as error:
             raise Failed(f"`{argv[0]}` cannot be started: {error.strerror or error}") from None
+    _running.add(child)
     try:
         return _watch(ctx, child, timeout)
     finally:
@@ -104,7 +110,7 @@ def _watch(ctx: Context, child: "subprocess.Popen[bytes]", timeout: float) -> Re
     assert child.stderr is not None
     end = time.monotonic() + timeout
     out, err = _Shortened(), _Shortened()
-    note, beat = "", 0.0
+    note, beat, lines = "", 0.0, 0
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ, out)
         selector.register(child.stderr, selectors.EVENT_READ, err)
@@ -112,9 +118,10 @@ def _watch(ctx: Context, child: "subprocess.Popen[bytes]", timeout: float) -> Re
             for key, _ in selector.select(0.1):
                 data = os.read(key.fd, 65536)
                 key.data.add(data)
+                lines += data.count(b"\n")
                 if data and time.monotonic() > beat:
-                    # Whoever prints is alive.
-                    ctx.heartbeat()
+                    # Whoever prints is alive, and somebody may wait to see how far it is.
+                    ctx.progress(lines, message=_last(data))
                     beat = time.monotonic() + _BEAT
                 if not data:
                     selector.unregister(key.fileobj)
@@ -135,11 +142,44 @@ def _watch(ctx: Context, child: "subprocess.Popen[bytes]", timeout: float) -> Re
     return Result(child.returncode, out.text(), err.text(), note)
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the program and everything it started, and wait until it is gone."""
+def _last(data: bytes) -> str | None:
+    """The last line in a piece of output that says something."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    return next((line.strip()[:_LINE] for line in reversed(lines) if line.strip()), None)
+
+
+_running: set["subprocess.Popen[bytes]"] = set()
+
+
+@atexit.register
+def _leave() -> None:
+    """Kill what has not ended yet: nobody waits for it any more."""
+    for child in tuple(_running):
+        _signal(child, signal.SIGKILL)
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to the program and everything it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    for stream in (child.stdout, child.stderr):
-        if stream is not None:
-            stream.close()
-    child.wait()
+        os.killpg(child.pid, number)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End the program and everything it started, and wait until it is gone.
+
+    Before it is killed it is asked twice, so that it can put in order what it has begun.
+    """
+    try:
+        for request in (signal.SIGINT, signal.SIGTERM):
+            if child.poll() is None:
+                _signal(child, request)
+                # That the call is cancelled may only now be raised, and is known.
+                with contextlib.suppress(subprocess.TimeoutExpired, ToolCancelled):
+                    child.wait(_PATIENCE)
+    finally:
+        _signal(child, signal.SIGKILL)
+        for stream in (child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+        child.wait()
+        _running.discard(child)
