@@ -148,7 +148,7 @@ pub(super) async fn judge(
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = Approval)]
 pub(super) struct Word {
-    /// `once`, `always` or `no`.
+    /// `once`, `always`, `no` or `never`.
     #[schema(value_type = Option<String>)]
     consent: Option<Consent>,
     answer: Option<Map<String, Value>>,
@@ -170,7 +170,7 @@ pub(super) async fn approve(
     match run.asks(&call).await? {
         None => return Err(nothing()),
         Some(Question::Consent) if word.consent.is_none() => {
-            return Err(Error::invalid("`consent` has to be once, always or no").of("consent"));
+            return Err(Error::invalid("`consent` has to be once, always, no or never").of("consent"));
         }
         Some(_) => {}
     }

@@ -86,7 +86,7 @@ pub struct Hub {
 }
 
 /// What outlives a turn of a session in this process. A face that holds it across turns keeps
-/// what was agreed to "always".
+/// what was said "always" or "never" to.
 pub struct Lane {
     turn: tokio::sync::Mutex<()>,
     places: Arc<Semaphore>,
@@ -236,6 +236,11 @@ impl Hub {
     pub async fn session(&self, key: &str) -> Result<String, Error> {
         let id = session_id(key);
         Ok(self.sessions.ensured(&id, self.agent.workspace(), Timestamp::now()).await?.id)
+    }
+
+    /// The model that answers.
+    pub fn model(&self) -> &str {
+        self.agent.model()
     }
 
     /// Tokens that its model can be shown.

@@ -1,5 +1,6 @@
 //! What a turn reports while it goes on.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,9 @@ pub struct Approval {
     pub tool: String,
     /// Exactly what would run.
     pub arguments: Map<String, Value>,
+    /// Where it would run.
+    #[serde(default)]
+    pub folder: PathBuf,
     /// Why it is asked.
     pub reason: String,
     /// Where the answer goes. A face that cannot ask drops it, which is a refusal.
@@ -168,8 +172,10 @@ pub enum Consent {
     Once,
     /// Yes, and do not ask again for this tool in this session.
     Always,
-    /// No.
+    /// No, this once.
     No,
+    /// No, and do not ask again for this tool in this session.
+    Never,
 }
 
 impl<T> Answer<T> {

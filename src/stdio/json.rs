@@ -313,7 +313,7 @@ impl Desk {
             (Asked::Consent(place), Given::Consent(consent)) => drop(place.give(consent)),
             (Asked::Answer(place), Given::Answer(answer)) => drop(place.give(answer)),
             (Asked::Consent(_), _) => {
-                return Err(format!("the call `{call}` waits for `consent`: once, always or no"));
+                return Err(format!("the call `{call}` waits for `consent`: once, always, no or never"));
             }
             (Asked::Answer(_), _) => return Err(format!("the call `{call}` waits for an `answer`")),
         }

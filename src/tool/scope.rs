@@ -1,6 +1,6 @@
 //! What calls have in common: where they come from, who hears of them, who can be asked.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -50,7 +50,7 @@ pub struct Scope {
     pub budget: Arc<Budget>,
     /// The calls that those of this scope are nested in, the outermost first.
     pub within: Vec<Outer>,
-    /// What the person has agreed to in this session.
+    /// What the person has said about tools in this session.
     pub consents: Arc<Consents>,
     /// Leaves long results as they are: for callers that are no model.
     pub whole: bool,
@@ -117,18 +117,18 @@ impl Scope {
     }
 }
 
-/// Tools that a person has agreed to for the rest of a session.
+/// What a person has said about tools for the rest of a session.
 #[derive(Debug, Default)]
-pub struct Consents(Mutex<HashSet<String>>);
+pub struct Consents(Mutex<HashMap<String, bool>>);
 
 impl Consents {
-    /// Remembers a tool by its own name.
-    pub fn grant(&self, tool: &str) {
-        self.0.lock().expect("no panic while held").insert(tool.to_owned());
+    /// Remembers whether a tool, by its own name, may run.
+    pub fn keep(&self, tool: &str, may: bool) {
+        self.0.lock().expect("no panic while held").insert(tool.to_owned(), may);
     }
 
-    /// Whether the tool was agreed to.
-    pub fn has(&self, tool: &str) -> bool {
-        self.0.lock().expect("no panic while held").contains(tool)
+    /// Whether the tool may run, if that was said.
+    pub fn given(&self, tool: &str) -> Option<bool> {
+        self.0.lock().expect("no panic while held").get(tool).copied()
     }
 }

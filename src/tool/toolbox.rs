@@ -31,6 +31,9 @@ use crate::{measure, trace};
 const SIDE_BY_SIDE: usize = 8;
 /// Characters of a name on the wire; OpenAI and Gemini allow no more.
 const WIRE: usize = 64;
+/// Who has decided for a whole session, as the audit has it: at that time, and from then on.
+const SESSION: &str = "person, for this session";
+const EARLIER: &str = "person, earlier in this session";
 
 /// How the tools of a box run.
 #[derive(Debug, Clone)]
@@ -466,9 +469,18 @@ impl Toolbox {
     /// Asks a person.
     async fn consent(&self, ready: &Ready<'_>, scope: &Scope, rule: &str) -> Result<(), Error> {
         let tool = ready.entry.spec.name.as_str();
-        if scope.consents.has(tool) {
-            self.audit(ready, scope, "allowed", rule, "person, earlier in this session");
-            return Ok(());
+        let refused = |how, who| {
+            self.audit(ready, scope, "denied", rule, who);
+            let what = "do not try it again, ask or do something else";
+            Err(Error::Denied(format!("the user does not want `{tool}` to run {how}; {what}")))
+        };
+        match scope.consents.given(tool) {
+            Some(true) => {
+                self.audit(ready, scope, "allowed", rule, EARLIER);
+                return Ok(());
+            }
+            Some(false) => return refused("in this session", EARLIER),
+            None => {}
         }
         let nobody = || {
             self.audit(ready, scope, "denied", rule, "nobody to ask");
@@ -483,6 +495,7 @@ impl Toolbox {
             call: ready.id.clone(),
             tool: tool.to_owned(),
             arguments: ready.arguments.clone(),
+            folder: scope.workspace.to_path_buf(),
             reason: rule.to_owned(),
             answer,
         });
@@ -492,17 +505,19 @@ impl Toolbox {
             () = scope.cancel.cancelled() => return Err(Error::Cancelled),
             consent = answered => consent.map_err(|_| nobody())?,
         };
+        let who = match consent {
+            Consent::Always | Consent::Never => SESSION,
+            Consent::Once | Consent::No => "person",
+        };
         match consent {
-            Consent::Always => scope.consents.grant(tool),
-            Consent::Once => {}
-            Consent::No => {
-                self.audit(ready, scope, "denied", rule, "person");
-                return Err(Error::Denied(format!(
-                    "the user does not want `{tool}` to run like this; do not try it again, ask or do something else"
-                )));
+            Consent::Always => scope.consents.keep(tool, true),
+            Consent::Never => {
+                scope.consents.keep(tool, false);
+                return refused("in this session", who);
             }
+            Consent::Once => {}
+            Consent::No => return refused("like this", who),
         }
-        let who = if consent == Consent::Always { "person, for this session" } else { "person" };
         self.audit(ready, scope, "allowed", rule, who);
         Ok(())
     }

@@ -76,6 +76,23 @@ fn agreed_to_always_is_asked_once_and_the_mode_that_allows_asks_never() {
 }
 
 #[test]
+fn what_is_never_to_run_is_asked_about_once() {
+    let world = World::new();
+    let [call, text] = writes();
+    let model = world.script("m", &[call.clone(), text.clone(), call, text]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    editor.permits = Some("never");
+    let session = editor.session(&world);
+    for question in ["write hello", "again"] {
+        let heard = editor.prompt(&session, question);
+        heard.stopped("end_turn");
+        assert_eq!(heard.of("tool_call_update").last().expect("an end")["status"], "failed");
+    }
+    assert_eq!(editor.asked.len(), 1);
+    assert!(!world.work().join("a.txt").exists());
+}
+
+#[test]
 fn servers_that_the_editor_hands_over_have_their_tools() {
     let world = World::new();
     let call = json!({ "calls": [{ "name": "its__own__fs__list" }] });

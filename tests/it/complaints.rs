@@ -142,7 +142,7 @@ fn a_permission_does_not_show_the_command() {
     assert_eq!(asked["kind"], "execute");
     let kinds: Vec<_> =
         editor.asked[0]["options"].as_array().expect("a list").iter().map(|o| &o["kind"]).collect();
-    assert_eq!(kinds, ["allow_once", "allow_always", "reject_once"]);
+    assert_eq!(kinds, ["allow_once", "allow_always", "reject_once", "reject_always"]);
     let ended = heard.of("tool_call_update").last().expect("an end");
     assert_eq!(ended["status"], "completed");
     assert!(ended["content"].to_string().contains("so much"), "{ended}");

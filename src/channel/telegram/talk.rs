@@ -527,7 +527,7 @@ impl Telegram {
             Consent::Always => {
                 ("♾ Always in this conversation", "It runs, and is not asked about again here.")
             }
-            Consent::No => ("❌ No", "It does not run."),
+            Consent::No | Consent::Never => ("❌ No", "It does not run."),
         };
         self.close(&asked, &format!("{how}: {}", person.name)).await;
         told.to_owned()

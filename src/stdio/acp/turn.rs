@@ -124,7 +124,7 @@ impl Stage<'_> {
 
     /// Asks whether a call may run, for as long as it takes: the turn's own end is the bound.
     fn approve(&mut self, approval: Approval) {
-        let Approval { call, tool, arguments, reason, answer } = approval;
+        let Approval { call, tool, arguments, reason, answer, .. } = approval;
         let asked = self.show.asked(&call, &tool, &arguments, &reason);
         if self.session.mode() == Mode::Allow {
             answer.give(Consent::Once);
@@ -138,6 +138,11 @@ impl Stage<'_> {
                 PermissionOptionKind::AllowAlways,
             ),
             PermissionOption::new("no", "Reject", PermissionOptionKind::RejectOnce),
+            PermissionOption::new(
+                "never",
+                format!("Always reject {tool} here"),
+                PermissionOptionKind::RejectAlways,
+            ),
         ];
         let request = RequestPermissionRequest::new(self.session.id.clone(), asked, options);
         let sent = self.cx.send_request(request);
@@ -146,6 +151,7 @@ impl Stage<'_> {
                 Ok(RequestPermissionOutcome::Selected(chosen)) => match &*chosen.option_id.0 {
                     "once" => Consent::Once,
                     "always" => Consent::Always,
+                    "never" => Consent::Never,
                     _ => Consent::No,
                 },
                 // Cancelled, or nobody is there: dropping the answer refuses.
