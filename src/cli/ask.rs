@@ -49,7 +49,8 @@ pub(super) async fn run(ask: Ask, app: &App, screen: &Screen) -> Result<u8, Fail
     result
 }
 
-/// Shows a turn to its end. Ctrl-C cancels it; what it had is kept.
+/// Shows a turn to its end. Ctrl-C cancels it; what it had is kept. Twice, it is not waited for: a failure with the
+/// code of the second.
 pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop) -> Result<u8, Failure> {
     let mut show = Show::new(screen);
     let mut told: Option<(u8, Instant)> = None;
@@ -60,11 +61,10 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
                 // It ends where it can: whoever cannot wait for that need not.
                 if told.is_some_and(|(_, before)| before.elapsed() < TWICE) {
                     show.rest();
-                    let abandoned = Failure::new(code, "nobody waited for the end of the turn; what it had is kept");
-                    screen.failed(&abandoned);
-                    return Ok(code);
+                    return Err(Failure::new(code, "nobody waited for the end of the turn; what it had is kept"));
                 }
                 told = Some((code, Instant::now()));
+                show.spin("stopping; Ctrl-C again does not wait for it");
                 running.cancel.cancel();
                 continue;
             }

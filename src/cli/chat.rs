@@ -34,10 +34,11 @@ pub(super) struct Chat {
 }
 
 /// Commands that only a terminal has; [`COMMANDS`] are those that every face has.
-const OWN: [(&str, &str); 6] = [
+const OWN: [(&str, &str); 7] = [
     ("new", "begin another session"),
     ("sessions", "list the sessions of this folder"),
     ("resume", "go on with the last session, or the one of this id"),
+    ("model", "show the models there are, or go on with another one"),
     ("tools", "list the tools there are"),
     ("memory", "show and change what is remembered"),
     ("quit", "leave"),
@@ -97,7 +98,7 @@ impl Talk<'_> {
             self.reported().await;
             let typed = tokio::select! {
                 typed = self.screen.message("› ") => typed,
-                _ = stop.told() => return Ok(code::OK),
+                code = stop.told() => return Ok(code),
             };
             let message = match typed {
                 Typed::End => return Ok(code::OK),
@@ -116,21 +117,29 @@ impl Talk<'_> {
                 ("", _) => {}
                 ("/quit" | "/exit", "") => return Ok(code::OK),
                 (command, words) if is_command(command, words) => self.command(command, words.trim()).await,
-                _ => self.ask(message, stop).await?,
+                _ => match self.ask(message, stop).await {
+                    Ok(code::TERMINATED) => return Ok(code::TERMINATED),
+                    Err(failure) if failure.code() == code::INTERRUPTED => {
+                        self.screen.remark(&format!("{}; Ctrl-C again leaves", failure.message));
+                        self.screen.pause();
+                        interrupted = Some(Instant::now());
+                    }
+                    asked => drop(asked?),
+                },
             }
         }
     }
 
     /// One question and its answer.
-    async fn ask(&mut self, question: &str, stop: &mut Stop) -> Result<(), Failure> {
+    async fn ask(&mut self, question: &str, stop: &mut Stop) -> Result<u8, Failure> {
         let incoming = Incoming { session: self.session.clone(), message: Message::user(question) };
         let running = self.hub.submit(incoming, true).await?;
         self.session = Some(running.session.clone());
         self.lane = Some(running.lane.clone());
         let _hush = Hush::begin();
-        watch(running, self.screen, stop).await?;
+        let code = watch(running, self.screen, stop).await?;
         self.screen.pause();
-        Ok(())
+        Ok(code)
     }
 
     /// Shows what jobs have told this session meanwhile.
@@ -164,6 +173,7 @@ impl Talk<'_> {
                 session::run(list, self.app, self.screen).await.map(drop)
             }
             "/resume" => self.resume(words).await,
+            "/model" => self.model(words).await,
             "/tools" => tool::all(self.app, self.screen).await.map(drop),
             "/memory" => memory::slash(words, self.app, self.screen).await,
             _ => {
@@ -207,6 +217,21 @@ impl Talk<'_> {
     fn leave_session(&mut self) -> Result<(), Failure> {
         (self.session, self.lane) = (None, None);
         self.screen.remark("a new session begins with the next message");
+        Ok(())
+    }
+
+    /// Shows the models there are, or has another one answer from now on.
+    async fn model(&mut self, name: &str) -> Result<(), Failure> {
+        if name.is_empty() {
+            for found in self.app.models_found().await {
+                self.screen.item("", &format!("{} ({})", found.model, found.why))?;
+            }
+            let now = self.hub.model();
+            self.screen.remark(&format!("{now} answers; /model PROVIDER/NAME goes on with another one"));
+            return Ok(());
+        }
+        self.hub = self.app.hub_of(Some(name), None).await?;
+        self.screen.remark(&format!("{name} answers from now on"));
         Ok(())
     }
 

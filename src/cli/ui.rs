@@ -1,6 +1,7 @@
 //! What people see: answers on standard output, everything else on standard error.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,6 +20,11 @@ use super::tty;
 use super::wrap::{Wrap, clip, width};
 use crate::message::event::{Approval, Consent, Elicitation, EventKind, Finished, StopReason};
 use crate::message::{Event, ToolResult};
+
+/// Columns of a spinner's line that are not its message.
+const CLOCK: usize = 12;
+/// Lines of one text that are shown at once.
+const LINES: usize = 40;
 
 /// Whether somebody sits at both ends.
 pub(super) fn is_conversation() -> bool {
@@ -175,16 +181,21 @@ impl Screen {
     /// Asks whether a call may run, and shows exactly what would.
     pub(super) async fn approve(&self, approval: &Approval) -> Result<Consent, Silence> {
         self.asks()?;
-        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{}{PLAIN} wants to run ({})", approval.tool, approval.reason);
-        for (name, value) in &approval.arguments {
+        let Approval { tool, arguments, folder, reason, .. } = approval;
+        eprintln!("{BOLD}{YELLOW}?{PLAIN} {BOLD}{tool}{PLAIN} wants to run ({reason})");
+        let diff = edited(arguments);
+        for (name, value) in arguments.iter().filter(|(name, _)| diff.is_none() || !is_edit(name)) {
             eprintln!("    {name}: {}", argument(name, value));
         }
+        eprint!("{}", diff.unwrap_or_default());
+        eprintln!("    {DIM}in {}{PLAIN}", folder.display());
         loop {
-            let answer = self.answer("  run it? [y]es once, [a]lways in this session, [n]o: ").await?;
+            let answer = self.answer("  run it? [y]es once, [a]lways in this session, [n]o, [d] never: ").await?;
             match answer.trim().to_lowercase().as_str() {
                 "y" | "yes" => return Ok(Consent::Once),
                 "a" | "always" => return Ok(Consent::Always),
                 "n" | "no" | "" => return Ok(Consent::No),
+                "d" | "never" => return Ok(Consent::Never),
                 _ => {}
             }
         }
@@ -223,20 +234,50 @@ pub(super) fn result(failure: &Failure) -> Value {
     json!({"type": "result", "text": "", "stop": stop, "error": error, "hint": hint})
 }
 
-/// An argument as it is shown before it is used: what an edit takes away and what it puts there
-/// in the colours of a diff.
+/// An argument as it is shown before it is used.
 fn argument(name: &str, value: &Value) -> String {
-    let (sign, colour) = match (name, value) {
-        ("old", Value::String(_)) => ("-", RED),
-        ("new", Value::String(_)) => ("+", GREEN),
-        ("argv", Value::Array(words)) if words.iter().all(Value::is_string) => return typed(words),
-        _ => return indented(value),
+    match (name, value) {
+        ("argv", Value::Array(words)) if words.iter().all(Value::is_string) => typed(words),
+        _ => indented(value),
+    }
+}
+
+/// Whether an argument of this name is shown as one side of a diff.
+fn is_edit(name: &str) -> bool {
+    ["old", "new"].contains(&name)
+}
+
+/// What a call would take away and put there, if it is one that edits.
+fn edited(arguments: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+    Some(diff(text("old")?, text("new")?))
+}
+
+/// Two texts as one; lines that both begin and end with are there once.
+fn diff(old: &str, new: &str) -> String {
+    let (old, new) = (harmless(old), harmless(new));
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let same = |(old, new): &(&&str, &&str)| old == new;
+    let (mut head, mut tail) = (old.iter().zip(&new).take_while(same).count(), 0);
+    match old.len() == new.len() && head == old.len() {
+        // Another end of the last line: something to be seen all the same.
+        true => head = 0,
+        false => tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(same).count(),
+    }
+    let (gone, come) = (old.len() - tail, new.len() - tail);
+    let parts = [
+        (DIM, " ", &old[..head]),
+        (RED, "-", &old[head..gone]),
+        (GREEN, "+", &new[head..come]),
+        (DIM, " ", &old[gone..]),
+    ];
+    let shown = |(colour, sign, lines): (&str, &str, &[&str])| {
+        let kept = lines.iter().take(LINES).map(|line| format!("    {colour}{sign} {line}{PLAIN}\n"));
+        let more = lines.len().saturating_sub(LINES);
+        let rest = (more > 0).then(|| format!("    {DIM}{sign} … {more} more lines{PLAIN}\n"));
+        kept.chain(rest).collect::<String>()
     };
-    let lines = indented(value);
-    let lines = lines
-        .lines()
-        .map(|line| format!("\n      {colour}{sign} {}{PLAIN}", line.trim_start_matches("      ")));
-    lines.collect()
+    parts.map(shown).concat()
 }
 
 /// A program and its arguments as they would be typed.
@@ -307,7 +348,7 @@ fn indented(value: &Value) -> String {
         Value::String(text) => harmless(text).into_owned(),
         other => other.to_string(),
     };
-    let lines: Vec<_> = text.lines().take(40).collect();
+    let lines: Vec<_> = text.lines().take(LINES).collect();
     let rest = text.lines().count().saturating_sub(lines.len());
     let shown = lines.join("\n      ");
     if rest == 0 { shown } else { format!("{shown}\n      … {rest} more lines") }
@@ -324,6 +365,8 @@ pub(super) struct Show<'a> {
     model: String,
     /// Makes markdown readable, on a terminal that can show it.
     markdown: Option<Markdown>,
+    /// What calls that go on will have changed, where nobody was shown it before.
+    edits: HashMap<String, String>,
     last: Last,
 }
 
@@ -347,6 +390,7 @@ impl<'a> Show<'a> {
             shown: 0,
             model: String::new(),
             markdown,
+            edits: HashMap::new(),
             last: Last::Nothing,
         }
     }
@@ -386,7 +430,7 @@ impl<'a> Show<'a> {
             EventKind::ToolStarted { parent: Some(_), .. }
             | EventKind::ToolFinished { parent: Some(_), .. }
                 if !self.screen.verbose => {}
-            EventKind::ToolStarted { tool, arguments, .. } => self.started(tool, arguments)?,
+            EventKind::ToolStarted { call, tool, arguments, .. } => self.started(call, tool, arguments)?,
             EventKind::ToolProgress { progress, total, message, .. } => {
                 self.spin(&progress_line(*progress, *total, message.as_deref()));
             }
@@ -398,10 +442,11 @@ impl<'a> Show<'a> {
                 self.screen.remark(&format!("note: {text}"));
             }
             EventKind::Finished(finished) => self.end(finished)?,
-            EventKind::Reasoning { .. }
-            | EventKind::Approval(_)
-            | EventKind::Elicitation(_)
-            | EventKind::Usage(_) => self.rest(),
+            EventKind::Approval(approval) => {
+                self.edits.remove(&approval.call);
+                self.rest();
+            }
+            EventKind::Reasoning { .. } | EventKind::Elicitation(_) | EventKind::Usage(_) => self.rest(),
         }
         Ok(())
     }
@@ -431,8 +476,9 @@ impl<'a> Show<'a> {
         self.screen.print(text)
     }
 
-    fn started(&mut self, tool: &str, arguments: &Map<String, Value>) -> io::Result<()> {
+    fn started(&mut self, call: &str, tool: &str, arguments: &Map<String, Value>) -> io::Result<()> {
         self.work()?;
+        self.edits.extend(edited(arguments).map(|diff| (call.to_owned(), diff)));
         if self.screen.verbose {
             eprintln!("{DIM}● {tool} {}{PLAIN}", Value::Object(arguments.clone()));
         }
@@ -442,6 +488,7 @@ impl<'a> Show<'a> {
 
     fn finished(&mut self, tool: &str, result: &ToolResult, milliseconds: f64) -> io::Result<()> {
         self.work()?;
+        let edit = self.edits.remove(&result.call).filter(|_| !result.is_error);
         if self.screen.quiet {
             return Ok(());
         }
@@ -454,6 +501,7 @@ impl<'a> Show<'a> {
         let room =
             tty::columns(&io::stderr()).map_or(usize::MAX, |columns| columns.saturating_sub(width(tool) + 3));
         eprintln!("{sign} {BOLD}{tool}{PLAIN} {DIM}{}{PLAIN}", clip(&gist, room));
+        eprint!("{}", edit.unwrap_or_default());
         if self.screen.verbose {
             eprintln!("{DIM}{}{PLAIN}", harmless(&result.text()));
         }
@@ -522,7 +570,9 @@ impl<'a> Show<'a> {
             spinner.enable_steady_tick(Duration::from_millis(120));
             spinner
         });
-        spinner.set_message(text.to_owned());
+        // What is longer than a line is not taken away again.
+        let room = tty::columns(&io::stderr()).map_or(usize::MAX, |columns| columns.saturating_sub(CLOCK));
+        spinner.set_message(clip(&harmless(text), room));
     }
 
     /// Takes the spinner away: something is about to be printed.
@@ -605,6 +655,16 @@ mod tests {
         assert_eq!((told("  done "), told("")), ("done".to_owned(), "no output".to_owned()));
         let ran = json!({"exit_code": 0, "stdout": "12 passed\nin 3 s\n", "stderr": "", "note": null, "files": [1, 2]});
         assert_eq!(told(&ran.to_string()), "exit_code: 0, stdout: 12 passed …, files: 2 entries");
+    }
+
+    #[test]
+    fn an_edit_is_shown_as_a_diff() {
+        let plain = |old: &str, new: &str| anstream::adapter::strip_str(&diff(old, new)).to_string();
+        assert_eq!(plain("a\nb\nz", "a\nc\nd\nz"), "      a\n    - b\n    + c\n    + d\n      z\n");
+        assert_eq!(plain("a\na", "a"), "      a\n    - a\n");
+        assert_eq!(plain("", "a"), "    + a\n");
+        assert_eq!(plain("a", "a\n"), "    - a\n    + a\n");
+        assert_eq!(plain("", &"x\n".repeat(LINES + 2)).lines().last(), Some("    + … 2 more lines"));
     }
 
     #[test]

@@ -1,11 +1,8 @@
 //! Every way a question can end: its exit code, and with `--json` its last line.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
-use crate::support::mcp::python;
+use crate::support::kill::until;
 use crate::support::omni::{OMNI, Output, Run, World};
 use crate::support::vendor::{Answer, Vendor};
 
@@ -123,20 +120,7 @@ fn ctrl_c_twice_waits_for_nothing() {
     let mut started = ask(&world, &[], &[json!({ "text": "late", "delay_ms": 60_000 })]).start();
     started.until("turn.started");
     // Somebody holds the database, so that the turn's end cannot be written.
-    let file = world.home().join("data/omni.db");
-    assert!(file.is_file(), "{}", file.display());
-    let hold = "import sqlite3, sys\nbase = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
-                base.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()\n";
-    let mut holder = Command::new(python())
-        .args(["-c", hold])
-        .arg(&file)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("Python");
-    let mut held = String::new();
-    BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut held).expect("a line");
-    assert_eq!(held.trim(), "held");
+    let _holder = world.hold();
     for _ in 0..5 {
         started.signal(libc::SIGINT);
         // Two signals at once may be one.
@@ -144,8 +128,23 @@ fn ctrl_c_twice_waits_for_nothing() {
     }
     let output = started.end().exited(130);
     is_last(&output, "cancelled");
-    drop(holder.stdin.take());
-    holder.wait().expect("a child of ours");
+}
+
+#[test]
+fn what_a_tool_has_started_ends_with_the_question() {
+    let world = World::new();
+    let stays = "trap '' INT TERM; echo $$ > tmp; mv tmp child; while :; do sleep 0.01; done";
+    let call = json!({ "name": "process__run", "arguments": { "argv": ["sh", "-c", stays] } });
+    let started = ask(&world, &["--yes"], &[json!({ "calls": [call] })]).start();
+    let child = until(|| std::fs::read_to_string(world.work().join("child")).ok());
+    started.signal(libc::SIGINT);
+    is_last(&started.end().exited(130), "cancelled");
+    let is_gone = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        // One that nobody has waited for yet has ended as well.
+        (!stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))).then_some(())
+    };
+    until(is_gone);
 }
 
 #[test]

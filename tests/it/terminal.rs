@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::omni::{OMNI, Run, World};
+use crate::support::omni::{OMNI, Run, World, write};
 use crate::support::terminal::Terminal;
 use crate::support::vendor::{Answer, Vendor};
 
@@ -28,6 +28,7 @@ fn golden(name: &str, screen: &str) {
         (r"\d+(\.\d+)? (ms|s)\b", "[time]"),
         (r"[0-9a-f]{8}-[0-9a-f-]{27}", "[session]"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d", "[date]"),
+        (r"/\S*/omni-world-\w+", "[world]"),
     ]}, { insta::assert_snapshot!(name, screen) });
 }
 
@@ -79,6 +80,40 @@ fn a_tool_asks_and_shows_what_would_run() {
 }
 
 #[test]
+fn a_program_is_shown_as_typed_and_never_asked_about_again() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    let run = json!({"argv": ["sh", "-c", "touch 'a b'"], "cwd": "."});
+    for _ in 0..2 {
+        vendor.answer(Answer::call("process__run", run.clone()));
+        vendor.answer(Answer::text("Then not."));
+    }
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("run it").presses(&["Enter"]).until("run it?");
+    chat.types("d").presses(&["Enter"]).until("Then not.");
+    chat.types("again").presses(&["Enter"]);
+    let screen = chat.when("the next line", |screen| {
+        screen.matches("Then not.").count() == 2 && screen.ends_with('›')
+    });
+    golden("terminal_never", &screen);
+    assert!(!world.work().join("a b").exists(), "it was refused");
+}
+
+#[test]
+fn an_edit_that_nobody_was_asked_about_is_shown_when_it_is_done() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    world.write("a.txt", "one\ntwo\nthree\n");
+    let edit = json!({"path": "a.txt", "old": "one\ntwo\nthree", "new": "one\n2\n2½\nthree"});
+    vendor.answer(Answer::call("fs__edit", edit));
+    vendor.answer(Answer::text("Done."));
+    let chat = chat(&world, &vendor, &["chat", "--yes"]);
+    chat.types("count").presses(&["Enter"]).until("Done.");
+    golden("terminal_edited", &chat.when("the next line", |screen| screen.ends_with('›')));
+    let coloured = chat.coloured();
+    let gone = coloured.lines().find(|line| line.contains("- two")).expect("what is gone");
+    assert!(gone.contains("31m"), "what goes is red: {gone:?}");
+}
+
+#[test]
 fn ctrl_c_at_a_question_refuses_and_cancels() {
     let (world, vendor) = (World::new(), Vendor::launch());
     vendor.answer(Answer::call("fs__write", json!({"path": "a.txt", "content": "x"})));
@@ -104,6 +139,76 @@ fn ctrl_c_clears_then_cancels_then_leaves() {
     golden("terminal_interrupted", &chat.presses(&["C-c"]).until("left with 0"));
     let kept = world.omni(["session", "list"]).run().succeeded();
     assert!(kept.out.contains("a question"), "{kept}");
+}
+
+/// A tool that goes on whatever is raised in it.
+const STUBBORN: &str = r#"
+import time
+
+from omni import tool
+
+
+@tool(read_only=True)
+def stay() -> str:
+    """Stay."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+    return "left"
+"#;
+
+#[test]
+fn ctrl_c_leaves_a_tool_that_does_not_let_go() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    let folder = world.skill("stubborn", STUBBORN);
+    let card = "---\nname: stubborn\ndescription: Stays.\nmetadata:\n  isolation: thread\n---\n";
+    write(&folder.join("SKILL.md"), card);
+    world.omni(["--yes", "skill", "trust", "stubborn"]).run().succeeded();
+    vendor.answer(Answer::call("stubborn__stay", json!({})).saying("I stay."));
+    vendor.answer(Answer::text("Here I am."));
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("stay").presses(&["Enter"]).until("stubborn.stay");
+    chat.presses(&["C-c"]).when("the next line", |screen| screen.ends_with('›'));
+    chat.types("and now?").presses(&["Enter"]).until("Here I am.");
+    golden("terminal_stubborn", &chat.when("the next line", |screen| screen.ends_with('›')));
+    chat.types("/quit").presses(&["Enter"]).until("left with 0");
+}
+
+#[test]
+fn ctrl_c_twice_does_not_wait_and_a_third_leaves() {
+    let world = World::new();
+    let model = world.script("slow", &[json!({ "text": "late", "delay_ms": 600_000 })]);
+    let chat = Terminal::open(&world, &["chat"], |run| run.model(&model));
+    chat.when("the first line", |screen| screen.ends_with('›'));
+    chat.types("are you there?").presses(&["Enter"]).until("0s");
+    // The end of the turn cannot be written.
+    let _holder = world.hold();
+    chat.presses(&["C-c"]).until("stopping");
+    chat.presses(&["C-c"]).until("Ctrl-C again leaves");
+    let screen = chat.when("the next line", |screen| screen.ends_with('›'));
+    let talk = screen.split_once('›').map(|(_, talk)| talk).expect("a message");
+    golden("terminal_abandoned", talk);
+    chat.presses(&["C-c"]).until("left with 0");
+}
+
+#[test]
+fn another_model_goes_on_with_the_same_talk() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    for text in ["One.", "Two."] {
+        vendor.answer(Answer::text(text));
+    }
+    let chat = chat(&world, &vendor, &["chat"]);
+    chat.types("first").presses(&["Enter"]).until("One.");
+    chat.types("/model").presses(&["Enter"]).until("/model PROVIDER/NAME");
+    chat.types("/model openai/gpt-4.1").presses(&["Enter"]).until("answers from now on");
+    chat.types("second").presses(&["Enter"]).until("Two.");
+    golden("terminal_model", &chat.when("the next line", |screen| screen.ends_with('›')));
+    let asked = vendor.requests().pop().expect("a request").body;
+    assert_eq!(asked["model"], "gpt-4.1");
+    assert!(asked["messages"].to_string().contains("first"), "{asked}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::mcp::python;
+
 /// The program under test.
 pub const OMNI: &str = env!("CARGO_BIN_EXE_omni");
 /// No command here takes longer, however busy the machine is.
@@ -119,6 +121,19 @@ impl World {
         command.env("HOME", self.folder.path()).env("OMNI_HOME", self.home());
         command.env("OMNI_MODEL__NAME", "offline").env("TZ", "UTC").env("LANG", "C.UTF-8");
         Run { command, input: None, talks: false, places: self.places() }
+    }
+
+    /// Somebody who holds the database, so that nothing can be written until what is returned is dropped.
+    pub fn hold(&self) -> Started {
+        let file = self.home().join("data/omni.db");
+        assert!(file.is_file(), "{}", file.display());
+        let hold = "import sqlite3, sys\nbase = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+                    base.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()\n";
+        let python = python();
+        let words = [&*python, Path::new("-c"), Path::new(hold), &*file];
+        let mut holder = self.program(&words.map(|word| word.to_str().expect("text"))).talking().start();
+        holder.until("held");
+        holder
     }
 
     /// Paths that differ from run to run, and what is written instead.
