@@ -323,6 +323,18 @@ impl App {
         self.servers.get_or_init(find).await.clone()
     }
 
+    /// The servers that should be there and are not, each in a sentence.
+    pub async fn missing_servers(&self) -> Vec<String> {
+        let servers = self.servers().await;
+        let missing = servers.status().into_iter().filter_map(|(name, status, _)| match status {
+            mcp::Status::Down { reason, .. } => {
+                Some(format!("the MCP server `{name}` is not there, and neither are its tools: {reason}"))
+            }
+            _ => None,
+        });
+        missing.collect()
+    }
+
     /// Every server that a file describes, and why it is left out if it is; and what is wrong with
     /// the files.
     pub fn described_servers(&self) -> (Vec<Chosen>, Vec<String>) {

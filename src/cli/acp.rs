@@ -130,6 +130,14 @@ impl House for Rooms {
         Ok(toolbox.renewed())
     }
 
+    async fn missing(&self, place: &Place) -> Vec<String> {
+        match self.app(place).await {
+            Ok(app) => app.missing_servers().await,
+            // The turn that needs it says what is wrong.
+            Err(_) => Vec::new(),
+        }
+    }
+
     async fn hub(&self, place: &Place) -> Result<Arc<Hub>, String> {
         let app = self.app(place).await?;
         let (model, effort) = (place.model.as_deref(), place.effort.as_deref());

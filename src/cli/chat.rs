@@ -1,5 +1,6 @@
 //! `omni chat`: question by question, in one session.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,7 +70,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
     app.attend(&hub, Reach::Own)?;
     screen
         .remark(&format!("omni with {}; /help shows what there is, /quit leaves", app.model().await?.name()));
-    let mut talk = Talk { app, screen, hub, session: None, lane: None };
+    let mut talk = Talk { app, screen, hub, session: None, lane: None, missing: HashSet::new() };
     if let Some(session) = session {
         talk.resume(&session).await?;
     }
@@ -88,6 +89,8 @@ struct Talk<'a> {
     session: Option<String>,
     /// Held so that what was agreed to "always" stays agreed to for the session.
     lane: Option<Arc<Lane>>,
+    /// What was said to be missing, so that it is said once.
+    missing: HashSet<String>,
 }
 
 impl Talk<'_> {
@@ -96,6 +99,7 @@ impl Talk<'_> {
         let mut interrupted: Option<Instant> = None;
         loop {
             self.reported().await;
+            self.miss().await;
             let typed = tokio::select! {
                 typed = self.screen.message("› ") => typed,
                 code = stop.told() => return Ok(code),
@@ -160,6 +164,15 @@ impl Talk<'_> {
         };
         if let Err(failure) = read.await {
             self.screen.failure(&failure);
+        }
+    }
+
+    /// Says what is missing here, once.
+    async fn miss(&mut self) {
+        for what in self.app.missing_servers().await {
+            if self.missing.insert(what.clone()) {
+                self.screen.remark(&format!("note: {what}"));
+            }
         }
     }
 

@@ -190,7 +190,8 @@ impl Screen {
         eprint!("{}", diff.unwrap_or_default());
         eprintln!("    {DIM}in {}{PLAIN}", folder.display());
         loop {
-            let answer = self.answer("  run it? [y]es once, [a]lways in this session, [n]o, [d] never: ").await?;
+            let answer =
+                self.answer("  run it? [y]es once, [a]lways in this session, [n]o, [d] never: ").await?;
             match answer.trim().to_lowercase().as_str() {
                 "y" | "yes" => return Ok(Consent::Once),
                 "a" | "always" => return Ok(Consent::Always),

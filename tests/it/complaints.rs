@@ -125,6 +125,23 @@ fn a_session_waits_for_a_dead_server() {
     assert_eq!(editor.prompt(&session, "hello").stopped("end_turn").text(), "here");
 }
 
+/// claude-agent-acp#567
+#[test]
+fn a_server_that_does_not_start_is_missed_in_silence() {
+    let world = World::new();
+    let model = world.script("m", &[json!({ "text": "here", "loop": true })]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let dead = json!({ "name": "dead", "command": "/bin/false", "args": [], "env": [] });
+    let heard = editor.ask("session/new", json!({ "cwd": world.work(), "mcpServers": [dead] }));
+    let session = heard.answer["result"]["sessionId"].as_str().expect("a session").to_owned();
+    let mut told = || {
+        let heard = editor.prompt(&session, "hello");
+        heard.of("agent_thought_chunk").filter(|thought| thought.to_string().contains("`dead`")).count()
+    };
+    assert!((0..40).any(|_| told() == 1), "nobody said so");
+    assert_eq!(told(), 0, "and once is enough");
+}
+
 /// zed#57108, opencode#29924, codex-acp#264
 #[test]
 fn a_permission_does_not_show_the_command() {
@@ -241,6 +258,8 @@ fn commands_are_missing() {
     let session = editor.session(&world);
     let commands = editor.commands();
     assert!(commands.iter().any(|command| command["name"] == "help"), "{commands:?}");
+    let takes = commands.iter().find(|command| command["name"] == "bg").expect("one that takes words");
+    assert_eq!(takes["input"]["hint"], "text", "{takes}");
     let known = json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [] });
     for method in ["session/resume", "session/load"] {
         assert!(editor.ask(method, known.clone()).answer["result"].is_object());

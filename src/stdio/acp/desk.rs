@@ -1,6 +1,6 @@
 //! The sessions an editor has open, and what it asks about sessions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -51,6 +51,8 @@ struct State {
     /// Held so that what was agreed to "always" stays agreed to.
     lane: Option<Arc<Lane>>,
     titled: bool,
+    /// What was said to be missing, so that it is said once.
+    missing: HashSet<String>,
     /// What its turns have cost, once that was looked up.
     spent: Option<Usage>,
 }
@@ -208,6 +210,13 @@ impl Desk {
         }
     }
 
+    /// What is missing in a session and was not said to be.
+    pub(super) async fn missing(&self, session: &Opened) -> Vec<String> {
+        let mut missing = self.house.missing(&session.place()).await;
+        missing.retain(|what| session.state().missing.insert(what.clone()));
+        missing
+    }
+
     pub(super) async fn hub(&self, session: &Opened) -> Result<Arc<Hub>, Error> {
         self.house.hub(&session.place()).await.map_err(failed)
     }
@@ -300,6 +309,7 @@ impl Desk {
             cancel: CancellationToken::new(),
             lane: None,
             titled: false,
+            missing: HashSet::new(),
             spent: None,
         };
         let session =

@@ -51,6 +51,8 @@ pub trait House: Send + Sync {
     async fn models(&self, place: &Place) -> Result<Vec<Offered>, String>;
     /// The tools there.
     async fn toolbox(&self, place: &Place) -> Result<Arc<Toolbox>, String>;
+    /// What should be there and is not, each in a sentence.
+    async fn missing(&self, place: &Place) -> Vec<String>;
     /// The hub that plays the turns there.
     async fn hub(&self, place: &Place) -> Result<Arc<Hub>, String>;
 }

@@ -45,6 +45,7 @@ pub(super) async fn play(
     session.keep(running.lane.clone());
     let show = Show::new(&running.turn, &session.place().folder, true);
     let mut stage = Stage { desk, session, cx, hub: &hub, show, before: spent, spent, spoke: false };
+    stage.miss().await;
     let mut told = false;
     loop {
         let event = tokio::select! {
@@ -110,6 +111,13 @@ impl Stage<'_> {
             _ => return,
         };
         self.say(update);
+    }
+
+    /// Says what is missing here, once.
+    async fn miss(&mut self) {
+        for what in self.desk.missing(self.session).await {
+            self.notice(what);
+        }
     }
 
     /// A remark: for editors that have a place for it, else among the thoughts.
@@ -194,6 +202,7 @@ impl Stage<'_> {
             let update = self.show.text(finished.text);
             self.say(update);
         }
+        self.miss().await;
         if self.session.is_untitled() {
             match self.desk.sessions().await?.resolve(&self.session.id).await {
                 Ok(summary) => self.say(show::called(&summary)),
