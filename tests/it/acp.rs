@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::editor::{Editor, Heard, words, writes};
 use crate::support::http::Door;
-use crate::support::kill::until;
+use crate::support::kill::{has_ended, until};
 use crate::support::mcp::python;
 use crate::support::omni::{OMNI, World};
 use crate::support::peers::{node, package};
@@ -53,6 +53,32 @@ fn a_turn_that_is_cancelled_while_it_asks_stops_as_cancelled() {
     editor.send(&json!({ "jsonrpc": "2.0", "method": "session/cancel", "params": { "sessionId": session } }));
     editor.hear(id).stopped("cancelled");
     assert!(!world.work().join("a.txt").exists());
+}
+
+#[test]
+fn a_program_that_runs_says_how_far_it_is_and_ends_when_it_is_cancelled() {
+    let world = World::new();
+    let stays = "echo $$ > tmp; mv tmp child; echo building; exec sleep 600";
+    let call = json!({ "name": "process__run", "arguments": { "argv": ["sh", "-c", stays] } });
+    let model = world.script("m", &[json!({ "calls": [call] }), json!({ "text": "never said" })]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    editor.choose(&session, "mode", "allow");
+    let id = editor.post("session/prompt", words(&session, "build it"));
+    let progress = loop {
+        let update = editor.next()["params"]["update"].clone();
+        if update["sessionUpdate"] == "tool_call_update" {
+            break update;
+        }
+    };
+    assert_eq!(progress["status"], "in_progress");
+    assert!(progress["content"].to_string().contains("1 building"), "{progress}");
+    editor.send(&json!({ "jsonrpc": "2.0", "method": "session/cancel", "params": { "sessionId": session } }));
+    let heard = editor.hear(id);
+    assert_eq!(heard.stopped("cancelled").text(), "");
+    assert_eq!(heard.of("tool_call_update").last().expect("an end")["status"], "failed");
+    let child = std::fs::read_to_string(world.work().join("child")).expect("it began");
+    until(|| has_ended(&child).then_some(()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::kill::until;
+use crate::support::kill::{has_ended, until};
 use crate::support::omni::{OMNI, Output, Run, World};
 use crate::support::vendor::{Answer, Vendor};
 
@@ -139,12 +139,7 @@ fn what_a_tool_has_started_ends_with_the_question() {
     let child = until(|| std::fs::read_to_string(world.work().join("child")).ok());
     started.signal(libc::SIGINT);
     is_last(&started.end().exited(130), "cancelled");
-    let is_gone = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        // One that nobody has waited for yet has ended as well.
-        (!stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))).then_some(())
-    };
-    until(is_gone);
+    until(|| has_ended(&child).then_some(()));
 }
 
 #[test]

@@ -74,7 +74,8 @@ fn a_tool_asks_and_shows_what_would_run() {
     let chat = chat(&world, &vendor, &["chat"]);
     chat.types("make it longer").presses(&["Enter"]);
     golden("terminal_permission", &chat.until("run it?"));
-    chat.types("y").presses(&["Enter"]).until("Done.");
+    let screen = chat.types("y").presses(&["Enter"]).until("Done.");
+    assert_eq!(screen.matches("+ three").count(), 1, "what was shown before is not shown again: {screen}");
     let file = std::fs::read_to_string(world.work().join("a.txt")).expect("a file");
     assert_eq!(file, "one\nthree\n\u{1b}[1A\u{1b}[2Kfour\n");
 }
@@ -91,9 +92,8 @@ fn a_program_is_shown_as_typed_and_never_asked_about_again() {
     chat.types("run it").presses(&["Enter"]).until("run it?");
     chat.types("d").presses(&["Enter"]).until("Then not.");
     chat.types("again").presses(&["Enter"]);
-    let screen = chat.when("the next line", |screen| {
-        screen.matches("Then not.").count() == 2 && screen.ends_with('›')
-    });
+    let screen = chat
+        .when("the next line", |screen| screen.matches("Then not.").count() == 2 && screen.ends_with('›'));
     golden("terminal_never", &screen);
     assert!(!world.work().join("a b").exists(), "it was refused");
 }

@@ -52,6 +52,12 @@ pub fn run_and_kill(mut command: Command, within: Duration) -> Vec<String> {
     heard
 }
 
+/// Whether the process of this id has ended. One that nobody has waited for yet has, too.
+pub fn has_ended(id: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+    !stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
 /// Waits, with a bound, until there is something.
 pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
