@@ -7,10 +7,12 @@ receives against its own types.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from acp.exceptions import RequestError
 from acp.schema import (
     AllowedOutcome,
     ClientCapabilities,
+    DeniedOutcome,
     FileSystemCapabilities,
     ReadTextFileResponse,
     RequestPermissionResponse,
@@ -29,19 +32,24 @@ DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAW
 
 
 class Editor(Client):
-    """An editor that allows what it is asked about, and has a file that is not saved."""
+    """An editor that says the same to whatever it is asked about, and has a file that is not saved."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, says: str = "allow_once") -> None:
         """Begin with nothing heard."""
+        self.says = says
+        self.agent: Any = None
         self.updates: list[Any] = []
         self.asked: list[Any] = []
         self.files = {f"{folder}/b.txt": "not saved\n"}
 
-    async def request_permission(self, *, tool_call: Any, options: Any, **_: Any) -> Any:
-        """Allow it once."""
+    async def request_permission(self, *, session_id: str, tool_call: Any, options: Any, **_: Any) -> Any:
+        """Choose the option of the kind, or cancel the turn."""
         self.asked.append(tool_call)
-        (once,) = (option for option in options if option.kind == "allow_once")
-        return RequestPermissionResponse(outcome=AllowedOutcome(outcome="selected", option_id=once.option_id))
+        if self.says == "cancelled":
+            await self.agent.cancel(session_id=session_id)
+            return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
+        (chosen,) = (option for option in options if option.kind == self.says)
+        return RequestPermissionResponse(outcome=AllowedOutcome(outcome="selected", option_id=chosen.option_id))
 
     async def session_update(self, *, update: Any, **_: Any) -> None:
         """Keep it."""
@@ -128,11 +136,47 @@ async def second(folder: str, command: list[str], session: str, streamed: bytes)
         await agent.close_session(session_id=session)
 
 
+async def third(folder: str, command: list[str], session: str, says: str, stop: str) -> None:
+    """Go on with the session, and do not let the file be written."""
+    editor = Editor(folder, says)
+    async with spawn_agent_process(editor, *command, env=dict(os.environ)) as (agent, _):
+        editor.agent = agent
+        await entered(agent)
+        await agent.resume_session(cwd=folder, session_id=session, mcp_servers=[])
+        assert not list(editor.of("user_message_chunk", "agent_message_chunk")), "nothing is said again"
+        done = await agent.prompt(session_id=session, prompt=[text_block("write hello")])
+        assert done.stop_reason == stop, done
+        assert len(editor.asked) == 1, editor.asked
+        *_, ended = editor.of("tool_call_update")
+        assert ended.status == "failed", ended
+        assert f"{folder}/a.txt" not in editor.files
+
+
+async def many(folder: str, command: list[str]) -> None:
+    """Begin twenty sessions and list them."""
+    script = Path(folder, "many.json")
+    script.write_text(json.dumps([{"text": "ok", "loop": True}]))
+    env = {**os.environ, "OMNI_MODEL__NAME": f"scripted:{script}"}
+    async with spawn_agent_process(Editor(folder), *command, env=env) as (agent, _):
+        await entered(agent)
+        begun = []
+        for number in range(20):
+            session = await agent.new_session(cwd=folder, mcp_servers=[])
+            await agent.prompt(session_id=session.session_id, prompt=[text_block(f"number {number}")])
+            begun.insert(0, session.session_id)
+        listed = await agent.list_sessions(cwd=folder)
+        assert [found.session_id for found in listed.sessions[:20]] == begun, listed
+        assert listed.sessions[0].title == "number 19", listed
+
+
 def main() -> None:
-    """Drive it twice."""
+    """Drive it, in one process after the other."""
     folder, *command = sys.argv[1:]
     session, streamed = asyncio.run(first(folder, command))
     asyncio.run(second(folder, command, session, streamed))
+    asyncio.run(third(folder, command, session, "reject_once", "end_turn"))
+    asyncio.run(third(folder, command, session, "cancelled", "cancelled"))
+    asyncio.run(many(folder, command))
 
 
 main()
