@@ -47,7 +47,9 @@ pub(super) async fn run(command: Session, app: &App, screen: &Screen) -> Result<
             let found = sessions.list(workspace, limit).await?;
             match found.is_empty() {
                 true if all => screen.remark("there is no session yet"),
-                true => screen.remark("this folder has no session yet; `--all` shows those of other folders"),
+                true => screen.remark(
+                    "this folder has no session yet; `omni session list --all` shows those of others",
+                ),
                 false => {}
             }
             for summary in found {

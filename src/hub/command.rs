@@ -108,9 +108,9 @@ impl Hub {
 
     async fn status(&self, session: &str) -> String {
         let (model, folder) = (self.agent.model(), self.agent.workspace().display());
-        let messages = match self.sessions.resolve(session).await {
+        let stands = match self.sessions.resolve(session).await {
             _ if session.is_empty() => "begins with the next message".to_owned(),
-            Ok(summary) => format!("{} messages", summary.messages),
+            Ok(summary) => format!("{session} {} messages", summary.messages),
             Err(error) => error.to_string(),
         };
         let usage = self.sessions.usage(session).await.unwrap_or_default();
@@ -121,7 +121,7 @@ impl Hub {
                 "{tokens} tokens; what they cost is not known, as `model.price` has not all models that were asked"
             ),
         };
-        format!("model: {model}\nfolder: {folder}\nsession: {session} {messages}\nused: {used}")
+        format!("model: {model}\nfolder: {folder}\nsession: {stands}\nused: {used}")
     }
 
     async fn judged(&self, session: &str, good: bool) -> String {
