@@ -79,12 +79,12 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
         }
         match event.kind {
             EventKind::Approval(approval) => {
-                let consent = screen.approve(&approval).await;
+                let consent = unless_told(screen.approve(&approval), screen, stop).await;
                 show.spin(&approval.tool);
                 given(consent, &approval.answer, &running, &mut told);
             }
             EventKind::Elicitation(question) => {
-                let answer = screen.elicit(&question).await;
+                let answer = unless_told(screen.elicit(&question), screen, stop).await;
                 show.spin(&question.tool);
                 given(answer, &question.answer, &running, &mut told);
             }
@@ -97,6 +97,20 @@ pub(super) async fn watch(mut running: Running, screen: &Screen, stop: &mut Stop
     }
 }
 
+/// Waits for an answer, unless told to end meanwhile.
+pub(super) async fn unless_told<T>(
+    asked: impl Future<Output = Result<T, Silence>>,
+    screen: &Screen,
+    stop: &mut Stop,
+) -> Result<T, Silence> {
+    let code = tokio::select! {
+        answer = asked => return answer,
+        code = stop.told() => code,
+    };
+    screen.rest().await;
+    Err(Silence::Interrupted(code))
+}
+
 /// Passes an answer on; Ctrl-C instead of one cancels the turn.
 fn given<T>(
     given: Result<T, Silence>,
@@ -106,8 +120,8 @@ fn given<T>(
 ) {
     match given {
         Ok(given) => drop(answer.give(given)),
-        Err(Silence::Interrupted) => {
-            *told = Some((code::INTERRUPTED, Instant::now()));
+        Err(Silence::Interrupted(code)) => {
+            *told = Some((code, Instant::now()));
             running.cancel.cancel();
         }
         // Dropped, it is refused.

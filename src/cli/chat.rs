@@ -102,7 +102,10 @@ impl Talk<'_> {
             self.miss().await;
             let typed = tokio::select! {
                 typed = self.screen.message("› ") => typed,
-                code = stop.told() => return Ok(code),
+                code = stop.told() => {
+                    self.screen.rest().await;
+                    return Ok(code);
+                }
             };
             let message = match typed {
                 Typed::End => return Ok(code::OK),

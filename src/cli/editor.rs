@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use reedline::{
     Color, ColumnarMenu, Completer, CompletionResult, EditCommand, Emacs, FileBackedHistory, KeyCode,
@@ -15,6 +16,8 @@ use reedline::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+/// How long a reader may take to break off.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Messages that are kept for the next time.
 const HISTORY: usize = 2000;
 /// Suggestions that are shown.
@@ -41,6 +44,8 @@ pub(super) enum Wanted {
     Message,
     /// The answer to a question.
     Answer,
+    /// Nothing, but one's turn.
+    Nothing,
 }
 
 /// What the editor knows of its surroundings.
@@ -76,6 +81,12 @@ impl Editor {
         editor
     }
 
+    /// Waits until nobody reads any more, and the terminal is as it was before.
+    pub(super) async fn rest(&self) {
+        // Whoever reads from a pipe is not broken off, and has nothing to restore.
+        let _ = tokio::time::timeout(PATIENCE, self.read(Wanted::Nothing, "")).await;
+    }
+
     /// Reads one thing. Dropped while it waits, it takes the prompt away.
     pub(super) async fn read(&self, wanted: Wanted, prompt: &str) -> Typed {
         let (answer, typed) = oneshot::channel();
@@ -96,6 +107,10 @@ fn serve(mut wanted: mpsc::Receiver<Request>, surroundings: &Surroundings, broke
         broken_off.store(false, Ordering::SeqCst);
         // Who has gone meanwhile is asked nothing.
         if request.answer.is_closed() {
+            continue;
+        }
+        if request.wanted == Wanted::Nothing {
+            let _ = request.answer.send(Typed::End);
             continue;
         }
         let typed = left.take().unwrap_or_else(|| reader.read(request.wanted, &request.prompt));
@@ -198,6 +213,7 @@ fn messages(surroundings: &Surroundings, broken_off: Arc<AtomicBool>) -> Reedlin
         .with_validator(Box::new(Whole))
         .with_completer(Box::new(completer))
         .with_partial_completions(true)
+        .with_quick_completions(true)
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)))
         // What begins with a space is nobody's business.
         .with_history_exclusion_prefix(Some(" ".to_owned()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::unless_told;
 use super::error::{Failure, code};
 use super::signal::Stop;
 use super::skill::told;
@@ -201,13 +202,13 @@ async fn carry_out(
         tokio::select! {
             outcome = &mut work => return Ok((outcome, told)),
             Some(approval) = approvals.recv() => {
-                match screen.approve(&approval).await {
+                match unless_told(screen.approve(&approval), screen, &mut stop).await {
                     Ok(consent) => drop(approval.answer.give(consent)),
                     Err(silence) => told = interrupted(silence, &cancel).or(told),
                 }
             }
             Some(question) = questions.recv() => {
-                match screen.elicit(&question).await {
+                match unless_told(screen.elicit(&question), screen, &mut stop).await {
                     Ok(answer) => drop(question.answer.give(answer)),
                     Err(silence) => told = interrupted(silence, &cancel).or(told),
                 }
@@ -222,11 +223,13 @@ async fn carry_out(
 
 /// Ctrl-C instead of an answer cancels the call.
 fn interrupted(silence: Silence, cancel: &CancellationToken) -> Option<u8> {
-    let is_it = silence == Silence::Interrupted;
-    is_it.then(|| {
-        cancel.cancel();
-        code::INTERRUPTED
-    })
+    match silence {
+        Silence::Interrupted(code) => {
+            cancel.cancel();
+            Some(code)
+        }
+        Silence::Nobody => None,
+    }
 }
 
 /// A block for people: structured values over several lines.

@@ -44,8 +44,8 @@ pub(super) struct Screen {
 pub(super) enum Silence {
     /// There is nobody to ask.
     Nobody,
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, or another word to end: the exit code that tells of it.
+    Interrupted(u8),
 }
 
 impl Screen {
@@ -130,8 +130,15 @@ impl Screen {
     async fn answer(&self, prompt: &str) -> Result<String, Silence> {
         match self.editor().read(Wanted::Answer, prompt).await {
             Typed::Line(line) => Ok(line),
-            Typed::Interrupted => Err(Silence::Interrupted),
+            Typed::Interrupted => Err(Silence::Interrupted(code::INTERRUPTED)),
             Typed::End => Err(Silence::Nobody),
+        }
+    }
+
+    /// Waits until the terminal is nobody's, before the program ends while something was asked.
+    pub(super) async fn rest(&self) {
+        if let Some(editor) = self.editor.get() {
+            editor.rest().await;
         }
     }
 

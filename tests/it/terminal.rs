@@ -194,6 +194,43 @@ fn ctrl_c_twice_does_not_wait_and_a_third_leaves() {
     chat.presses(&["C-c"]).until("left with 0");
 }
 
+/// A chat that writes down its process, and says afterwards how the terminal is.
+fn watched<'a>(world: &'a World, model: &str) -> Terminal<'a> {
+    let command =
+        format!("sh -c 'echo $$ >pid; exec {OMNI} chat'; echo code $?; stty -a | grep -ow '.\\?icanon'");
+    Terminal::run(world, &command, |run| run.model(model))
+}
+
+fn terminate(world: &World) {
+    let process = std::fs::read_to_string(world.work().join("pid")).expect("it runs");
+    world.program(&["kill", "-TERM", process.trim()]).run().succeeded();
+}
+
+#[test]
+fn whoever_is_told_to_end_while_somebody_types_leaves_the_terminal_as_it_was() {
+    let world = World::new();
+    let chat = watched(&world, "offline");
+    chat.when("the first line", |screen| screen.ends_with('›'));
+    chat.types("half a thought").until("half a thought");
+    terminate(&world);
+    let screen = chat.until("left with");
+    assert!(screen.contains("code 143") && !screen.contains("-icanon"), "{screen}");
+}
+
+#[test]
+fn whoever_is_told_to_end_while_a_tool_asks_refuses_and_ends() {
+    let world = World::new();
+    let call = json!({ "name": "fs__write", "arguments": { "path": "a.txt", "content": "x" } });
+    let model = world.script("m", &[json!({ "calls": [call] })]);
+    let chat = watched(&world, &model);
+    chat.when("the first line", |screen| screen.ends_with('›'));
+    chat.types("write it").presses(&["Enter"]).until("run it?");
+    terminate(&world);
+    let screen = chat.until("left with");
+    assert!(screen.contains("code 143") && !screen.contains("-icanon"), "{screen}");
+    assert!(!world.work().join("a.txt").exists(), "nobody has agreed");
+}
+
 #[test]
 fn another_model_goes_on_with_the_same_talk() {
     let (world, vendor) = (World::new(), Vendor::launch());
