@@ -17,7 +17,8 @@ use crate::app::App;
 use crate::clock::Reach;
 use crate::hub::command::{self, COMMANDS};
 use crate::hub::{Hub, Lane, said};
-use crate::message::{Incoming, Message};
+use crate::message::{Incoming, Message, Role};
+use crate::session::{Entry, Stored};
 
 /// Talk, message by message, in one session.
 ///
@@ -73,6 +74,7 @@ pub(super) async fn run(chat: Chat, app: &App, screen: &Screen) -> Result<u8, Fa
     let mut talk = Talk { app, screen, hub, session: None, lane: None, missing: HashSet::new() };
     if let Some(session) = session {
         talk.resume(&session).await?;
+        screen.pause();
     }
     let mut stop = Stop::listen()?;
     let result = talk.go_on(&mut stop).await;
@@ -263,12 +265,25 @@ impl Talk<'_> {
             return Ok(());
         };
         self.screen.remark(&format!("going on with {}: {}", summary.id, summary.title));
-        if !summary.last.is_empty() {
-            self.screen.remark(&format!("last: {}", summary.last));
-        }
+        let (question, answer) = ended(sessions.shown(&summary.id).await?);
+        self.screen.before(&question, &answer)?;
         (self.session, self.lane) = (Some(summary.id), None);
         Ok(())
     }
+}
+
+/// What was asked last, and the answer.
+fn ended(entries: Vec<Stored>) -> (String, String) {
+    let (mut question, mut answer) = (String::new(), String::new());
+    for stored in entries {
+        let Entry::Message(message) = stored.entry else { continue };
+        match (message.role, message.text()) {
+            (Role::User, text) => (question, answer) = (text, String::new()),
+            (Role::Assistant, text) if !text.trim().is_empty() => answer = text,
+            _ => {}
+        }
+    }
+    (question, answer)
 }
 
 /// All commands: name and meaning.

@@ -68,6 +68,20 @@ impl Screen {
         self.print(&hanging(lead, text))
     }
 
+    /// Prints what was asked and answered before as it looked then, where somebody reads it.
+    pub(super) fn before(&self, question: &str, answer: &str) -> io::Result<()> {
+        if self.quiet || self.json || !is_conversation() {
+            return Ok(());
+        }
+        let sign = format!("{GREEN}›{PLAIN} ");
+        for (number, line) in harmless(question).lines().enumerate() {
+            self.item(if number == 0 { &sign } else { "  " }, line)?;
+        }
+        let mut show = Show::new(self);
+        show.text(answer)?;
+        show.close()
+    }
+
     /// Prints a value as one line of JSON.
     pub(super) fn value(&self, value: &impl Serialize) -> io::Result<()> {
         tell(value)

@@ -56,6 +56,21 @@ fn a_turn_that_is_cancelled_while_it_asks_stops_as_cancelled() {
 }
 
 #[test]
+fn a_prompt_whose_answer_is_not_wanted_any_more_ends() {
+    let world = World::new();
+    let model =
+        world.script("m", &[json!({ "text": "late", "delay_ms": 600_000 }), json!({ "text": "here" })]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    let id = editor.post("session/prompt", words(&session, "wait"));
+    let going = || world.omni(["session", "export", &session]).run().out.contains("turn_began");
+    until(|| going().then_some(()));
+    editor.send(&json!({ "jsonrpc": "2.0", "method": "$/cancel_request", "params": { "requestId": id } }));
+    editor.hear(id).stopped("cancelled");
+    assert_eq!(editor.prompt(&session, "and now?").stopped("end_turn").text(), "here");
+}
+
+#[test]
 fn a_program_that_runs_says_how_far_it_is_and_ends_when_it_is_cancelled() {
     let world = World::new();
     let stays = "echo $$ > tmp; mv tmp child; echo building; exec sleep 600";

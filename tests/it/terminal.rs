@@ -37,7 +37,8 @@ fn commands_and_files_are_completed_with_tab() {
     let (world, vendor) = (World::new(), Vendor::launch());
     world.write("notes/milk.txt", "");
     let chat = chat(&world, &vendor, &["chat"]);
-    chat.types("/se").presses(&["Tab"]).until("/sessions");
+    let screen = chat.types("/se").presses(&["Tab"]).until("/sessions");
+    assert!(!screen.contains("list the sessions"), "there is nothing to choose: {screen}");
     chat.presses(&["C-c"]).when("an empty line", |screen| screen.ends_with('›'));
     chat.types("/").presses(&["Tab"]);
     golden("terminal_commands", &chat.until("/bad"));
@@ -252,10 +253,10 @@ fn another_model_goes_on_with_the_same_talk() {
 fn a_talk_goes_on_where_it_ended_and_remembers_what_was_typed() {
     let (world, vendor) = (World::new(), Vendor::launch());
     vendor.answer(Answer::text("I am fine."));
-    vendor.answer(Answer::text("You asked how I am."));
+    vendor.answer(Answer::text("You asked **how I am**:\n\n- well"));
     let first = chat(&world, &vendor, &["chat"]);
     first.types("how are you?").presses(&["Enter"]).until("I am fine.");
-    first.types(" not for the history").presses(&["Enter"]).until("You asked");
+    first.types(" not for").presses(&["M-Enter"]).types("the history").presses(&["Enter"]).until("You asked");
     first.when("the next line", |screen| screen.ends_with('›'));
     first.presses(&["C-d"]).until("left with 0");
     let history = std::fs::read_to_string(world.home().join("state/history")).expect("a history");
@@ -263,7 +264,7 @@ fn a_talk_goes_on_where_it_ended_and_remembers_what_was_typed() {
 
     vendor.answer(Answer::text("Still fine."));
     let second = chat(&world, &vendor, &["chat", "--continue"]);
-    golden("terminal_resumed", &second.until("last:"));
+    golden("terminal_resumed", &second.when("the next line", |screen| screen.ends_with("\n›")));
     second.presses(&["Up", "Enter"]).until("Still fine.");
     let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
     assert!(asked.contains("I am fine.") && asked.matches("how are you?").count() == 2, "{asked}");
