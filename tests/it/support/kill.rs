@@ -55,7 +55,7 @@ pub fn run_and_kill(mut command: Command, within: Duration) -> Vec<String> {
 /// Whether the process of this id has ended. One that nobody has waited for yet has, too.
 pub fn has_ended(id: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
-    !stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// Waits, with a bound, until there is something.
