@@ -67,7 +67,7 @@ pub(super) async fn post(
         None => None,
     };
     let incoming = Incoming { session, message: Message::user(message) };
-    let order = Order { incoming, asks: false, instructions: None, earlier: None };
+    let order = Order::new(incoming);
     if let Some(key) = again.key(&json!({"message": message, "session": name})) {
         return kept(&gateway, order, key, request.stream, name, id.0).await;
     }

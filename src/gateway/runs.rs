@@ -54,7 +54,7 @@ pub(super) async fn begin(
     let key = again.key(&what);
     let session = Some(gateway.hub.session(&name).await?);
     let incoming = Incoming { session, message: Message::user(message) };
-    let order = Order { incoming, asks: true, instructions: sent.instructions, earlier: None };
+    let order = Order { asks: true, instructions: sent.instructions, ..Order::new(incoming) };
     let run = gateway.hub.run(order, key).await?;
     let mut response = match headers.get(header::ACCEPT).is_some_and(|kind| kind == "text/event-stream") {
         true => events_after(&run, 0, request),

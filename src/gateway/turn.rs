@@ -123,19 +123,23 @@ impl Drop for Leash {
 
 /// Whether a turn that ended has an answer. Why it has none is for the log.
 pub(super) fn outcome(finished: Finished) -> Result<Finished, Error> {
-    let Some(error) = refusal(finished.stop) else { return Ok(finished) };
+    let Some(error) = refusal(finished.stop, finished.error.as_deref()) else { return Ok(finished) };
     tracing::warn!("a turn has no answer: {}", finished.error.as_deref().unwrap_or(error.detail()));
     Err(error)
 }
 
 /// Why a turn that ended so has no answer.
-pub(super) fn refusal(stop: StopReason) -> Option<Error> {
+pub(super) fn refusal(stop: StopReason, error: Option<&str>) -> Option<Error> {
     let bad = |code, detail| Some(Error::new(StatusCode::BAD_GATEWAY, code, detail));
     match stop {
         stop if stop.is_answer() => None,
         StopReason::Cancelled => {
             let detail = "the turn was cancelled before there was an answer";
             Some(Error::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", detail).after(5))
+        }
+        StopReason::Exhausted => {
+            let detail = error.unwrap_or("a budget was used up while the message waited");
+            Some(Error::new(StatusCode::TOO_MANY_REQUESTS, "budget_spent", detail))
         }
         StopReason::Unauthorized => {
             bad("model_unauthorized", "the model's provider refused the key it was given")

@@ -121,7 +121,17 @@ impl Hub {
                 "{tokens} tokens; what they cost is not known, as `model.price` has not all models that were asked"
             ),
         };
-        format!("model: {model}\nfolder: {folder}\nsession: {session} {messages}\nused: {used}")
+        let mut lines = vec![
+            format!("model: {model}"),
+            format!("folder: {folder}"),
+            format!("session: {session} {messages}"),
+            format!("used: {used}"),
+        ];
+        match self.budgets(session).await {
+            Ok(budgets) => lines.extend(budgets.into_iter().map(|used| format!("budget of {used}"))),
+            Err(error) => lines.push(error.to_string()),
+        }
+        lines.join("\n")
     }
 
     async fn judged(&self, session: &str, good: bool) -> String {

@@ -224,6 +224,8 @@ pub enum StopReason {
     Unauthorized,
     /// No model answered.
     ModelFailed,
+    /// It did not begin: a budget was used up while it waited.
+    Exhausted,
     /// Something of ours failed: the disk, the database.
     Failed,
 }
@@ -244,6 +246,7 @@ impl StopReason {
             Self::Cancelled => "cancelled",
             Self::Unauthorized => "unauthorized",
             Self::ModelFailed => "model_failed",
+            Self::Exhausted => "exhausted",
             Self::Failed => "failed",
         }
     }

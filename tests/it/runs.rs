@@ -346,7 +346,7 @@ fn hub(store: Store, model: Arc<Echo>, bounds: Bounds) -> Arc<Hub> {
 async fn order(hub: &Arc<Hub>, session: &str, words: &str) -> Order {
     let session = Some(hub.session(session).await.expect("a session"));
     let incoming = Incoming { session, message: Message::user(words) };
-    Order { incoming, asks: false, instructions: None, earlier: None }
+    Order::new(incoming)
 }
 
 /// A run that somebody has left.

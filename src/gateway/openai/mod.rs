@@ -87,7 +87,7 @@ pub(super) async fn chat(
     // Where the session is ours, so is the conversation.
     let earlier = session.is_none().then_some(said.earlier);
     let incoming = Incoming { session, message: said.message };
-    let order = Order { incoming, asks: false, instructions: said.instructions, earlier };
+    let order = Order { instructions: said.instructions, earlier, ..Order::new(incoming) };
     let turn = gateway.begin(order).await?;
     let answer = Answer::new(model, key, &turn);
     if stream {

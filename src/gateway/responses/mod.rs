@@ -61,9 +61,10 @@ pub(super) async fn create(
     }
     request.check()?;
     let (instructions, said) = request.said()?;
+    gateway.hub.afford().await?;
     let Place { session, earlier, message } = gateway.place(&request, said).await?;
     let incoming = Incoming { session, message };
-    let order = Order { incoming, asks: false, instructions, earlier };
+    let order = Order { instructions, earlier, ..Order::new(incoming) };
     let echo = request.echo(&model);
     match request.is_stored() {
         true => gateway.kept(order, echo, &request).await,

@@ -61,7 +61,7 @@ impl Hub {
         }
         let place = self.place()?;
         let Order { incoming, asks, instructions, .. } = order;
-        let session = self.addressed(incoming.session).await?;
+        let session = self.addressed(incoming.session, None).await?;
         let lane = self.lane(&session);
         let queued = lane.place(&session)?;
         let id = uuid::Uuid::now_v7().to_string();
@@ -147,6 +147,7 @@ impl Hub {
             instructions: request.instructions,
             // A run may be played by another process than the one an editor is connected to.
             editor: None,
+            meter: self.tab(&here.session, None).meter(),
         }
     }
 
