@@ -585,6 +585,6 @@ const INSTRUCTIONS: &str = "You talk with people on Telegram: be brief, and writ
 
 fn help() -> String {
     let own = OWN.iter().map(|(name, about)| format!("/{name}: {about}"));
-    let common = command::COMMANDS.iter().map(|command| format!("/{}: {}", command.name, command.about));
+    let common = command::COMMANDS.iter().map(|command| command.to_string());
     common.chain(own).collect::<Vec<_>>().join("\n")
 }

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use agent_client_protocol::v1::schema::{
-    self, AvailableCommand, AvailableCommandsUpdate, ContentBlock, ContentChunk, Cost, Diff, ImageContent,
-    MessageId, PlanEntry, PlanEntryPriority, PlanEntryStatus, SessionInfoUpdate, SessionUpdate,
-    ToolCallContent, ToolCallLocation, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields, ToolKind,
-    UsageUpdate,
+    self, AvailableCommand, AvailableCommandInput, AvailableCommandsUpdate, ContentBlock, ContentChunk, Cost,
+    Diff, ImageContent, MessageId, PlanEntry, PlanEntryPriority, PlanEntryStatus, SessionInfoUpdate,
+    SessionUpdate, ToolCallContent, ToolCallLocation, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields,
+    ToolKind, UnstructuredCommandInput, UsageUpdate,
 };
 use serde_json::{Map, Value, json};
 
@@ -321,6 +321,10 @@ pub(super) fn called(summary: &Summary) -> SessionUpdate {
 
 /// What may be typed with a slash before it.
 pub(super) fn commands() -> SessionUpdate {
-    let commands = COMMANDS.iter().map(|command| AvailableCommand::new(command.name, command.about));
+    let commands = COMMANDS.iter().map(|command| {
+        let hint = Some(command.takes).filter(|takes| !takes.is_empty()).map(UnstructuredCommandInput::new);
+        AvailableCommand::new(command.name, command.about)
+            .input(hint.map(AvailableCommandInput::Unstructured))
+    });
     SessionUpdate::AvailableCommandsUpdate(AvailableCommandsUpdate::new(commands.collect()))
 }
