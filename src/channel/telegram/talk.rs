@@ -451,7 +451,7 @@ impl Telegram {
     async fn wanted(self: &Arc<Self>, event: Value, said: &Said, run: &Run) {
         let Ok(wanted) = serde_json::from_value::<Wanted>(event) else { return };
         let call = wanted.call.clone();
-        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent | Question::Elsewhere))) {
+        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent))) {
             return;
         }
         let refused = hub::run::Said { consent: Some(Consent::No), answer: None };
