@@ -142,8 +142,14 @@ fn dollars_are_counted_by_the_price_there_is_and_refused_without_one() {
 
 #[test]
 fn a_turn_that_uses_up_the_rest_has_one_more_answer() {
+    for limit in ["day_tokens", "session_tokens"] {
+        uses_up(limit);
+    }
+}
+
+fn uses_up(limit: &str) {
     let world = World::new();
-    world.settings("[budget]\nday_tokens = 100\n");
+    world.settings(&format!("[budget]\n{limit} = 100\n"));
     let calls =
         json!({"calls": [{"name": "time__now", "arguments": {}}], "usage": {"input": 100, "output": 5}});
     let last = json!({"text": "That much I know.", "expect": {"contains": "This is your last answer"},
