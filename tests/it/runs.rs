@@ -19,7 +19,7 @@ use omni::message::{Incoming, Message, Role, Usage};
 use omni::session::{Began, Ended, Entry, Sessions};
 use omni::shutdown::Shutdown;
 use omni::store::Store;
-use omni::store::lease::Owner;
+use omni::store::lease::{self, Owner};
 use omni::store::run::{Run as Row, Runs};
 use omni::tool::{Policy, Settings, Toolbox};
 use serde_json::{Value, json};
@@ -641,6 +641,42 @@ on_both! {
         assert_eq!((row.owner, row.is_over), (owner, false));
     }
 
+    async fn what_another_process_has_taken_meanwhile_is_not_played(database: Database) {
+        let store = database.open().await;
+        let (model, table) = (Echo::new(0), Runs::new(store.clone()));
+        let hub = hub(store.clone(), model.clone(), Bounds::default());
+        let mut runs = Vec::new();
+        for words in ["first", "second", "third"] {
+            runs.push(hub.run(order(&hub, "s", words).await, None).await.unwrap());
+        }
+        until_asked(&model, 1).await;
+        let (thief, now) = (Owner::new(), Timestamp::now());
+        let presence = omni::store::run::presence(thief.as_str());
+        lease::acquire(&store, &presence, &thief, Duration::from_secs(60), now).await.unwrap();
+        let row = table.get(&runs[1].id).await.unwrap().unwrap();
+        assert!(table.claim(&row, &thief, now).await.unwrap());
+        model.let_go.add_permits(3);
+        assert_eq!(answered(&hub, &runs[2].id).await.text, "re: third");
+        assert_eq!(model.asked(), ["first", "third"]);
+        assert_eq!(log(&store, "s").await, ["first", "re: first", "third", "re: third"]);
+    }
+
+    async fn what_the_end_of_the_program_cuts_short_is_taken_up_by_the_next(database: Database) {
+        let (ours, theirs) = (database.open().await, database.open().await);
+        let (model, other) = (Echo::new(0), Echo::new(9));
+        let first = hub(ours.clone(), model.clone(), Bounds::default());
+        let run = first.run(order(&first, "s", "hi").await, None).await.unwrap();
+        until_asked(&model, 1).await;
+        first.cancel();
+        first.drain().await;
+        let row = Runs::new(ours).get(&run.id).await.unwrap().unwrap();
+        assert_eq!((row.is_over, row.owner.as_str(), row.tries), (false, "", 1));
+        let second = hub(theirs.clone(), other.clone(), Bounds::default());
+        second.keep().await.unwrap();
+        assert_eq!(answered(&second, &run.id).await.text, "re: hi");
+        assert_eq!(log(&theirs, "s").await, ["hi", "re: hi"]);
+    }
+
     async fn what_is_drained_is_written_down(database: Database) {
         let store = database.open().await;
         let model = Echo::new(0);
@@ -789,6 +825,26 @@ on_both! {
         assert_eq!(said.len(), 16);
         assert!(said.chunks(2).all(|two| two[1] == format!("re: {}", two[0])), "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_turn_that_takes_longer_than_a_lease_keeps_its_session() {
+    let database = Database::sqlite();
+    let (model, other) = (Echo::new(0), Echo::new(9));
+    let first = hub(database.open().await, model.clone(), Bounds::default());
+    let second = hub(database.open().await, other.clone(), Bounds::default());
+    // Of what is no run nothing but the lease tells others that it goes on.
+    let begun = first.order(order(&first, "s", "first").await).await.unwrap();
+    until_asked(&model, 1).await;
+    let waits = second.run(order(&second, "s", "second").await, None).await.unwrap();
+    // A lease lasts ten seconds.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(other.asked(), [""; 0]);
+    model.let_go.add_permits(1);
+    drop(begun);
+    assert_eq!(waits.finished().await.unwrap().unwrap().text, "re: second");
+    let said = log(&database.open().await, "s").await;
+    assert_eq!(said, ["first", "re: first", "second", "re: second"]);
 }
 
 // Conversations that begin anew.
