@@ -76,7 +76,7 @@ impl Gateway {
         };
         let run = self.hub.run(order, Some(key)).await?.retried().await?;
         let (session, id, is_known) = (run.session.clone(), run.id.clone(), run.is_known);
-        let leash = Leash::new(cancelling(run.clone())).loose();
+        let leash = Leash::new(|| ()).loose();
         let source = Source::Run(run.events(run.before).boxed(), run);
         Ok(Turn { session, id, is_known, source, leash, timeout, deadline })
     }
@@ -128,22 +128,28 @@ impl Turn {
                 self.leash.slip();
                 end.transpose()
             }
-            Err(_) => Some(Err(self.late())),
+            Err(_) => Some(Err(self.late().await)),
         }
     }
 
     /// The time is over.
-    fn late(&mut self) -> Error {
+    async fn late(&mut self) -> Error {
         self.leash.pull();
+        // Whoever hears of it and comes again at once finds it given up.
+        if let Source::Run(_, run) = &self.source
+            && let Err(error) = run.cancel().await
+        {
+            return error.into();
+        }
         Error::elapsed(self.timeout.as_secs_f64())
     }
 
     /// Waits for the end.
     pub(super) async fn finished(mut self) -> Result<Finished, Error> {
         if let Source::Run(_, run) = &self.source {
-            let finished = tokio::time::timeout_at(self.deadline, run.finished()).await;
-            let finished = finished.map_err(|_| self.late())?;
-            self.leash.slip();
+            let Ok(finished) = tokio::time::timeout_at(self.deadline, run.finished()).await else {
+                return Err(self.late().await);
+            };
             return outcome(finished?.ok_or_else(Error::draining)?);
         }
         while let Some(event) = self.next().await {
@@ -173,17 +179,6 @@ impl Drop for Leash {
         tokio::spawn(async move {
             tokio::time::sleep(GRACE).await;
             stop();
-        });
-    }
-}
-
-/// What ends a run early.
-pub(super) fn cancelling(run: Run) -> impl FnOnce() + Send + 'static {
-    move || {
-        tokio::spawn(async move {
-            if let Err(error) = run.cancel().await {
-                tracing::warn!("a turn that nobody waits for goes on: {error}");
-            }
         });
     }
 }

@@ -27,7 +27,7 @@ use super::key::{Again, replayed, unkept};
 use super::openai::{MODEL, no_model};
 use super::openapi;
 use super::stream::stream as streamed;
-use super::turn::{Leash, cancelling, outcome};
+use super::turn::{Leash, outcome};
 use crate::hub::run::Status;
 use crate::hub::{Order, Past, Run};
 use crate::message::event::EventKind;
@@ -195,7 +195,8 @@ impl Gateway {
                 Ok(replayed(response, run.is_known))
             }
             Err(_) => {
-                leash.pull();
+                leash.slip();
+                run.cancel().await?;
                 Err(Error::elapsed(timeout))
             }
         }
@@ -365,6 +366,17 @@ struct Waiting {
     leash: Leash,
     deadline: Instant,
     timeout: f64,
+}
+
+/// What ends a run early.
+fn cancelling(run: Run) -> impl FnOnce() + Send + 'static {
+    move || {
+        tokio::spawn(async move {
+            if let Err(error) = run.cancel().await {
+                tracing::warn!("a response that nobody waits for goes on: {error}");
+            }
+        });
+    }
 }
 
 /// What happens in a response, from the beginning or after an event, to its end.
