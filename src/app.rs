@@ -89,6 +89,17 @@ pub enum Error {
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] llm::Error),
+    /// A budget in dollars cannot be kept.
+    #[error(
+        "`{key}` is a limit in dollars, and what `{model}` costs is not known: add it to `model.price`, as in \
+         \"{model} 2.0 0.2 10.0\", or set a limit in tokens"
+    )]
+    Unpriced {
+        /// The setting.
+        key: &'static str,
+        /// The model.
+        model: String,
+    },
     /// Telegram cannot be had.
     #[error("{0}")]
     Telegram(String),
@@ -480,6 +491,7 @@ impl App {
     }
 
     async fn hub_with(&self, model: Arc<dyn Model>) -> Result<Arc<Hub>, Error> {
+        self.check_prices(&*model)?;
         let servers = self.servers().await;
         servers.start();
         // Those that come later join at the border of a turn.
@@ -498,8 +510,25 @@ impl App {
         let agent = if remembers { agent.with_memory(self.memory().await?) } else { agent };
         let store = self.store().await?.clone();
         let config::Gateway { turns, waiting, .. } = self.config().gateway;
+        let budget = self.config().budget.clone();
+        let bounds = Bounds { turns, waiting, budget, ..Bounds::default() };
         let (sessions, shutdown) = (self.sessions().await?, self.shutdown.clone());
-        Ok(Hub::bounded(Arc::new(agent), sessions, store, shutdown, Bounds { turns, waiting }))
+        Ok(Hub::bounded(Arc::new(agent), sessions, store, shutdown, bounds))
+    }
+
+    /// Dollars that cannot be counted are no limit.
+    fn check_prices(&self, model: &dyn Model) -> Result<(), Error> {
+        let config::Config { limits, budget, .. } = self.config();
+        let limits = [
+            ("limits.dollars", limits.dollars),
+            ("budget.session_dollars", budget.session_dollars),
+            ("budget.day_dollars", budget.day_dollars),
+        ];
+        let set = limits.into_iter().find(|(_, dollars)| *dollars > 0.0);
+        match set.zip(model.unpriced()) {
+            Some(((key, _), model)) => Err(Error::Unpriced { key, model: model.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// The bot of Telegram with its mail, if there is a token.

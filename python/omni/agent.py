@@ -250,7 +250,7 @@ def _turn(event: Result) -> Turn:
     )
     if event["stop"] == "cancelled":
         raise TurnError("the turn was cancelled", turn)
-    if event["stop"] in ("unauthorized", "model_failed", "failed"):
+    if event["stop"] in ("unauthorized", "model_failed", "exhausted", "failed"):
         raise TurnError(event.get("error") or event["stop"], turn)
     return turn
 

@@ -135,7 +135,9 @@ class Notice(_Event):
     text: str
 
 
-Stop: TypeAlias = Literal["answered", "length", "limit", "loop", "cancelled", "unauthorized", "model_failed", "failed"]
+Stop: TypeAlias = Literal[
+    "answered", "length", "limit", "loop", "cancelled", "unauthorized", "model_failed", "exhausted", "failed"
+]
 
 
 class Result(_Event):

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field};
@@ -23,7 +24,7 @@ use crate::config::Limits;
 use crate::llm::{Delta, Model, Reply, Request, ToolDefinition};
 use crate::memory::{self, Episode, Kind, Learning, Memory, Reader, Recall, Worth, episode};
 use crate::message::event::{EventKind, Finished, StopReason};
-use crate::message::{Message, ToolCall};
+use crate::message::{Message, ToolCall, Usage};
 use crate::session::{self, Digest, Ended, Entry, Session, Sessions, window};
 use crate::tool::nested::{Asker, Budget, Editor, Sample, Sampler};
 use crate::tool::{self, Scope, Toolbox};
@@ -69,7 +70,12 @@ pub struct Play {
     pub instructions: Option<String>,
     /// The editor that asks, where it reads and writes files.
     pub editor: Option<Editor>,
+    /// Counts what it uses; `None` where there is no limit.
+    pub meter: Option<Meter>,
 }
+
+/// Counts what a model call has used. Where nothing is left it says why: there is one more answer then.
+pub type Meter = Arc<dyn Fn(Usage) -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 impl Agent {
     /// Puts a model and its tools together. `skills` are those it may read up on.
@@ -164,21 +170,21 @@ impl Agent {
     }
 
     /// Tells all turns of a session but the last in short, whether they would have room or not. Returns
-    /// how many.
-    pub async fn compact(&self, sessions: &Sessions, id: &str) -> Result<usize, session::Error> {
+    /// how many, and what that has used.
+    pub async fn compact(&self, sessions: &Sessions, id: &str) -> Result<(usize, Usage), session::Error> {
         let mut session = sessions.open(id).await?;
         let after = session.digest.as_ref().map_or(0, |before| before.upto);
         let mut turns = compact::turns(sessions.shown(id).await?, after);
         // What was noted between turns is none.
         turns.retain(|turn| !turn.messages.is_empty());
         turns.pop();
-        let Some(upto) = turns.last().map(|last| last.last) else { return Ok(0) };
+        let Some(upto) = turns.last().map(|last| last.last) else { return Ok((0, Usage::default())) };
         let before = session.digest.as_ref().map(|before| before.text.as_str());
-        let (text, by, _) = compact::digest(&*self.model, before, &turns).await;
+        let (text, by, usage) = compact::digest(&*self.model, before, &turns).await;
         let (turn, entries) =
             (uuid::Uuid::now_v7().to_string(), vec![Entry::Digest(Digest { upto, text, by })]);
         sessions.append(&mut session, &turn, entries, Timestamp::now()).await?;
-        Ok(turns.len())
+        Ok((turns.len(), usage))
     }
 
     /// A person's verdict on a turn. Returns whether it is known.
@@ -321,6 +327,7 @@ impl<'a> Stage<'a> {
         if usage.total() > 0 {
             turn.nested(0, usage);
             (self.play.events)(EventKind::Usage(usage));
+            self.count(turn, usage).await;
         }
         let entries = vec![Entry::Digest(Digest { upto, text, by })];
         self.sessions.append(&mut self.session, &self.play.turn, entries, Timestamp::now()).await?;
@@ -401,8 +408,10 @@ impl<'a> Stage<'a> {
                         span.record("gen_ai.usage.input_tokens", usage.input);
                         span.record("gen_ai.usage.output_tokens", usage.output);
                     }
+                    let usage = reply.usage.unwrap_or_default();
                     self.learn(&reply, estimate);
                     turn.replied(reply);
+                    self.count(turn, usage).await;
                 }
                 Err(error) => {
                     span.record("otel.status_code", "ERROR");
@@ -434,6 +443,16 @@ impl<'a> Stage<'a> {
         let (asked, usage) = budget.spent();
         turn.nested(asked, usage);
         turn.called(results);
+        self.count(turn, usage).await;
+    }
+
+    /// Has what was used counted; a turn that has used up what there was has one more answer.
+    async fn count(&self, turn: &mut Turn, usage: Usage) {
+        if let Some(meter) = self.play.meter.as_ref().filter(|_| usage.total() > 0)
+            && let Some(reason) = meter(usage).await
+        {
+            turn.exhausted(reason);
+        }
     }
 
     /// Stores what the turn has added to the conversation.

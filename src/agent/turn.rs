@@ -83,7 +83,10 @@ enum State {
 #[derive(Debug, Clone)]
 struct Last {
     stop: StopReason,
+    /// For the model.
     reason: String,
+    /// For people, where they can do something about it.
+    error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,6 +153,10 @@ impl Turn {
         // Tokens are looked at here and not in the answer that used them up: its calls cost none.
         if self.rounds > 0 && self.usage.total() >= self.limits.tokens {
             self.close(StopReason::Limit, format!("the limit of {} tokens", self.limits.tokens));
+        }
+        let dollars = self.usage.dollars().unwrap_or_default();
+        if self.rounds > 0 && self.limits.dollars > 0.0 && dollars >= self.limits.dollars {
+            self.close(StopReason::Limit, format!("the limit of {} dollars", self.limits.dollars));
         }
         if self.rounds + 1 >= self.limits.rounds {
             self.close(StopReason::Limit, format!("the limit of {} model calls", self.limits.rounds));
@@ -222,6 +229,12 @@ impl Turn {
         self.usage += usage;
     }
 
+    /// Nothing more may be used after the next answer, for this reason.
+    pub fn exhausted(&mut self, reason: String) {
+        let told = "a budget that is used up".to_owned();
+        self.last.get_or_insert(Last { stop: StopReason::Limit, reason: told, error: Some(reason) });
+    }
+
     /// The calls of the last step have run. A result that is missing counts as failed.
     pub fn called(&mut self, results: Vec<ToolResult>) {
         let State::Calling { calls, run } = &mut self.state else { return };
@@ -275,7 +288,7 @@ impl Turn {
     }
 
     fn close(&mut self, stop: StopReason, reason: String) {
-        self.last.get_or_insert(Last { stop, reason });
+        self.last.get_or_insert(Last { stop, reason, error: None });
     }
 
     /// Makes ids unique: a result has to find its one call.
@@ -369,11 +382,11 @@ impl Turn {
             // A turn that may take one step and takes it has hit no limit.
             let stop =
                 if self.rounds == 1 && self.limits.rounds <= 1 { StopReason::Answered } else { last.stop };
-            return self.finish(text, stop, None);
+            return self.finish(text, stop, last.error.clone());
         }
         let text = self.account(&format!("it had to end because of {}, without a last answer", last.reason));
         self.messages.push(Message::assistant(text.clone()));
-        self.finish(text, last.stop, None);
+        self.finish(text, last.stop, last.error.clone());
     }
 
     /// Keeps what had arrived of an answer and returns its text. Calls in it may be incomplete.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use futures::future::FutureExt;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::{App, Error, open_store};
 use crate::clock::tools::{self, Tools};
 use crate::clock::{Clock, Reach, Setting, webhook};
 use crate::hub::Hub;
+use crate::hub::budget::Calendar;
 use crate::store::job::Jobs;
 use crate::tool::Toolset;
 
@@ -27,13 +26,12 @@ impl App {
             secret.map_err(|reason| Error::Secret { key: "jobs.webhook_secret".to_owned(), reason })?;
         let setting = Setting {
             tokens: config.tokens,
-            zone: TimeZone::system(),
+            calendar: Calendar::default(),
             output: self.paths.output(),
             webhook: webhook::Setting {
                 secret: Some(secret).filter(|secret| !secret.is_empty()),
                 hosts: config.webhook_hosts.clone(),
             },
-            now: Arc::new(Timestamp::now),
         };
         Ok(Clock::new(hub, setting, reach, self.shutdown.clone()))
     }

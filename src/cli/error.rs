@@ -72,6 +72,7 @@ impl From<hub::Error> for Failure {
         match error {
             hub::Error::Session(error) => error.into(),
             hub::Error::Store(error) => error.into(),
+            hub::Error::Spent(exhausted) => Self::new(code::LIMIT, exhausted.to_string()),
             other => Self::new(code::FAILED, other.to_string()),
         }
     }
@@ -128,7 +129,7 @@ impl From<tool::Error> for Failure {
 pub(super) fn turn(stop: StopReason) -> u8 {
     match stop {
         StopReason::Answered => code::OK,
-        StopReason::Length | StopReason::Limit | StopReason::Loop => code::LIMIT,
+        StopReason::Length | StopReason::Limit | StopReason::Loop | StopReason::Exhausted => code::LIMIT,
         StopReason::Cancelled => code::INTERRUPTED,
         StopReason::Unauthorized => code::SETUP,
         StopReason::ModelFailed => code::MODEL,

@@ -34,7 +34,7 @@ impl Clock {
             Deliver::Nobody => Ok(()),
             Deliver::Chat(session) => self.hub.report(session, job, run).await.map_err(Failure::Later),
             Deliver::File(path) => {
-                let zone = self.setting.zone.clone();
+                let zone = self.setting.calendar.zone.clone();
                 file::write(&self.setting.output, path, run, &zone).await.map_err(Failure::Later)
             }
             Deliver::Webhook(url) => webhook::post(&self.setting.webhook, url, job, run, self.now()).await,

@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
 use crate::hub::Hub;
+use crate::hub::budget::{Calendar, Purse};
 use crate::shutdown::Shutdown;
 use crate::store::job::{Error, Job, Jobs, Run};
 use crate::store::lease::Owner;
@@ -35,22 +35,17 @@ const TIDY: SignedDuration = SignedDuration::from_hours(1);
 const RUNS: usize = 4;
 const DELIVERIES: usize = 8;
 
-/// What time it is.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
 /// How it works.
 #[derive(Clone)]
 pub struct Setting {
     /// Tokens that jobs may use in a day; 0 for no limit.
     pub tokens: u64,
-    /// Where a day begins at midnight.
-    pub zone: TimeZone,
+    /// Which day it is, and what time.
+    pub calendar: Calendar,
     /// The folder of files that jobs write.
     pub output: PathBuf,
     /// How results are sent out.
     pub webhook: webhook::Setting,
-    /// What time it is.
-    pub now: Now,
 }
 
 /// Which jobs it runs.
@@ -66,6 +61,8 @@ pub enum Reach {
 pub struct Clock {
     hub: Arc<Hub>,
     setting: Setting,
+    /// Of which their turns are paid.
+    purse: Arc<Purse>,
     reach: Reach,
     owner: Owner,
     shutdown: Shutdown,
@@ -86,7 +83,8 @@ impl Clock {
     pub fn new(hub: Arc<Hub>, setting: Setting, reach: Reach, shutdown: Shutdown) -> Arc<Self> {
         let (runs, deliveries) = (Crowd::of(RUNS), Crowd::of(DELIVERIES));
         let past = Mutex::default();
-        Arc::new(Self { hub, setting, reach, owner: Owner::new(), shutdown, runs, deliveries, past })
+        let purse = hub.jobs_purse(setting.tokens, setting.calendar.clone());
+        Arc::new(Self { hub, setting, purse, reach, owner: Owner::new(), shutdown, runs, deliveries, past })
     }
 
     /// Goes on until the program is to stop.
@@ -232,7 +230,7 @@ impl Clock {
     }
 
     fn now(&self) -> Timestamp {
-        (self.setting.now)()
+        (self.setting.calendar.now)()
     }
 
     async fn tell(&self, job: &Job, run: &Run) {

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Clock, LOOK};
 use crate::hub::{self, Order};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Arguments, Incoming, Message, ToolCall};
-use crate::store::job::{Ending, Error, LEASE, Run, Taken, Task};
+use crate::store::job::{Ending, LEASE, Run, Taken, Task};
 use crate::tool;
 
 /// What the assistant has to know of it.
@@ -108,25 +107,16 @@ impl Clock {
     }
 
     async fn ask(&self, run: &Run, ask: &str, cancel: &CancellationToken) -> Result<Ending, String> {
-        let told = |error: Error| error.to_string();
-        let most = match self.setting.tokens {
-            0 => u64::MAX,
-            tokens => tokens,
-        };
-        let left = most.saturating_sub(self.jobs().spent(&self.today()).await.map_err(told)?);
-        if left == 0 {
-            return Err(self.exhausted());
-        }
         let session = self.hub.session(&run.session).await.map_err(|error| error.to_string())?;
         let before = self.hub.sessions().resolve(&session).await.map_err(|error| error.to_string())?;
         let text = if before.messages > 0 { format!("{AGAIN}\n\n{ask}") } else { ask.to_owned() };
         let incoming = Incoming { session: Some(session), message: Message::user(text) };
         let instructions = Some(UNATTENDED.to_owned());
-        let order = Order { incoming, asks: false, instructions, earlier: None };
+        let order = Order { instructions, purse: Some(self.purse.clone()), ..Order::new(incoming) };
         let Some(mut running) = self.order(order, cancel).await? else {
             return Ok(Ending { is_cancelled: true, ..Ending::default() });
         };
-        let (mut spent, mut is_told) = (0, false);
+        let mut is_told = false;
         loop {
             let event = tokio::select! {
                 event = running.events.next() => event,
@@ -137,17 +127,7 @@ impl Clock {
                 }
             };
             match event.map(|event| event.kind) {
-                Some(EventKind::Usage(usage)) => {
-                    spent += usage.total();
-                    self.jobs().spend(&self.today(), usage.total()).await.map_err(told)?;
-                    if spent > left {
-                        running.cancel.cancel();
-                    }
-                }
-                Some(EventKind::Finished(finished)) => {
-                    let is_spent = spent > left && finished.stop == StopReason::Cancelled && !is_told;
-                    return Ok(self.ending(finished, spent, is_spent));
-                }
+                Some(EventKind::Finished(finished)) => return Ok(ending(finished)),
                 Some(_) => {}
                 None => return Err("the turn ended without a result".to_owned()),
             }
@@ -169,37 +149,20 @@ impl Clock {
             }
         }
     }
+}
 
-    fn ending(&self, finished: Finished, tokens: u64, is_spent: bool) -> Ending {
-        let Finished { text, stop, error, .. } = finished;
-        let ending = Ending { output: text, tokens, ..Ending::default() };
-        match stop {
-            _ if is_spent => Ending { error: Some(self.exhausted()), ..ending },
-            StopReason::Answered | StopReason::Length => ending,
-            StopReason::Cancelled => {
-                Ending { is_cancelled: true, error: Some("cancelled".to_owned()), ..ending }
-            }
-            StopReason::Limit | StopReason::Loop => {
-                let error = error.unwrap_or_else(|| "it reached a limit before it was done".to_owned());
-                Ending { error: Some(error), ..ending }
-            }
-            StopReason::Unauthorized | StopReason::ModelFailed | StopReason::Failed => {
-                let error = error.unwrap_or_else(|| "no model gave an answer".to_owned());
-                Ending { error: Some(error), ..ending }
-            }
+fn ending(finished: Finished) -> Ending {
+    let Finished { text, stop, error, usage, .. } = finished;
+    let ending = Ending { output: text, tokens: usage.total(), ..Ending::default() };
+    let error = |otherwise: &str| Some(error.unwrap_or_else(|| otherwise.to_owned()));
+    match stop {
+        StopReason::Answered | StopReason::Length => ending,
+        StopReason::Cancelled => Ending { is_cancelled: true, error: Some("cancelled".to_owned()), ..ending },
+        StopReason::Limit | StopReason::Loop => {
+            Ending { error: error("it reached a limit before it was done"), ..ending }
         }
-    }
-
-    fn exhausted(&self) -> String {
-        format!(
-            "jobs have used the {} tokens that they may use in a day; `jobs.tokens` sets how many",
-            self.setting.tokens
-        )
-    }
-
-    /// The day that a token counts for.
-    fn today(&self) -> String {
-        let now: Timestamp = self.now();
-        now.to_zoned(self.setting.zone.clone()).date().to_string()
+        StopReason::Unauthorized | StopReason::ModelFailed | StopReason::Exhausted | StopReason::Failed => {
+            Ending { error: error("no model gave an answer"), ..ending }
+        }
     }
 }

@@ -226,6 +226,7 @@ impl Setting {
             ("store", _) => "it could keep your conversations elsewhere",
             ("gateway" | "telegram", _) => "it could let others in",
             ("telemetry", _) => "it could tell others what you do",
+            ("budget", _) => "it could spend more than you want",
             ("jobs", _) => "it could spend your tokens and send results elsewhere",
             ("memory", _) => "it could change what is remembered of you",
             ("skill", _) => "it could lift a limit you have set for a skill",

@@ -35,6 +35,8 @@ pub struct Config {
     pub provider: BTreeMap<String, Provider>,
     /// How far one turn may go.
     pub limits: Limits,
+    /// What may be used of models.
+    pub budget: Budget,
     /// How tools run.
     pub tools: Tools,
     /// What may run without asking.
@@ -157,8 +159,24 @@ pub struct Limits {
     pub tool_calls: u32,
     /// Tokens, prompts and answers of all its model calls together.
     pub tokens: u64,
+    /// Dollars, where prices are known; 0 for no limit.
+    pub dollars: f64,
     /// Seconds of wall clock time.
     pub seconds: f64,
+}
+
+/// What may be used of models, beside what one turn may; 0 for no limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Tokens of one conversation.
+    pub session_tokens: u64,
+    /// Dollars of one conversation.
+    pub session_dollars: f64,
+    /// Tokens of a day, jobs left out.
+    pub day_tokens: u64,
+    /// Dollars of a day, jobs left out.
+    pub day_dollars: f64,
 }
 
 /// How tools run.

@@ -90,6 +90,8 @@ impl Error {
     /// As OpenAI's clients read it.
     pub(super) fn envelope(&self) -> Value {
         let kind = match self.status.as_u16() {
+            // What OpenAI calls it where trying again is of no use.
+            429 if self.code == "budget_spent" => "insufficient_quota",
             401 => "authentication_error",
             403 => "permission_error",
             429 => "rate_limit_error",
@@ -118,6 +120,10 @@ impl From<hub::Error> for Error {
         match error {
             hub::Error::Full(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "session_busy", detail).after(1),
             hub::Error::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).after(1),
+            hub::Error::Spent(hub::budget::Exhausted { wait, .. }) => {
+                let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "budget_spent", detail);
+                wait.into_iter().fold(error, |error, wait| error.after(wait.as_secs() + 1))
+            }
             hub::Error::Draining => Self::draining(),
             hub::Error::Snapshot { .. } => Self::unknown("snapshot_not_found", detail),
             hub::Error::Name => Self::invalid(detail),

@@ -1,16 +1,16 @@
 //! The key by which a caller asks for the same answer again: `Idempotency-Key`.
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderName;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
 use serde_json::Value;
 
 use super::error::Error;
 use super::guard::Caller;
 use crate::hub::run::Key;
 
-/// Says with an answer that it is that of an earlier request.
-pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The key of a request, if it has one.
@@ -21,6 +21,19 @@ impl Again {
     pub(super) fn key(&self, what: &Value) -> Option<Key> {
         self.0.as_ref().map(|(caller, name)| Key::new(caller, name, what))
     }
+}
+
+/// Says with an answer whether it is that of an earlier request.
+pub(super) fn replayed(mut response: Response, is_known: bool) -> Response {
+    if is_known {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Where nothing is kept there is nothing to come back to.
+pub(super) fn unkept(detail: &str) -> Error {
+    Error::unsupported("Idempotency-Key", detail)
 }
 
 impl<S: Sync> FromRequestParts<S> for Again {

@@ -3,24 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response, sse};
 use axum::{Extension, Json};
-use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
-use super::key::{Again, REPLAYED};
+use super::key::{Again, replayed};
 use super::openapi;
-use super::turn::outcome;
 use crate::hub::Order;
-use crate::hub::run::Key;
 use crate::message::event::{Finished, StopReason};
 use crate::message::{Event, Incoming, Message};
 
@@ -67,66 +62,15 @@ pub(super) async fn post(
         None => None,
     };
     let incoming = Incoming { session, message: Message::user(message) };
-    let order = Order { incoming, asks: false, instructions: None, earlier: None };
-    if let Some(key) = again.key(&json!({"message": message, "session": name})) {
-        return kept(&gateway, order, key, request.stream, name, id.0).await;
-    }
-    let turn = gateway.begin(order).await?;
-    if request.stream {
-        return Ok(turn.stream(Vec::new(), move |event| vec![native(event, &id.0)]));
-    }
-    let session = name.unwrap_or(&turn.session).to_owned();
-    Ok(Json(answer(turn.finished().await?, &session)).into_response())
-}
-
-/// The same, for a message that may be sent again: its turn is a run, which goes on when the caller
-/// is gone, and whose answer is there for whoever comes again with the key.
-async fn kept(
-    gateway: &Gateway,
-    order: Order,
-    key: Key,
-    stream: bool,
-    name: Option<&str>,
-    request: Arc<str>,
-) -> Result<Response, Error> {
-    let timeout = gateway.setting.turn_timeout;
-    let deadline = Instant::now() + timeout;
-    let run = gateway.hub.run(order, Some(key)).await?.retried().await?;
-    let (known, session) = (run.is_known, name.unwrap_or(&run.session).to_owned());
-    let mut response = match stream {
-        true => {
-            let events = run.events(0);
-            let late = async move {
-                tokio::time::sleep_until(deadline).await;
-                run.cancel().await.err().map_or_else(|| Error::elapsed(timeout.as_secs_f64()), Into::into)
-            };
-            let ended = stream::unfold(Some((Box::pin(events), Box::pin(late))), move |open| {
-                let request = request.clone();
-                async move {
-                    let (mut events, mut late) = open?;
-                    tokio::select! {
-                        event = events.next() => Some((native(Ok(event?), &request), Some((events, late)))),
-                        error = &mut late => Some((native(Err(error), &request), None)),
-                    }
-                }
-            });
-            super::stream::stream(ended)
-        }
-        false => match tokio::time::timeout_at(deadline, run.finished()).await {
-            Ok(finished) => match finished? {
-                Some(finished) => Json(answer(outcome(finished)?, &session)).into_response(),
-                None => return Err(Error::draining()),
-            },
-            Err(_) => {
-                run.cancel().await?;
-                return Err(Error::elapsed(timeout.as_secs_f64()));
-            }
-        },
+    let order = Order::new(incoming);
+    let key = again.key(&json!({"message": message, "session": name}));
+    let turn = gateway.begin(order, key).await?;
+    let (is_known, session) = (turn.is_known, name.unwrap_or(&turn.session).to_owned());
+    let response = match request.stream {
+        true => turn.stream(Vec::new(), move |event| vec![native(event, &id.0)]),
+        false => Json(answer(turn.finished().await?, &session)).into_response(),
     };
-    if known {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    Ok(replayed(response, is_known))
 }
 
 fn answer(finished: Finished, session: &str) -> Answer {

@@ -227,7 +227,7 @@ pub(super) struct Described {
 #[derive(ToSchema, Serialize)]
 struct Outcome {
     text: String,
-    /// `answered`, `length`, `limit`, `loop`, `cancelled`, `unauthorized`, `model_failed` or `failed`.
+    /// `answered`, `length`, `limit`, `loop`, `cancelled`, `unauthorized`, `model_failed`, `exhausted` or `failed`.
     stop: String,
     error: Option<String>,
     usage: Usage,

@@ -15,7 +15,7 @@ use super::Gateway;
 use super::body::Sent;
 use super::error::Error;
 use super::guard::RequestId;
-use super::key::{Again, REPLAYED};
+use super::key::{Again, replayed};
 use super::message::native;
 use super::openapi::{self, Described};
 use super::stream::stream;
@@ -54,19 +54,16 @@ pub(super) async fn begin(
     let key = again.key(&what);
     let session = Some(gateway.hub.session(&name).await?);
     let incoming = Incoming { session, message: Message::user(message) };
-    let order = Order { incoming, asks: true, instructions: sent.instructions, earlier: None };
+    let order = Order { asks: true, instructions: sent.instructions, ..Order::new(incoming) };
     let run = gateway.hub.run(order, key).await?;
-    let mut response = match headers.get(header::ACCEPT).is_some_and(|kind| kind == "text/event-stream") {
+    let response = match headers.get(header::ACCEPT).is_some_and(|kind| kind == "text/event-stream") {
         true => events_after(&run, 0, request),
         false => {
             let place = [(header::LOCATION, format!("/api/v1/runs/{}", run.id))];
             (StatusCode::ACCEPTED, place, described(&run).await?).into_response()
         }
     };
-    if run.is_known {
-        response.headers_mut().insert(REPLAYED, header::HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    Ok(replayed(response, run.is_known))
 }
 
 /// What became of a run.

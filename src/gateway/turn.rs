@@ -5,50 +5,93 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{Response, sse};
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 
 use super::Gateway;
 use super::error::Error;
 use super::stream::stream;
-use crate::hub::{Events, Order};
+use crate::hub::run::Key;
+use crate::hub::{Events, Order, Run};
 use crate::message::Event;
 use crate::message::event::{EventKind, Finished, StopReason};
 
 /// How long a turn goes on when whoever asked has gone.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Ends a turn soon after whoever waited for it has gone.
+/// Ends a turn, by itself soon after whoever waited for it has gone.
 pub(super) struct Leash {
     stop: Option<Box<dyn FnOnce() + Send>>,
+    /// Whoever has gone may come again.
+    is_loose: bool,
 }
 
-/// A turn that somebody waits for. When this is dropped it ends soon.
+/// A turn that somebody waits for. When this is dropped it ends soon, unless they have a key to come
+/// again with.
 pub(super) struct Turn {
     pub(super) session: String,
     pub(super) id: String,
-    events: Events,
+    /// Whether it was asked for before, by the same key.
+    pub(super) is_known: bool,
+    source: Source,
     leash: Leash,
     timeout: Duration,
     deadline: Instant,
 }
 
+/// Who tells what happens in a turn.
+enum Source {
+    /// The hub, once, to whoever waits.
+    Hub(Events),
+    /// The database, to whoever comes again as well.
+    Run(BoxStream<'static, Event>, Run),
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<Event>, Error> {
+        let (events, run) = match self {
+            Self::Hub(events) => return Ok(events.next().await),
+            Self::Run(events, run) => (events, run),
+        };
+        if let Some(event) = events.next().await {
+            return Ok(Some(event));
+        }
+        // Its events are known less long than how it ended, and nothing of it where the program stops.
+        let finished = run.finished().await?.ok_or_else(Error::draining)?;
+        let (session, turn) = (run.session.clone(), run.id.clone());
+        Ok(Some(Event { id: run.before + 1, session, turn, kind: EventKind::Finished(finished) }))
+    }
+}
+
 impl Gateway {
-    /// Gives a message to the hub.
-    pub(super) async fn begin(self: &Arc<Self>, order: Order) -> Result<Turn, Error> {
+    /// Gives a message to the hub; with a key, the turn is the one that was asked for by it before.
+    pub(super) async fn begin(self: &Arc<Self>, order: Order, key: Option<Key>) -> Result<Turn, Error> {
         let timeout = self.setting.turn_timeout;
         let deadline = Instant::now() + timeout;
-        let running = self.hub.order(order).await?;
-        let (session, id) = (running.session, running.turn);
-        let (events, leash) = (running.events, Leash::new(move || running.cancel.cancel()));
-        Ok(Turn { session, id, events, leash, timeout, deadline })
+        let Some(key) = key else {
+            let running = self.hub.order(order).await?;
+            let (session, id, source) = (running.session, running.turn, Source::Hub(running.events));
+            let leash = Leash::new(move || running.cancel.cancel());
+            return Ok(Turn { session, id, is_known: false, source, leash, timeout, deadline });
+        };
+        let run = self.hub.run(order, Some(key)).await?.retried().await?;
+        let (session, id, is_known) = (run.session.clone(), run.id.clone(), run.is_known);
+        let leash = Leash::new(|| ()).loose();
+        let source = Source::Run(run.events(run.before).boxed(), run);
+        Ok(Turn { session, id, is_known, source, leash, timeout, deadline })
     }
 }
 
 impl Leash {
     /// `stop` is what ends the turn.
     pub(super) fn new(stop: impl FnOnce() + Send + 'static) -> Self {
-        Self { stop: Some(Box::new(stop)) }
+        Self { stop: Some(Box::new(stop)), is_loose: false }
+    }
+
+    /// The same for a turn that goes on when whoever asked has gone.
+    pub(super) fn loose(mut self) -> Self {
+        self.is_loose = true;
+        self
     }
 
     /// The turn is over.
@@ -74,22 +117,41 @@ impl Turn {
         if self.leash.is_off() {
             return None;
         }
-        match tokio::time::timeout_at(self.deadline, self.events.next()).await {
-            Ok(event) => {
-                if event.as_ref().is_none_or(|event| matches!(event.kind, EventKind::Finished(_))) {
+        match tokio::time::timeout_at(self.deadline, self.source.next()).await {
+            Ok(Ok(Some(event))) => {
+                if matches!(event.kind, EventKind::Finished(_)) {
                     self.leash.slip();
                 }
-                event.map(Ok)
+                Some(Ok(event))
             }
-            Err(_) => {
-                self.leash.pull();
-                Some(Err(Error::elapsed(self.timeout.as_secs_f64())))
+            Ok(end) => {
+                self.leash.slip();
+                end.transpose()
             }
+            Err(_) => Some(Err(self.late().await)),
         }
+    }
+
+    /// The time is over.
+    async fn late(&mut self) -> Error {
+        self.leash.pull();
+        // Whoever hears of it and comes again at once finds it given up.
+        if let Source::Run(_, run) = &self.source
+            && let Err(error) = run.cancel().await
+        {
+            return error.into();
+        }
+        Error::elapsed(self.timeout.as_secs_f64())
     }
 
     /// Waits for the end.
     pub(super) async fn finished(mut self) -> Result<Finished, Error> {
+        if let Source::Run(_, run) = &self.source {
+            let Ok(finished) = tokio::time::timeout_at(self.deadline, run.finished()).await else {
+                return Err(self.late().await);
+            };
+            return outcome(finished?.ok_or_else(Error::draining)?);
+        }
         while let Some(event) = self.next().await {
             if let EventKind::Finished(finished) = event?.kind {
                 return outcome(finished);
@@ -113,7 +175,7 @@ impl Turn {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        let Some(stop) = self.stop.take() else { return };
+        let Some(stop) = self.stop.take().filter(|_| !self.is_loose) else { return };
         tokio::spawn(async move {
             tokio::time::sleep(GRACE).await;
             stop();
@@ -123,19 +185,23 @@ impl Drop for Leash {
 
 /// Whether a turn that ended has an answer. Why it has none is for the log.
 pub(super) fn outcome(finished: Finished) -> Result<Finished, Error> {
-    let Some(error) = refusal(finished.stop) else { return Ok(finished) };
+    let Some(error) = refusal(finished.stop, finished.error.as_deref()) else { return Ok(finished) };
     tracing::warn!("a turn has no answer: {}", finished.error.as_deref().unwrap_or(error.detail()));
     Err(error)
 }
 
 /// Why a turn that ended so has no answer.
-pub(super) fn refusal(stop: StopReason) -> Option<Error> {
+pub(super) fn refusal(stop: StopReason, error: Option<&str>) -> Option<Error> {
     let bad = |code, detail| Some(Error::new(StatusCode::BAD_GATEWAY, code, detail));
     match stop {
         stop if stop.is_answer() => None,
         StopReason::Cancelled => {
             let detail = "the turn was cancelled before there was an answer";
             Some(Error::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", detail).after(5))
+        }
+        StopReason::Exhausted => {
+            let detail = error.unwrap_or("a budget was used up while the message waited");
+            Some(Error::new(StatusCode::TOO_MANY_REQUESTS, "budget_spent", detail))
         }
         StopReason::Unauthorized => {
             bad("model_unauthorized", "the model's provider refused the key it was given")

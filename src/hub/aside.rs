@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Error, Hub};
+use crate::message::Usage;
 use crate::message::event::Finished;
 use crate::session::view::names;
 use crate::session::{Entry, Mark};
@@ -46,7 +47,17 @@ impl Hub {
     /// Tells what was said before the last turn in short. Returns how many turns that were.
     pub async fn compact(self: &Arc<Self>, session: &str) -> Result<usize, Error> {
         let id = self.sessions.resolve(session).await?.id;
-        self.alone(&id, async { Ok(self.agent.compact(&self.sessions, &id).await?) }).await
+        let tab = self.tab(&id, None);
+        self.alone(&id, async {
+            tab.spend(Usage::default()).await?;
+            let (turns, usage) = self.agent.compact(&self.sessions, &id).await?;
+            match tab.spend(usage).await {
+                // It is done; the next one is refused.
+                Ok(()) | Err(Error::Spent(_)) => Ok(turns),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     async fn note(self: &Arc<Self>, session: &str, entry: Entry) -> Result<(), Error> {

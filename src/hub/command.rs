@@ -1,5 +1,6 @@
 //! Slash commands: one table for every face.
 
+use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -21,6 +22,16 @@ pub struct Command {
     pub admin: bool,
 }
 
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, takes, about, .. } = self;
+        match *takes {
+            "" => write!(f, "/{name}: {about}"),
+            takes => write!(f, "/{name} {takes}: {about}"),
+        }
+    }
+}
+
 /// The commands that every face has. Those that are about the face itself, as leaving it, are its own.
 pub const COMMANDS: &[Command] = &[
     Command { name: "help", takes: "", about: "show the commands there are", admin: false },
@@ -32,9 +43,15 @@ pub const COMMANDS: &[Command] = &[
         admin: false,
     },
     Command {
+        name: "snapshot",
+        takes: "NAME",
+        about: "keep this conversation as it is now by a name",
+        admin: false,
+    },
+    Command {
         name: "restore",
-        takes: "",
-        about: "go back to what was said before it was begun anew",
+        takes: "[NAME]",
+        about: "go back to what was kept by that name, or set aside last",
         admin: false,
     },
     Command {
@@ -89,7 +106,8 @@ impl Hub {
     pub async fn command(self: &Arc<Self>, command: &Command, words: &str, session: &str) -> String {
         match command.name {
             "reset" => said(self.reset(session).await, "the conversation begins anew; /restore goes back"),
-            "restore" => said(self.restore(session, "").await, "the conversation is what it was"),
+            "snapshot" => self.set_aside(session, words).await,
+            "restore" => said(self.restore(session, words).await, "the conversation is what it was"),
             "compact" => match self.compact(session).await {
                 Ok(0) => "there is nothing to tell in short yet".to_owned(),
                 Ok(count) => {
@@ -104,6 +122,14 @@ impl Hub {
             "job" => self.job(words).await.unwrap_or_else(|error| error.to_string()),
             _ => help(),
         }
+    }
+
+    async fn set_aside(self: &Arc<Self>, session: &str, name: &str) -> String {
+        if name.is_empty() {
+            let known = self.snapshots(session).await.unwrap_or_default();
+            return format!("say by which name: /snapshot NAME; {}", super::known_as(&known));
+        }
+        said(self.snapshot(session, name).await, &format!("it is kept; /restore {name} goes back"))
     }
 
     async fn status(&self, session: &str) -> String {
@@ -121,7 +147,17 @@ impl Hub {
                 "{tokens} tokens; what they cost is not known, as `model.price` has not all models that were asked"
             ),
         };
-        format!("model: {model}\nfolder: {folder}\nsession: {stands}\nused: {used}")
+        let mut lines = vec![
+            format!("model: {model}"),
+            format!("folder: {folder}"),
+            format!("session: {stands}"),
+            format!("used: {used}"),
+        ];
+        match self.budgets(session).await {
+            Ok(budgets) => lines.extend(budgets.into_iter().map(|used| format!("budget of {used}"))),
+            Err(error) => lines.push(error.to_string()),
+        }
+        lines.join("\n")
     }
 
     async fn judged(&self, session: &str, good: bool) -> String {
@@ -234,9 +270,5 @@ fn said(done: Result<(), super::Error>, words: &str) -> String {
 }
 
 fn help() -> String {
-    let lines = COMMANDS.iter().map(|Command { name, takes, about, .. }| match *takes {
-        "" => format!("/{name}: {about}"),
-        takes => format!("/{name} {takes}: {about}"),
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    COMMANDS.iter().map(Command::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -6,6 +6,7 @@
 //! that is asked a lot takes one place in that queue, so the others come to their turn.
 
 mod aside;
+pub mod budget;
 pub mod command;
 pub mod outbox;
 mod past;
@@ -25,18 +26,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::agent::{Agent, Play};
+use crate::config::{self, Config};
 use crate::message::event::{EventKind, Finished, StopReason};
 use crate::message::{Incoming, Message, Usage};
 use crate::session::{self, Session, Sessions, log};
 use crate::shutdown::Shutdown;
 use crate::store::job::Jobs;
 use crate::store::lease::{self, Acquired, Lease, Owner};
+use crate::store::ledger::Ledger;
 use crate::store::{self, Store};
 use crate::tool::nested::Editor;
 use crate::tool::{Scope, Toolbox};
 use crate::{measure, trace};
 
 pub use crate::session::Error as SessionError;
+use budget::{Calendar, Exhausted, Purse};
 pub use outbox::Events;
 use outbox::Outbox;
 pub use past::Past;
@@ -52,18 +56,23 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Turns of one session: the one that goes on, and those that wait for it.
 const LANE: usize = 16;
 
-/// How much may go on.
-#[derive(Debug, Clone, Copy)]
+/// How much may go on, and be used.
+#[derive(Clone)]
 pub struct Bounds {
     /// Turns at once.
     pub turns: usize,
     /// Turns that wait, of all sessions together.
     pub waiting: usize,
+    /// What may be used of models.
+    pub budget: config::Budget,
+    /// By which a day is one.
+    pub calendar: Calendar,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { turns: 16, waiting: 256 }
+        let (budget, calendar) = (Config::default().budget, Calendar::default());
+        Self { turns: 16, waiting: 256, budget, calendar }
     }
 }
 
@@ -74,6 +83,7 @@ pub struct Hub {
     runs: Runs,
     store: Store,
     jobs: Jobs,
+    purse: Arc<Purse>,
     owner: Owner,
     lanes: Mutex<HashMap<String, Weak<Lane>>>,
     bounds: Bounds,
@@ -119,6 +129,15 @@ pub struct Order {
     /// What was said before, where the one who asks keeps the conversation: the turn then belongs
     /// to no session, and nothing of it is kept but what it teaches.
     pub earlier: Option<Vec<Message>>,
+    /// Of what it is paid; `None` for that of people and programs.
+    pub purse: Option<Arc<Purse>>,
+}
+
+impl Order {
+    /// A message, and nothing more about it.
+    pub fn new(incoming: Incoming) -> Self {
+        Self { incoming, asks: false, instructions: None, earlier: None, purse: None }
+    }
 }
 
 /// A turn that was accepted.
@@ -147,6 +166,9 @@ pub enum Error {
     /// Too many messages wait.
     #[error("too many messages wait for their turn; say it again later")]
     Busy,
+    /// Nothing more may be used of models.
+    #[error(transparent)]
+    Spent(Exhausted),
     /// The program is about to end.
     #[error("omni is about to stop and takes no more messages")]
     Draining,
@@ -187,18 +209,20 @@ impl Hub {
         bounds: Bounds,
     ) -> Arc<Self> {
         let most = Semaphore::MAX_PERMITS / 2;
-        let bounds = Bounds { turns: bounds.turns.clamp(1, most), waiting: bounds.waiting.min(most) };
+        let (turns, waiting) = (bounds.turns.clamp(1, most), bounds.waiting.min(most));
+        let ledger = Ledger::new(store.clone());
         Arc::new(Self {
             agent,
             sessions,
             jobs: Jobs::new(store.clone()),
             runs: Runs::new(store::run::Runs::new(store.clone())),
+            purse: Purse::talk(ledger, &bounds.budget, bounds.calendar.clone()),
             store,
             owner: Owner::new(),
             lanes: Mutex::default(),
-            bounds,
-            turns: Semaphore::new(bounds.turns),
-            places: Arc::new(Semaphore::new(bounds.turns + bounds.waiting)),
+            turns: Semaphore::new(turns),
+            places: Arc::new(Semaphore::new(turns + waiting)),
+            bounds: Bounds { turns, waiting, ..bounds },
             draining: AtomicBool::new(false),
             shutdown,
         })
@@ -251,7 +275,7 @@ impl Hub {
     /// Accepts a message. The turn begins when the session is free; `asks` says whether the
     /// face will answer [`EventKind::Approval`].
     pub async fn submit(self: &Arc<Self>, incoming: Incoming, asks: bool) -> Result<Running, Error> {
-        self.order(Order { incoming, asks, instructions: None, earlier: None }).await
+        self.order(Order { asks, ..Order::new(incoming) }).await
     }
 
     /// Accepts a message from an editor, which answers [`EventKind::Approval`] and may have files of its own.
@@ -260,7 +284,7 @@ impl Hub {
         incoming: Incoming,
         editor: Option<Editor>,
     ) -> Result<Running, Error> {
-        self.accept(Order { incoming, asks: true, instructions: None, earlier: None }, editor).await
+        self.accept(Order { asks: true, ..Order::new(incoming) }, editor).await
     }
 
     /// Accepts a message with more about it.
@@ -270,10 +294,13 @@ impl Hub {
 
     async fn accept(self: &Arc<Self>, order: Order, editor: Option<Editor>) -> Result<Running, Error> {
         let place = self.place()?;
-        let Order { incoming, asks, instructions, earlier } = order;
+        let Order { incoming, asks, instructions, earlier, purse } = order;
         let id = match earlier {
-            Some(_) => String::new(),
-            None => self.addressed(incoming.session).await?,
+            Some(_) => {
+                self.tab("", purse.clone()).spend(Usage::default()).await?;
+                String::new()
+            }
+            None => self.addressed(incoming.session, purse.clone()).await?,
         };
         let turn = uuid::Uuid::now_v7().to_string();
         let cancel = self.shutdown.signal().child_token();
@@ -300,6 +327,7 @@ impl Hub {
             consents: lane.consents.clone(),
             instructions,
             editor,
+            meter: self.tab(&id, purse).meter(),
         };
         let traced = traced(&turn, &id);
         let playing = async move {
@@ -319,12 +347,18 @@ impl Hub {
         Ok(running)
     }
 
-    /// The id of the session that a message goes to: the one it names, or a new one.
-    async fn addressed(&self, session: Option<String>) -> Result<String, Error> {
-        Ok(match session {
-            Some(id) => self.sessions.resolve(&id).await?.id,
-            None => self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned(),
-        })
+    /// The id of the session that a message goes to: the one it names, or a new one. What cannot be paid
+    /// is refused before there is a new one.
+    async fn addressed(&self, session: Option<String>, purse: Option<Arc<Purse>>) -> Result<String, Error> {
+        let named = match session {
+            Some(id) => Some(self.sessions.resolve(&id).await?.id),
+            None => None,
+        };
+        self.tab(named.as_deref().unwrap_or_default(), purse).spend(Usage::default()).await?;
+        match named {
+            Some(id) => Ok(id),
+            None => Ok(self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned()),
+        }
     }
 
     /// A place among those that go on or wait.
@@ -337,7 +371,7 @@ impl Hub {
 
     /// How many turns go on, and how many wait.
     pub fn load(&self) -> (usize, usize) {
-        let Bounds { turns, waiting } = self.bounds;
+        let Bounds { turns, waiting, .. } = self.bounds;
         let going = turns - self.turns.available_permits();
         let places = turns + waiting - self.places.available_permits();
         (going, places.saturating_sub(going))
@@ -392,6 +426,9 @@ impl Hub {
     /// One turn that belongs to no session.
     async fn pass(&self, mut messages: Vec<Message>, play: Play) -> Finished {
         let Some(_room) = self.room(&play).await else { return cancelled() };
+        if let Some(reason) = unaffordable(&play).await {
+            return exhausted(reason);
+        }
         messages.push(play.message.clone());
         let session = Session::passing(self.agent.workspace(), messages, Timestamp::now());
         (play.events)(EventKind::Started { model: self.agent.model().to_owned() });
@@ -455,6 +492,9 @@ impl Hub {
     /// Stores the message and lets the agent play.
     async fn begun(&self, id: &str, play: Play, run: Option<&Here>) -> Finished {
         let Some(_room) = self.room(&play).await else { return cancelled() };
+        if let Some(reason) = unaffordable(&play).await {
+            return exhausted(reason);
+        }
         let again = run.is_some_and(|run| !run.is_new);
         match self.ground(id, &play, again, run).await {
             Ok(Ground::Ready(session)) => {
@@ -551,6 +591,18 @@ fn counted(finished: &Finished) {
     let (stop, Usage { input, cached, output, cost }) = (stop.name(), *usage);
     measure::turn(stop, time, *rounds, input, cached, output, cost);
     tracing::info!(stop, rounds, tool_calls, input, cached, output, cost, milliseconds, "a turn ended");
+}
+
+/// Why a turn that has waited may not begin any more.
+async fn unaffordable(play: &Play) -> Option<String> {
+    match &play.meter {
+        Some(meter) => meter(Usage::default()).await,
+        None => None,
+    }
+}
+
+fn exhausted(reason: String) -> Finished {
+    Finished { error: Some(reason), ..ended(StopReason::Exhausted) }
 }
 
 fn failed(error: String) -> Finished {

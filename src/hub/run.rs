@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::{Error, Hub};
 use crate::message::Event;
-use crate::message::event::{Consent, Finished};
+use crate::message::event::{Consent, EventKind, Finished};
 use crate::store::run::Word;
 
 pub(super) use here::Here;
@@ -60,6 +60,8 @@ pub struct Run {
     pub session: String,
     /// Whether it was asked for before, by the same key.
     pub is_known: bool,
+    /// The last event of its earlier tries, which came to nothing; 0 if this is the first.
+    pub before: u64,
 }
 
 /// How a run stands.
@@ -103,8 +105,6 @@ pub enum Question {
     Consent,
     /// An answer, or none.
     Answer,
-    /// Something that only the process which plays the run knows.
-    Elsewhere,
 }
 
 impl Run {
@@ -206,8 +206,16 @@ impl Run {
             return Ok(here.asks(call));
         }
         let row = self.hub.runs.table.get(&self.id).await?;
-        let waits = row.is_some_and(|row| row.waiting.iter().any(|waiting| waiting == call));
-        Ok(waits.then_some(Question::Elsewhere))
+        if !row.is_some_and(|row| row.waiting.iter().any(|waiting| waiting == call)) {
+            return Ok(None);
+        }
+        // Played elsewhere: what was asked is among the events.
+        let asked = |event: Event| match event.kind {
+            EventKind::Approval(approval) if approval.call == call => Some(Question::Consent),
+            EventKind::Elicitation(question) if question.call == call => Some(Question::Answer),
+            _ => None,
+        };
+        Ok(self.happened().await?.into_iter().rev().find_map(asked))
     }
 
     /// Answers a call. Returns whether it waited for that.
@@ -230,8 +238,11 @@ impl Run {
     }
 
     /// The same run; where it has ended without an answer, it is taken up once more.
-    pub async fn retried(self) -> Result<Self, Error> {
-        let hub = &self.hub;
+    pub async fn retried(mut self) -> Result<Self, Error> {
+        if !self.is_known {
+            return Ok(self);
+        }
+        let hub = self.hub.clone();
         if hub.runs.find(&self.id).is_some_and(|here| here.is_unwanted()) {
             // It was given up a moment ago.
             self.finished().await?;
@@ -241,6 +252,7 @@ impl Run {
         if !row.is_over || finished.is_some_and(|finished| finished.stop.is_answer()) {
             return Ok(self);
         }
+        self.before = hub.runs.table.last(&self.id).await?;
         let retrying = hub.clone();
         hub.undisturbed(async move { retrying.retry(&row).await }).await?;
         Ok(self)

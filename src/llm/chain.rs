@@ -79,6 +79,10 @@ impl Model for Resilient {
         self.first.window()
     }
 
+    fn unpriced(&self) -> Option<&str> {
+        self.first.unpriced().or_else(|| self.others.iter().find_map(|other| other.unpriced()))
+    }
+
     // When all fail, the error is the first model's: it is the one that was asked for.
     async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error> {
         let mut failed = match self.persist(&*self.first, request, sink).await {

@@ -37,6 +37,11 @@ pub trait Model: Send + Sync {
     /// Tokens that fit into its context, prompt and answer together.
     fn window(&self) -> usize;
 
+    /// The name of a model, this one or one that steps in, of which nobody has said what it costs.
+    fn unpriced(&self) -> Option<&str> {
+        None
+    }
+
     /// Answers one request. Pieces go to `sink` as they arrive; the reply repeats them whole.
     ///
     /// Dropping the future closes the connection.

@@ -147,6 +147,10 @@ impl Model for Provider {
         self.0.window
     }
 
+    fn unpriced(&self) -> Option<&str> {
+        self.0.price.is_none().then_some(&self.0.name)
+    }
+
     async fn reply(&self, request: &Request, sink: &Sink<'_>) -> Result<Reply, Error> {
         let (inner, request) = (Arc::clone(&self.0), request.clone());
         let work = move |pieces| async move { inner.exchange(&request, &pieces).await };

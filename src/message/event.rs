@@ -230,6 +230,8 @@ pub enum StopReason {
     Unauthorized,
     /// No model answered.
     ModelFailed,
+    /// It did not begin: a budget was used up while it waited.
+    Exhausted,
     /// Something of ours failed: the disk, the database.
     Failed,
 }
@@ -250,6 +252,7 @@ impl StopReason {
             Self::Cancelled => "cancelled",
             Self::Unauthorized => "unauthorized",
             Self::ModelFailed => "model_failed",
+            Self::Exhausted => "exhausted",
             Self::Failed => "failed",
         }
     }

@@ -98,7 +98,7 @@ impl Agent {
             let submitted = async {
                 let session = Some(hub.session(&session).await?);
                 let incoming = Incoming { session, message: Message::user(message) };
-                hub.order(Order { incoming, asks, instructions, earlier: None }).await
+                hub.order(Order { asks, instructions, ..Order::new(incoming) }).await
             };
             match submitted.await {
                 Ok(running) => {

@@ -18,7 +18,14 @@ const LAST: usize = 200;
 /// Sessions that are named when a prefix fits several.
 const CANDIDATES: i64 = 10;
 
-/// A question for summaries, with the condition and the order it wants.
+/// A question for entries, with the condition and the order it wants.
+macro_rules! entries {
+    ($rest:literal) => {
+        concat!("SELECT seq, turn, kind, body, created FROM entry ", $rest)
+    };
+}
+
+/// The same for summaries.
 macro_rules! summaries {
     ($rest:literal) => {
         concat!("SELECT id, title, workspace, messages, last, created, updated FROM session ", $rest)
@@ -130,12 +137,21 @@ impl Sessions {
     /// What the turns of a session have used.
     pub async fn usage(&self, id: &str) -> Result<Usage, Error> {
         let mut sum = Usage::default();
-        for stored in self.show(id).await? {
-            if let Entry::TurnEnded(ended) = stored.entry {
-                sum += ended.usage;
-            }
+        for usage in self.usages(&self.resolve(id).await?.id).await? {
+            sum += usage;
         }
         Ok(sum)
+    }
+
+    /// The same turn by turn.
+    pub async fn usages(&self, id: &str) -> Result<Vec<Usage>, Error> {
+        let ended =
+            self.read(id, entries!("WHERE session = $1 AND kind = 'turn_ended' ORDER BY seq")).await?;
+        let usage = |stored: Stored| match stored.entry {
+            Entry::TurnEnded(ended) => Some(ended.usage),
+            _ => None,
+        };
+        Ok(ended.into_iter().filter_map(usage).collect())
     }
 
     /// What of the log a model is shown, in full: without what was set aside.
@@ -308,13 +324,12 @@ impl Sessions {
     }
 
     async fn entries(&self, id: &str) -> Result<Vec<Stored>, Error> {
+        self.read(id, entries!("WHERE session = $1 ORDER BY seq")).await
+    }
+
+    async fn read(&self, id: &str, query: &'static str) -> Result<Vec<Stored>, Error> {
         let explain = |error| self.store.explain(error);
-        let rows =
-            sqlx::query("SELECT seq, turn, kind, body, created FROM entry WHERE session = $1 ORDER BY seq")
-                .bind(id)
-                .fetch_all(self.store.pool())
-                .await
-                .map_err(explain)?;
+        let rows = sqlx::query(query).bind(id).fetch_all(self.store.pool()).await.map_err(explain)?;
         rows.iter().map(|row| stored(id, row, &self.store)).collect()
     }
 }

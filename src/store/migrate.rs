@@ -17,6 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("responses", include_str!("migrations/0007_responses.sql")),
     ("jobs", include_str!("migrations/0008_jobs.sql")),
     ("mail", include_str!("migrations/0009_mail.sql")),
+    ("spent", include_str!("migrations/0010_spent.sql")),
 ];
 
 /// How long a start waits for others that migrate the same database, and how long it pauses in

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod job;
 pub mod lease;
+pub mod ledger;
 pub mod mail;
 mod migrate;
 pub mod response;

@@ -29,10 +29,12 @@ impl Responses {
         Self { store }
     }
 
-    /// Keeps one. It goes when its session does.
+    /// Keeps one, if it is not kept already. It goes when its session does.
     pub async fn add(&self, response: &Response, now: Timestamp) -> Result<(), Error> {
         let mut write = self.store.write().await?;
-        sqlx::query("INSERT INTO response (id, session, body, created) VALUES ($1, $2, $3, $4)")
+        sqlx::query(
+            "INSERT INTO response (id, session, body, created) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
+        )
             .bind(&response.id)
             .bind(&response.session)
             .bind(&response.body)

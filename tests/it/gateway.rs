@@ -371,7 +371,7 @@ async fn say(hub: &Arc<Hub>, session: &str) -> Result<Running, hub::Error> {
 async fn a_session_that_is_asked_a_lot_does_not_hold_up_the_others() {
     let data = tempfile::tempdir().unwrap();
     let script = r#"{"text": "yes", "delay_ms": 300, "loop": true}"#;
-    let hub = hub(data.path(), script, Bounds { turns: 1, waiting: 100 }).await;
+    let hub = hub(data.path(), script, Bounds { turns: 1, waiting: 100, ..Bounds::default() }).await;
     let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
     let (loud, calm) = (["loud"; 12], ["calm", "shy"]);
     for session in loud.into_iter().chain(calm) {
@@ -400,7 +400,7 @@ async fn a_session_that_is_asked_a_lot_does_not_hold_up_the_others() {
 async fn a_session_has_so_many_messages_waiting_and_no_more() {
     let data = tempfile::tempdir().unwrap();
     let script = r#"{"text": "yes", "delay_ms": 600000, "loop": true}"#;
-    let hub = hub(data.path(), script, Bounds { turns: 4, waiting: 100 }).await;
+    let hub = hub(data.path(), script, Bounds { turns: 4, waiting: 100, ..Bounds::default() }).await;
     let mut running = Vec::new();
     for _ in 0..16 {
         running.push(say(&hub, "loud").await.unwrap());

@@ -15,6 +15,7 @@ use omni::agent::Agent;
 use omni::clock::{Clock, Reach, Setting, webhook};
 use omni::config::{self, Config};
 use omni::hub::Hub;
+use omni::hub::budget::Calendar;
 use omni::llm::{Model, Scripted, detect};
 use omni::message::Role;
 use omni::schedule::Schedule;
@@ -146,13 +147,15 @@ impl House {
         let time = wall.clone();
         let setting = Setting {
             tokens: plan.tokens,
-            zone: TimeZone::get(BERLIN).expect("a zone"),
+            calendar: Calendar {
+                zone: TimeZone::get(BERLIN).expect("a zone"),
+                now: Arc::new(move || time.now()),
+            },
             output: folder.join("output"),
             webhook: webhook::Setting {
                 secret: Some(SECRET.to_owned()),
                 hosts: plan.hosts.iter().map(|host| (*host).to_owned()).collect(),
             },
-            now: Arc::new(move || time.now()),
         };
         let clock = Clock::new(hub.clone(), setting, Reach::All, shutdown.clone());
         Self { wall, hub, clock, bell, folder: folder.to_owned(), shutdown }

@@ -11,6 +11,8 @@ mod acp;
 mod acpx;
 /// What servers of others ask for while they work: the person, the model, the folders.
 mod asked;
+/// What may be used of models: by a conversation, in a turn, in a day, and what is said once it is.
+mod budget;
 /// The program as a person has it: arguments, streams, exit codes, help and messages.
 mod cli;
 /// Every way a question can end: its exit code, and its last line of JSON.

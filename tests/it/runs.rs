@@ -19,7 +19,7 @@ use omni::message::{Incoming, Message, Role, Usage};
 use omni::session::{Began, Ended, Entry, Sessions};
 use omni::shutdown::Shutdown;
 use omni::store::Store;
-use omni::store::lease::Owner;
+use omni::store::lease::{self, Owner};
 use omni::store::run::{Run as Row, Runs};
 use omni::tool::{Policy, Settings, Toolbox};
 use serde_json::{Value, json};
@@ -165,6 +165,62 @@ fn what_is_cancelled_is_not_taken_up() {
     assert_eq!(vendor.requests().len(), 1);
 }
 
+// Approvals.
+
+/// Waits until a run asks, and returns the call.
+fn asked_by(door: &Door, run: &str) -> String {
+    until(|| {
+        let known = door.get(run).json();
+        (known["status"] == "waiting").then(|| known["waiting"][0].as_str().unwrap().to_owned())
+    })
+}
+
+#[test]
+fn a_run_asks_and_is_answered_through_another_gateway_and_after_a_restart() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    world.settings("[policy]\nask = [\"fs.write\"]\n");
+    let file = world.work().join("note.txt");
+    let write =
+        || vendor.answer(vendor::Answer::call("fs__write", json!({"path": "note.txt", "content": "hi"})));
+    let approve = |door: &Door, run: &str, call: &str, word: Value| {
+        door.post(&format!("{run}/approvals/{call}"), &word).status
+    };
+    write();
+    let (mut one, other) = (Door::open(serve(&world, &vendor)), Door::open(serve(&world, &vendor)));
+    let run = begin(&one, "s", "write");
+    let call = asked_by(&other, &run);
+    assert_eq!(approve(&other, &run, &call, json!({})), 400);
+    assert_eq!(approve(&other, &run, "another", json!({"consent": "once"})), 404);
+    vendor.echoes(Duration::ZERO);
+    assert_eq!(approve(&other, &run, &call, json!({"consent": "once"})), 204);
+    assert_eq!(end(&other, &run)["result"]["stop"], "answered");
+    assert!(file.exists());
+    assert_eq!(approve(&other, &run, &call, json!({"consent": "once"})), 404);
+
+    // A no is heard as well.
+    std::fs::remove_file(&file).unwrap();
+    write();
+    let run = begin(&one, "s", "write again");
+    assert_eq!(approve(&other, &run, &asked_by(&other, &run), json!({"consent": "no"})), 204);
+    end(&other, &run);
+    assert!(!file.exists());
+
+    // Nobody has answered when its process is killed: it asks anew, wherever it goes on.
+    write();
+    let run = begin(&one, "s", "write once more");
+    let first = asked_by(&other, &run);
+    write();
+    one.server.kill();
+    drop((one, other));
+    assert!(!file.exists());
+    let door = Door::open(serve(&world, &vendor));
+    let call = asked_by(&door, &run);
+    assert!(!file.exists(), "{first} was never agreed to");
+    assert_eq!(approve(&door, &run, &call, json!({"consent": "once"})), 204);
+    assert_eq!(end(&door, &run)["result"]["stop"], "answered");
+    assert!(file.exists());
+}
+
 // Keys.
 
 #[test]
@@ -249,6 +305,77 @@ fn a_key_without_an_answer_is_tried_again() {
 }
 
 #[test]
+fn openais_protocol_takes_keys_where_something_is_kept() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(vendor::Answer::status(400, "no"));
+    let door = Door::open(serve(&world, &vendor));
+    let ask = |path: &str, key: &str, body: &Value| {
+        door.send("POST", path, &[("Idempotency-Key", key)], &body.to_string())
+    };
+    let response = |input: &str| ask("/v1/responses", "r", &json!({"input": input}));
+    let failed = response("hi");
+    assert_eq!(failed.status, 502, "{failed:?}");
+    vendor.echoes(Duration::ZERO);
+    let first = response("hi");
+    let body = first.json();
+    assert_eq!((first.status, &body["output"][0]["content"][0]["text"]), (200, &json!("re: hi")), "{body}");
+    let again = response("hi");
+    assert_eq!((again.json(), again.header("idempotency-replayed")), (body.clone(), Some("true")));
+    assert_eq!(door.get(&format!("/v1/responses/{}", body["id"].as_str().unwrap())).json(), body);
+    let streamed = ask("/v1/responses", "r", &json!({"input": "hi", "stream": true})).events();
+    assert_eq!(streamed.last().unwrap()["response"]["id"], body["id"]);
+    let other = response("ho");
+    assert_eq!((other.status, &other.json()["error"]["code"]), (422, &json!("idempotency_key_reused")));
+    let background = json!({"input": "later", "background": true});
+    let begun = ask("/v1/responses", "b", &background).json()["id"].clone();
+    assert_eq!(ask("/v1/responses", "b", &background).json()["id"], begun);
+
+    let chat = |words: &str, stream: bool| {
+        let messages = json!([{"role": "user", "content": words}]);
+        json!({"messages": messages, "stream": stream, "metadata": {"session_id": "s"}})
+    };
+    let first = ask("/v1/chat/completions", "c", &chat("good day", false));
+    assert_eq!(first.json()["choices"][0]["message"]["content"], "re: good day", "{first:?}");
+    let again = ask("/v1/chat/completions", "c", &chat("good day", false));
+    assert_eq!(
+        (&again.json()["id"], again.header("idempotency-replayed")),
+        (&first.json()["id"], Some("true"))
+    );
+    let streamed = ask("/v1/chat/completions", "c", &chat("good day", true));
+    let pieces = streamed.events();
+    let pieces = pieces.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    assert_eq!(pieces.collect::<String>(), "re: good day", "{streamed:?}");
+    assert_eq!(said(&door, "s"), ["user: good day", "assistant: re: good day"]);
+    // The refused one, the answer, what was said later, and the chat.
+    until(|| (vendor.requests().len() == 4).then_some(()));
+    // Sessions: those of the two responses, and the one with a name.
+    assert_eq!(door.get("/api/v1/sessions").json()["sessions"].as_array().map(Vec::len), Some(3));
+    for (path, body) in [
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "hi"}]})),
+        ("/v1/responses", json!({"input": "hi", "store": false})),
+    ] {
+        let refused = ask(path, "k", &body);
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, &error["param"]), (400, &json!("Idempotency-Key")), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_tried_again_has_nothing_of_the_first_try() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    vendor.answer(vendor::Answer::status(400, "no"));
+    let door = Door::open(serve(&world, &vendor));
+    let body = json!({"session_id": "s", "message": "hi", "stream": true}).to_string();
+    let ask = || door.send("POST", "/message", &[("Idempotency-Key", "k")], &body).events();
+    assert_eq!(ask().pop().unwrap()["stop"], "model_failed");
+    vendor.echoes(Duration::ZERO);
+    let again = ask();
+    let results: Vec<_> = again.iter().filter(|event| event["type"] == "result").collect();
+    assert_eq!(results.len(), 1, "{again:?}");
+    assert_eq!(results[0]["text"], "re: hi");
+}
+
+#[test]
 fn whoever_comes_again_while_it_goes_on_waits_for_the_same_answer() {
     let (world, vendor) = (World::new(), echo(300));
     let door = Door::open(serve(&world, &vendor));
@@ -275,6 +402,31 @@ fn an_answer_is_there_for_whoever_hung_up_and_comes_again() {
     vendor.echoes(Duration::ZERO);
     assert_eq!(keyed(&door, "k", &body).json()["output"], "re: hi");
     assert_eq!(said(&door, "s"), ["user: hi", "assistant: re: hi"]);
+}
+
+#[test]
+fn a_turn_with_a_key_goes_on_when_its_caller_hangs_up() {
+    let (world, vendor) = (World::new(), echo(7_000));
+    let door = Door::open(serve(&world, &vendor));
+    let chat = json!({"messages": [{"role": "user", "content": "hi"}], "metadata": {"session_id": "t"}});
+    let asks = [
+        ("/message", message("s", "hi")),
+        ("/v1/responses", json!({"input": "hi"})),
+        ("/v1/chat/completions", chat),
+    ];
+    for (number, (path, body)) in asks.iter().enumerate() {
+        let key = number.to_string();
+        let asked = door.begin("POST", path, &[("Idempotency-Key", &key)], &body.to_string());
+        until(|| (vendor.requests().len() > number).then_some(()));
+        drop(asked);
+    }
+    // Longer than a turn goes on for nobody.
+    std::thread::sleep(Duration::from_secs(6));
+    for (number, (path, body)) in asks.iter().enumerate() {
+        let answer = door.send("POST", path, &[("Idempotency-Key", &number.to_string())], &body.to_string());
+        assert!(answer.status == 200 && answer.body.contains("re: hi"), "{answer:?}");
+    }
+    assert_eq!(vendor.requests().len(), 3);
 }
 
 // What was left.
@@ -346,7 +498,7 @@ fn hub(store: Store, model: Arc<Echo>, bounds: Bounds) -> Arc<Hub> {
 async fn order(hub: &Arc<Hub>, session: &str, words: &str) -> Order {
     let session = Some(hub.session(session).await.expect("a session"));
     let incoming = Incoming { session, message: Message::user(words) };
-    Order { incoming, asks: false, instructions: None, earlier: None }
+    Order::new(incoming)
 }
 
 /// A run that somebody has left.
@@ -374,6 +526,15 @@ async fn answered(hub: &Arc<Hub>, id: &str) -> omni::message::event::Finished {
     let run = hub.find_run(id).await.unwrap().expect("it is known");
     let finished = tokio::time::timeout(Duration::from_secs(60), run.finished()).await;
     finished.expect("it ends").unwrap().expect("it has ended")
+}
+
+async fn until_asked(model: &Echo, count: usize) {
+    let asked = async {
+        while model.asked().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it is asked");
 }
 
 async fn log(store: &Store, session: &str) -> Vec<String> {
@@ -463,6 +624,76 @@ on_both! {
         assert_eq!(json!(heard), json!(run.events(0).collect::<Vec<_>>().await));
         assert_eq!(json!(heard), json!(run.happened().await.unwrap()));
         assert_eq!(other.asked(), [""; 0]);
+    }
+
+    async fn what_waits_in_another_process_is_left_to_it(database: Database) {
+        let (ours, theirs) = (database.open().await, database.open().await);
+        let (model, other) = (Echo::new(9), Echo::new(9));
+        let first = hub(ours.clone(), model.clone(), Bounds::default());
+        let run = first.run(order(&first, "t", "hi").await, None).await.unwrap();
+        run.finished().await.unwrap().unwrap();
+        let owner = Runs::new(ours.clone()).get(&run.id).await.unwrap().unwrap().owner;
+        left(&ours, "r1", "s", "theirs", &owner).await;
+        let second = hub(theirs, other.clone(), Bounds::default());
+        talk(&second, "ours").await;
+        assert_eq!(other.asked(), ["ours"]);
+        let row = Runs::new(ours).get("r1").await.unwrap().unwrap();
+        assert_eq!((row.owner, row.is_over), (owner, false));
+    }
+
+    async fn what_another_process_has_taken_meanwhile_is_not_played(database: Database) {
+        let store = database.open().await;
+        let (model, table) = (Echo::new(0), Runs::new(store.clone()));
+        let hub = hub(store.clone(), model.clone(), Bounds::default());
+        let mut runs = Vec::new();
+        for words in ["first", "second", "third"] {
+            runs.push(hub.run(order(&hub, "s", words).await, None).await.unwrap());
+        }
+        until_asked(&model, 1).await;
+        let (thief, now) = (Owner::new(), Timestamp::now());
+        let presence = omni::store::run::presence(thief.as_str());
+        lease::acquire(&store, &presence, &thief, Duration::from_secs(60), now).await.unwrap();
+        let row = table.get(&runs[1].id).await.unwrap().unwrap();
+        assert!(table.claim(&row, &thief, now).await.unwrap());
+        model.let_go.add_permits(3);
+        assert_eq!(answered(&hub, &runs[2].id).await.text, "re: third");
+        assert_eq!(model.asked(), ["first", "third"]);
+        assert_eq!(log(&store, "s").await, ["first", "re: first", "third", "re: third"]);
+    }
+
+    async fn what_the_end_of_the_program_cuts_short_is_taken_up_by_the_next(database: Database) {
+        let (ours, theirs) = (database.open().await, database.open().await);
+        let (model, other) = (Echo::new(0), Echo::new(9));
+        let first = hub(ours.clone(), model.clone(), Bounds::default());
+        let run = first.run(order(&first, "s", "hi").await, None).await.unwrap();
+        until_asked(&model, 1).await;
+        first.cancel();
+        first.drain().await;
+        let row = Runs::new(ours).get(&run.id).await.unwrap().unwrap();
+        assert_eq!((row.is_over, row.owner.as_str(), row.tries), (false, "", 1));
+        let second = hub(theirs.clone(), other.clone(), Bounds::default());
+        second.keep().await.unwrap();
+        assert_eq!(answered(&second, &run.id).await.text, "re: hi");
+        assert_eq!(log(&theirs, "s").await, ["hi", "re: hi"]);
+    }
+
+    async fn what_is_drained_is_written_down(database: Database) {
+        let store = database.open().await;
+        let model = Echo::new(0);
+        let hub = hub(store.clone(), model.clone(), Bounds::default());
+        let mut runs = Vec::new();
+        for session in 0..8 {
+            runs.push(hub.run(order(&hub, &format!("s{session}"), "hi").await, None).await.unwrap());
+        }
+        until_asked(&model, 8).await;
+        model.let_go.add_permits(8);
+        hub.drain().await;
+        let table = Runs::new(store);
+        for run in runs {
+            assert!(table.get(&run.id).await.unwrap().unwrap().is_over);
+            let last = table.events(&run.id, 0).await.unwrap().pop().expect("its end");
+            assert_eq!(json!(last)["text"], "re: hi");
+        }
     }
 
     async fn a_run_can_be_ended_from_elsewhere(database: Database) {
@@ -594,6 +825,26 @@ on_both! {
         assert_eq!(said.len(), 16);
         assert!(said.chunks(2).all(|two| two[1] == format!("re: {}", two[0])), "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_turn_that_takes_longer_than_a_lease_keeps_its_session() {
+    let database = Database::sqlite();
+    let (model, other) = (Echo::new(0), Echo::new(9));
+    let first = hub(database.open().await, model.clone(), Bounds::default());
+    let second = hub(database.open().await, other.clone(), Bounds::default());
+    // Of what is no run nothing but the lease tells others that it goes on.
+    let begun = first.order(order(&first, "s", "first").await).await.unwrap();
+    until_asked(&model, 1).await;
+    let waits = second.run(order(&second, "s", "second").await, None).await.unwrap();
+    // A lease lasts ten seconds.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(other.asked(), [""; 0]);
+    model.let_go.add_permits(1);
+    drop(begun);
+    assert_eq!(waits.finished().await.unwrap().unwrap().text, "re: second");
+    let said = log(&database.open().await, "s").await;
+    assert_eq!(said, ["first", "re: first", "second", "re: second"]);
 }
 
 // Conversations that begin anew.

@@ -1,6 +1,7 @@
 //! Omni between pipes: messages as lines, and events as JSON lines both ways, with the real program.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -130,6 +131,54 @@ fn nobody_is_asked_between_lines_and_commands_are_understood() {
     let lines: Vec<&str> = output.out.lines().collect();
     assert!(lines[0].starts_with("model: scripted") && lines[4] == "It was refused.", "{output}");
     assert!(!world.work().join("a.txt").exists());
+}
+
+#[test]
+fn a_conversation_is_kept_by_a_name_and_gone_back_to() {
+    let world = World::new();
+    let vendor = Vendor::launch();
+    vendor.echoes(Duration::ZERO);
+    let run = world.omni(["stdio"]).model("openai/gpt-4o");
+    let run = run.env("OPENAI_BASE_URL", vendor.openai_url()).env("OPENAI_API_KEY", "sk-test");
+    let run = run.env("OMNI_MEMORY__ENABLED", "false");
+    let lines = [
+        "one",
+        "/snapshot",
+        "/snapshot tea time",
+        "/snapshot",
+        "two",
+        "/reset",
+        "three",
+        "/restore tea time",
+        "four",
+        "/restore supper",
+        "/restore",
+        "five",
+    ];
+    let output = run.input(lines.map(|line| format!("{line}\n")).concat()).run().succeeded();
+    let told = "re: one\n\
+        say by which name: /snapshot NAME; nothing was kept in this session yet\n\
+        it is kept; /restore tea time goes back\n\
+        say by which name: /snapshot NAME; there are: tea time\n\
+        re: two\n\
+        the conversation begins anew; /restore goes back\n\
+        re: three\n\
+        the conversation is what it was\n\
+        re: four\n\
+        nothing was kept as `supper`; there are: tea time\n\
+        the conversation is what it was\n\
+        re: five\n";
+    assert_eq!(output.out, told, "{output}");
+    // What the model was shown each time.
+    let shown: Vec<String> = vendor.requests().iter().map(|request| user_texts(&request.body)).collect();
+    assert_eq!(shown, ["one", "one two", "three", "one four", "three five"]);
+}
+
+/// What users say in a request, in a line.
+fn user_texts(body: &Value) -> String {
+    let messages = body["messages"].as_array().unwrap().iter();
+    let said = messages.filter(|message| message["role"] == "user");
+    said.map(|message| message["content"].as_str().unwrap_or_default()).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

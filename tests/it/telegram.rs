@@ -293,6 +293,10 @@ fn a_group_hears_from_it_when_it_is_meant() {
     stage.bot.say(ANN, "hello");
     stage.bot.hears(ANN.0, "re: hello");
     assert!(stage.bot.said(-55).is_empty());
+    stage.bot.say(ANN, "/snapshot soup");
+    stage.bot.hears(ANN.0, "it is kept; /restore soup goes back");
+    stage.bot.say(ANN, "/restore soup");
+    stage.bot.hears(ANN.0, "the conversation is what it was");
     stage.behaved();
 }
 

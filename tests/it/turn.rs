@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const NOW: Duration = Duration::from_secs(5);
 
 fn limits() -> Limits {
-    Limits { rounds: 6, tool_calls: 8, tokens: 1000, seconds: 60.0 }
+    Limits { rounds: 6, tool_calls: 8, tokens: 1000, dollars: 0.0, seconds: 60.0 }
 }
 
 fn call(id: &str, name: &str, arguments: Value) -> ToolCall {
@@ -162,6 +162,25 @@ fn what_calls_ask_for_themselves_counts_as_well() {
     let ending = ending(&mut turn);
     assert_eq!(ending.tool_calls, 5);
     assert!(ending.usage.input >= 1000);
+}
+
+#[test]
+fn a_turn_that_has_cost_what_it_may_has_one_more_answer() {
+    let mut turn = Turn::begin(&Limits { dollars: 0.01, ..limits() }, NOW);
+    let dear = |reply: Reply, cost| Reply {
+        usage: Some(Usage { input: 10, output: 5, cost: Some(cost), ..Usage::default() }),
+        ..reply
+    };
+    for (round, tools) in [(0, true), (1, true), (2, false)] {
+        assert_eq!(ask(&mut turn).with_tools, tools, "{round}");
+        turn.replied(dear(wants(vec![call(&round.to_string(), "t", json!({"n": round}))]), 5000));
+        if tools {
+            let running = calls(&mut turn);
+            turn.called(fine(&running, "ok"));
+        }
+    }
+    let ending = ending(&mut turn);
+    assert_eq!((ending.stop, ending.usage.cost), (StopReason::Limit, Some(15_000)));
 }
 
 #[test]
@@ -412,7 +431,7 @@ proptest! {
         script in prop::collection::vec(event(), 0..60),
         rounds in 0u32..8, tool_calls in 0u32..8, tokens in 0u64..1500, seconds in 0.0f64..200.0,
     ) {
-        let limits = Limits { rounds, tool_calls, tokens, seconds };
+        let limits = Limits { rounds, tool_calls, tokens, dollars: 0.0, seconds };
         let mut turn = Turn::begin(&limits, Duration::ZERO);
         let mut now = Duration::ZERO;
         let mut script = script.into_iter();

@@ -308,6 +308,7 @@ impl Telegram {
                 asks: true,
                 instructions: Some(INSTRUCTIONS.to_owned()),
                 earlier: None,
+                purse: None,
             };
             match self.hub.run(order, Some(key.clone())).await {
                 Err(hub::Error::Full(_) | hub::Error::Busy) => tokio::select! {
@@ -378,13 +379,16 @@ impl Telegram {
             StopReason::Answered | StopReason::Limit | StopReason::Loop if texts.is_empty() => {
                 Some("There is nothing to say.".to_owned())
             }
-            StopReason::Answered | StopReason::Limit | StopReason::Loop => None,
+            // Where a budget is used up, whoever reads it can do something about it.
+            StopReason::Answered | StopReason::Limit | StopReason::Loop => {
+                finished.error.as_ref().map(|reason| format!("({reason})"))
+            }
             StopReason::Length => Some("(The model's limit for answers cut this off.)".to_owned()),
             StopReason::Cancelled => Some("(Stopped.)".to_owned()),
             StopReason::Unauthorized => {
                 Some("I cannot answer: the model's provider refuses the key it was given.".to_owned())
             }
-            StopReason::ModelFailed | StopReason::Failed => {
+            StopReason::ModelFailed | StopReason::Exhausted | StopReason::Failed => {
                 let reason = finished.error.as_deref().unwrap_or("the log says why");
                 Some(format!("I cannot answer: {reason}"))
             }
@@ -447,7 +451,7 @@ impl Telegram {
     async fn wanted(self: &Arc<Self>, event: Value, said: &Said, run: &Run) {
         let Ok(wanted) = serde_json::from_value::<Wanted>(event) else { return };
         let call = wanted.call.clone();
-        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent | Question::Elsewhere))) {
+        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent))) {
             return;
         }
         let refused = hub::run::Said { consent: Some(Consent::No), answer: None };
@@ -581,6 +585,6 @@ const INSTRUCTIONS: &str = "You talk with people on Telegram: be brief, and writ
 
 fn help() -> String {
     let own = OWN.iter().map(|(name, about)| format!("/{name}: {about}"));
-    let common = command::COMMANDS.iter().map(|command| format!("/{}: {}", command.name, command.about));
+    let common = command::COMMANDS.iter().map(|command| command.to_string());
     common.chain(own).collect::<Vec<_>>().join("\n")
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::Gateway;
 use super::body::{LARGE, Sent};
 use super::error::Error;
+use super::key::{Again, replayed, unkept};
 use super::openapi;
 use crate::hub::Order;
 use crate::message::Incoming;
@@ -69,6 +70,7 @@ pub(super) fn no_model(id: &str) -> Error {
 pub(super) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
+    again: Again,
     Sent(request): Sent<Request, LARGE>,
 ) -> Result<Response, Error> {
     let model = request.model.clone().unwrap_or_else(|| MODEL.to_owned());
@@ -87,15 +89,24 @@ pub(super) async fn chat(
     // Where the session is ours, so is the conversation.
     let earlier = session.is_none().then_some(said.earlier);
     let incoming = Incoming { session, message: said.message };
-    let order = Order { incoming, asks: false, instructions: said.instructions, earlier };
-    let turn = gateway.begin(order).await?;
-    let answer = Answer::new(model, key, &turn);
-    if stream {
-        let mut chunks = Chunks::new(answer, usage);
-        return Ok(turn.stream(vec![chunks.first()], move |event| chunks.of(event)));
+    let order = Order { instructions: said.instructions, earlier, ..Order::new(incoming) };
+    let again = again
+        .key(&json!({"chat": order.incoming.message, "session": key, "instructions": order.instructions}));
+    if again.is_some() && key.is_none() {
+        return Err(unkept(
+            "a chat is not kept here, so there is no answer to come back to; name a session with it: `X-Omni-Session`",
+        ));
     }
-    let finished = turn.finished().await?;
-    Ok(Json(answer.whole(&finished)).into_response())
+    let turn = gateway.begin(order, again).await?;
+    let (is_known, answer) = (turn.is_known, Answer::new(model, key, &turn));
+    let response = match stream {
+        true => {
+            let mut chunks = Chunks::new(answer, usage);
+            turn.stream(vec![chunks.first()], move |event| chunks.of(event))
+        }
+        false => Json(answer.whole(&turn.finished().await?)).into_response(),
+    };
+    Ok(replayed(response, is_known))
 }
 
 fn unreadable() -> Error {

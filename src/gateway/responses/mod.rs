@@ -23,6 +23,7 @@ use utoipa::IntoParams;
 use super::Gateway;
 use super::body::{LARGE, Sent};
 use super::error::Error;
+use super::key::{Again, replayed, unkept};
 use super::openai::{MODEL, no_model};
 use super::openapi;
 use super::stream::stream as streamed;
@@ -53,6 +54,7 @@ struct Place {
 )]
 pub(super) async fn create(
     State(gateway): State<Arc<Gateway>>,
+    again: Again,
     Sent(mut request): Sent<Request, LARGE>,
 ) -> Result<Answer, Error> {
     let model = request.model.clone().unwrap_or_else(|| MODEL.to_owned());
@@ -61,14 +63,28 @@ pub(super) async fn create(
     }
     request.check()?;
     let (instructions, said) = request.said()?;
+    let echo = request.echo(&model);
+    let key = again.key(&json!({
+        "response": said, "instructions": instructions, "echo": echo, "conversation": request.conversation(),
+    }));
+    if let Some(key) = &key {
+        if !request.is_stored() {
+            return Err(unkept("a response that is not stored cannot be come back to"));
+        }
+        if let Some(run) = gateway.hub.asked(key).await? {
+            return gateway.kept(Kept { run, echo, is_keyed: true }, &request).await;
+        }
+    }
+    gateway.hub.afford().await?;
     let Place { session, earlier, message } = gateway.place(&request, said).await?;
     let incoming = Incoming { session, message };
-    let order = Order { incoming, asks: false, instructions, earlier };
-    let echo = request.echo(&model);
-    match request.is_stored() {
-        true => gateway.kept(order, echo, &request).await,
-        false => gateway.passed(order, echo, request.streams()).await,
+    let order = Order { instructions, earlier, ..Order::new(incoming) };
+    if !request.is_stored() {
+        return gateway.passed(order, echo, request.streams()).await;
     }
+    let is_keyed = key.is_some();
+    let run = gateway.hub.run(order, key).await?;
+    gateway.kept(Kept { run, echo, is_keyed }, &request).await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -147,9 +163,10 @@ pub(super) async fn delete(
 
 impl Gateway {
     /// A response that can be asked for later.
-    async fn kept(&self, order: Order, echo: Map<String, Value>, request: &Request) -> Result<Answer, Error> {
+    async fn kept(&self, kept: Kept, request: &Request) -> Result<Answer, Error> {
+        let Kept { run, echo, is_keyed } = kept;
         let deadline = Instant::now() + self.setting.turn_timeout;
-        let run = self.hub.run(order, None).await?;
+        let run = run.retried().await?;
         let body = Value::Object(echo.clone()).to_string();
         let kept = Response { id: run.id.clone(), session: run.session.clone(), body };
         if let Err(error) = self.responses.add(&kept, Timestamp::now()).await {
@@ -158,24 +175,28 @@ impl Gateway {
         }
         let reply = Reply::new(&run.id, &run.session, began(&run.id), echo);
         if request.is_background() && !request.streams() {
-            return Ok(Json(reply.object()).into_response());
+            let reply = if run.is_known { self.written(&reply, Some(&run)).await?.reply } else { reply };
+            return Ok(replayed(Json(reply.object()).into_response(), run.is_known));
         }
         let waiting = (!request.is_background()).then(|| {
-            let timeout = self.setting.turn_timeout.as_secs_f64();
-            Waiting { leash: Leash::new(cancelling(run.clone())), deadline, timeout }
+            let (leash, timeout) =
+                (Leash::new(cancelling(run.clone())), self.setting.turn_timeout.as_secs_f64());
+            Waiting { leash: if is_keyed { leash.loose() } else { leash }, deadline, timeout }
         });
         if request.streams() {
-            return Ok(told(reply, &run, None, waiting));
+            return Ok(replayed(told(reply, &run, None, waiting), run.is_known));
         }
         let Some(Waiting { mut leash, timeout, .. }) = waiting else { return Err(Error::internal()) };
         match tokio::time::timeout_at(deadline, run.finished()).await {
             Ok(finished) => {
                 leash.slip();
                 outcome(finished?.ok_or_else(Error::draining)?)?;
-                Ok(Json(self.written(&reply, Some(&run)).await?.reply.object()).into_response())
+                let response = Json(self.written(&reply, Some(&run)).await?.reply.object()).into_response();
+                Ok(replayed(response, run.is_known))
             }
             Err(_) => {
-                leash.pull();
+                leash.slip();
+                run.cancel().await?;
                 Err(Error::elapsed(timeout))
             }
         }
@@ -188,7 +209,7 @@ impl Gateway {
         echo: Map<String, Value>,
         streams: bool,
     ) -> Result<Answer, Error> {
-        let mut turn = self.begin(order).await?;
+        let mut turn = self.begin(order, None).await?;
         let mut reply = Reply::new(&turn.id, "", began(&turn.id), echo);
         let first = reply.begin();
         if streams {
@@ -324,9 +345,20 @@ impl Written {
     fn of(reply: &Reply, events: &[Value]) -> Self {
         let mut reply = reply.clone();
         let mut told = reply.begin();
+        // A try that came to nothing is not a part of it.
+        let earlier = events.iter().rev().skip(1).position(|event| event["type"] == "result");
+        let events = &events[earlier.map_or(0, |back| events.len() - 1 - back)..];
         events.iter().for_each(|event| told.extend(reply.of(event)));
         Self { reply, events: told, is_from_log: false }
     }
+}
+
+/// A run that is a response.
+struct Kept {
+    run: Run,
+    echo: Map<String, Value>,
+    /// Whether its caller may come again.
+    is_keyed: bool,
 }
 
 /// Somebody who waits for a response, and how long.
@@ -351,7 +383,7 @@ fn cancelling(run: Run) -> impl FnOnce() + Send + 'static {
 fn told(mut reply: Reply, run: &Run, after: Option<u64>, waiting: Option<Waiting>) -> Answer {
     let is_new = move |event: &Value| after.is_none_or(|last| event["sequence_number"].as_u64() > Some(last));
     let told = move |events: Vec<Value>| events.iter().filter(|event| is_new(event)).map(sent).collect();
-    let (first, events): (Vec<sse::Event>, _) = (told(reply.begin()), run.events(0).boxed());
+    let (first, events): (Vec<sse::Event>, _) = (told(reply.begin()), run.events(run.before).boxed());
     let later = stream::unfold(Some((reply, events, waiting)), move |state| async move {
         let (mut reply, mut events, mut waiting) = state?;
         let next = match &waiting {

@@ -39,6 +39,7 @@ pub(super) struct Reply {
 struct Finished {
     text: String,
     stop: StopReason,
+    error: Option<String>,
     usage: Usage,
     rounds: u32,
     tool_calls: u32,
@@ -142,7 +143,8 @@ impl Reply {
 
     /// Why there is no answer.
     fn error(&self) -> Option<Value> {
-        let refused = self.finished.as_ref().and_then(|finished| refusal(finished.stop));
+        let refused =
+            self.finished.as_ref().and_then(|finished| refusal(finished.stop, finished.error.as_deref()));
         let told = refused.map(|error| error.detail().to_owned()).or_else(|| self.fault.clone());
         let message = told.filter(|_| self.status == "failed")?;
         Some(json!({"code": "server_error", "message": message}))
@@ -245,9 +247,10 @@ impl Reply {
             StopReason::Answered | StopReason::Loop => ("completed", "response.completed"),
             StopReason::Length | StopReason::Limit => ("incomplete", "response.incomplete"),
             StopReason::Cancelled => ("cancelled", "response.incomplete"),
-            StopReason::Unauthorized | StopReason::ModelFailed | StopReason::Failed => {
-                ("failed", "response.failed")
-            }
+            StopReason::Unauthorized
+            | StopReason::ModelFailed
+            | StopReason::Exhausted
+            | StopReason::Failed => ("failed", "response.failed"),
         };
         let mut events = Vec::new();
         let silent = self.open.is_none() && !self.output.iter().any(|item| item["type"] == "message");

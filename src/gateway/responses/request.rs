@@ -1,7 +1,7 @@
 //! A request for a response. As with chat completions, what is not known is ignored, and what would
 //! change what the caller gets, and cannot be had, is refused.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -80,7 +80,7 @@ struct Piece {
 }
 
 /// What is said in a request, or pointed at.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) enum Said {
     Message(Message),
     /// An item of an earlier response, by its id.

@@ -55,13 +55,13 @@ impl Hub {
     async fn take(self: &Arc<Self>, order: Order, key: Option<&Key>) -> Result<Run, Error> {
         self.keep().await?;
         if let Some(key) = key
-            && let Some(known) = self.runs.table.asked(&key.asked).await?
+            && let Some(known) = self.asked(key).await?
         {
-            return self.known(&known, key);
+            return Ok(known);
         }
         let place = self.place()?;
         let Order { incoming, asks, instructions, .. } = order;
-        let session = self.addressed(incoming.session).await?;
+        let session = self.addressed(incoming.session, None).await?;
         let lane = self.lane(&session);
         let queued = lane.place(&session)?;
         let id = uuid::Uuid::now_v7().to_string();
@@ -85,7 +85,13 @@ impl Hub {
         }
         let here = self.enter(&row, 0, true);
         self.go(here, request, lane, (place, queued));
-        Ok(Run { hub: self.clone(), id, session, is_known: false })
+        Ok(Run { hub: self.clone(), id, session, is_known: false, before: 0 })
+    }
+
+    /// The run that was asked for by this key, if there is one.
+    pub async fn asked(self: &Arc<Self>, key: &Key) -> Result<Option<Run>, Error> {
+        let known = self.runs.table.asked(&key.asked).await?;
+        known.map(|row| self.known(&row, key)).transpose()
     }
 
     fn known(self: &Arc<Self>, row: &table::Run, key: &Key) -> Result<Run, Error> {
@@ -101,7 +107,8 @@ impl Hub {
     }
 
     fn handle(self: &Arc<Self>, row: &table::Run) -> Run {
-        Run { hub: self.clone(), id: row.id.clone(), session: row.session.clone(), is_known: false }
+        let (id, session) = (row.id.clone(), row.session.clone());
+        Run { hub: self.clone(), id, session, is_known: false, before: 0 }
     }
 
     /// Takes note that a run is played here.
@@ -147,6 +154,7 @@ impl Hub {
             instructions: request.instructions,
             // A run may be played by another process than the one an editor is connected to.
             editor: None,
+            meter: self.tab(&here.session, None).meter(),
         }
     }
 

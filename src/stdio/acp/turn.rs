@@ -221,7 +221,7 @@ impl Stage<'_> {
             }
             StopReason::Cancelled => schema::StopReason::Cancelled,
             StopReason::Unauthorized => return Err(Error::new(ErrorCode::AUTH_REQUIRED, error)),
-            StopReason::ModelFailed | StopReason::Failed => {
+            StopReason::ModelFailed | StopReason::Exhausted | StopReason::Failed => {
                 return Err(failed(error));
             }
         };

@@ -333,26 +333,6 @@ impl Jobs {
         Ok(ended == 1)
     }
 
-    /// Tokens that jobs have used on a day.
-    pub async fn spent(&self, day: &str) -> Result<u64, Error> {
-        let query = sqlx::query("SELECT tokens FROM job_day WHERE day = $1").bind(day.to_owned());
-        let rows = self.rows(query).await?;
-        let tokens = rows.first().and_then(|row| row.try_get::<i64, _>(0).ok());
-        Ok(tokens.unwrap_or_default().unsigned_abs())
-    }
-
-    /// Takes note of tokens that a job has used.
-    pub async fn spend(&self, day: &str, tokens: u64) -> Result<(), Error> {
-        let mut write = self.store.write().await?;
-        let add = sqlx::query(
-            "INSERT INTO job_day (day, tokens) VALUES ($1, $2) \
-             ON CONFLICT (day) DO UPDATE SET tokens = job_day.tokens + excluded.tokens",
-        );
-        let add = add.bind(day.to_owned()).bind(i64::try_from(tokens).unwrap_or(i64::MAX));
-        self.execute(&mut write, add).await?;
-        Ok(write.commit().await?)
-    }
-
     /// Results that are to be delivered now, the oldest first, with how often that was tried.
     pub async fn mail(&self, workspace: &Path, now: Timestamp) -> Result<Vec<(Job, Run)>, Error> {
         let query = sqlx::query(
