@@ -75,7 +75,7 @@ dist: setup-build
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --target $(BUNDLE)/packages -r requirements.txt
 	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
 	OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
-	cp $(TARGET)/release/omni dist/omni
+	strip -o dist/omni $(TARGET)/release/omni
 	@ls -l dist/omni
 
 # The one file where there is no Python, many times at once, killed, moved, on full disks.
