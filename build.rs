@@ -10,6 +10,7 @@ fn main() {
     // `include_dir!` sees a changed file but not a new one.
     println!("cargo:rerun-if-changed=assets/skills");
     println!("cargo:rustc-check-cfg=cfg(bundled)");
+    println!("cargo:rustc-env=OMNI_TARGET={}", std::env::var("TARGET").expect("set by cargo"));
     pyo3_build_config::use_pyo3_cfgs();
     if std::env::var_os("CARGO_FEATURE_EMBED").is_some() {
         println!("cargo:rerun-if-env-changed=OMNI_BUNDLE");

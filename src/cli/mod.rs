@@ -14,6 +14,7 @@ mod error;
 mod eval;
 mod help;
 mod install;
+mod itself;
 mod job;
 mod login;
 mod man;
@@ -132,6 +133,8 @@ enum Command {
     Setup(setup::Setup),
     /// Look for problems and say how to mend them
     Doctor,
+    #[command(subcommand, name = "self")]
+    Itself(itself::Itself),
     Completions(completions::Completions),
     #[command(hide = true)]
     Man(man::Man),
@@ -241,6 +244,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,
+        Some(Command::Itself(itself)) => itself::run(itself, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
         Some(
             Command::Doctor
