@@ -67,12 +67,14 @@ bench: setup dist $(NANOBOT_STAMP) $(STORES_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
-# The packages are those of requirements.txt, in a folder of their own.
+# The packages are those of requirements.txt, for the Python that travels, in a folder of their own.
 dist: setup-build
 	@./tools/packages $(DIST_PACKAGES)
 	@mkdir -p dist $(BUNDLE)
 	rm -rf $(BUNDLE)/packages
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --target $(BUNDLE)/packages -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile \
+		--only-binary=:all: --python-version $$($(DIST_PYTHON) -c 'import platform; print(platform.python_version())') \
+		--target $(BUNDLE)/packages -r requirements.txt
 	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
 	OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
 	cp $(TARGET)/release/omni dist/omni
