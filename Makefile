@@ -76,7 +76,7 @@ dist: setup-build
 		--only-binary=:all: --python-version $$($(DIST_PYTHON) -c 'import platform; print(platform.python_version())') \
 		--target $(BUNDLE)/packages -r requirements.txt
 	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
-	OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
+	OMNI_COMMIT=$$(git describe --always --dirty --exclude='*' --abbrev=12) OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
 	cp $(TARGET)/release/omni dist/omni
 	@ls -l dist/omni
 

@@ -35,13 +35,14 @@ mod token;
 mod tool;
 mod tty;
 mod ui;
+mod version;
 mod worker;
 mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
@@ -151,6 +152,7 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
         return python::run(argv, interpreter);
     }
     let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
+    let is_verbose = argv.iter().skip(1).any(|word| version::is_verbose(word));
     let wants_json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match help::command()
         .try_get_matches_from(argv)
@@ -158,6 +160,9 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
     {
         Ok(cli) => cli,
         Err(error) => {
+            if error.kind() == ErrorKind::DisplayVersion && is_verbose {
+                return version::run(interpreter);
+            }
             // Help and version arrive here too; a closed pipe is no failure.
             let _ = error.print();
             if first.is_some_and(|first| is_question(&error, &first)) {

@@ -166,6 +166,11 @@ pub(super) fn enter(command: &mut Command, environment: &Path) {
     }
 }
 
+/// Whether it travels in this program, rather than being one of this machine.
+pub fn is_inside() -> bool {
+    cfg!(bundled)
+}
+
 /// The Python inside, known without starting it.
 pub fn python() -> skill::Python {
     let told = Python::version_str();
