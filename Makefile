@@ -75,7 +75,8 @@ dist: setup-build
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile \
 		--only-binary=:all: --python-version $$($(DIST_PYTHON) -c 'import platform; print(platform.python_version())') \
 		--target $(BUNDLE)/packages -r requirements.txt
-	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
+	$(DIST_PYTHON) -I tools/licenses --packages $(BUNDLE)/packages --output $(BUNDLE)/licenses.txt --sbom dist/omni.cdx.json
+	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages --licenses $(BUNDLE)/licenses.txt
 	OMNI_COMMIT=$$(git describe --always --dirty --exclude='*' --abbrev=12) OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
 	cp $(TARGET)/release/omni dist/omni
 	@ls -l dist/omni

@@ -16,6 +16,7 @@ mod help;
 mod install;
 mod itself;
 mod job;
+mod licenses;
 mod login;
 mod man;
 mod markdown;
@@ -137,6 +138,7 @@ enum Command {
     #[command(subcommand, name = "self")]
     Itself(itself::Itself),
     Completions(completions::Completions),
+    Licenses(licenses::Licenses),
     #[command(hide = true)]
     Man(man::Man),
     /// Import skill files in a process of their own
@@ -202,6 +204,7 @@ fn start(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result<u8, Fail
         Some(Command::Worker(args)) => return worker::run(args, interpreter),
         Some(Command::Completions(completions)) => return completions::run(completions, screen),
         Some(Command::Man(man)) => return man::run(man),
+        Some(Command::Licenses(_)) => return licenses::run(screen),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -255,6 +258,7 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
             Command::Doctor
             | Command::Worker(_)
             | Command::Completions(_)
+            | Command::Licenses(_)
             | Command::Man(_)
             | Command::Python(_),
         ) => {

@@ -496,6 +496,12 @@ fn a_build_says_what_it_is_made_of() {
     }
 }
 
+#[test]
+fn a_build_without_a_python_inside_says_where_its_licences_are() {
+    let told = World::cold().omni(["licenses"]).run().exited(1);
+    assert!(told.err.contains("`tools/licenses`"), "{told}");
+}
+
 macro_rules! told {
     ($($name:ident: $($argument:expr),*;)*) => {
         $(#[test]
