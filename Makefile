@@ -31,7 +31,7 @@ BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler libprotobuf-d
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
 PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt tests/peers/encoder.txt | sha256sum | cut -c1-12)
 STORES_STAMP := $(PEERS)/stores-$(shell cat benches/peers/stores.txt | sha256sum | cut -c1-12)
-TEST_PACKAGES := fish groff-base postgresql strace tmux zsh
+TEST_PACKAGES := fish groff-base minisign postgresql shellcheck strace tmux zsh
 BENCH_PACKAGES := ripgrep
 DIST_PACKAGES := libexpat1-dev patchelf zlib1g-dev zstd
 # The Python that travels inside: one with a static library.
