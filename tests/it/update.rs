@@ -2,6 +2,7 @@
 //! half is gone: `tests/fixtures/release`.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -136,7 +137,10 @@ fn a_program_that_was_changed_is_refused() {
     let place = Place::with("newer");
     let right = zstd::decode_all(&*place.releases.bytes(FILE)).expect("a program");
     let wrong = String::from_utf8(right).expect("a script").replace("another", "an evil");
-    let packed = zstd::encode_all(wrong.as_bytes(), 19).expect("bytes");
+    let mut packing = zstd::Encoder::new(Vec::new(), 19).expect("an encoder");
+    packing.include_checksum(true).expect("an encoder");
+    packing.write_all(wrong.as_bytes()).expect("bytes");
+    let packed = packing.finish().expect("bytes");
     // Or its length would give it away.
     assert_eq!(packed.len(), place.releases.bytes(FILE).len());
     place.releases.put(FILE, Served::Whole(packed));
