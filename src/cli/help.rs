@@ -96,7 +96,7 @@ fn shown(path: &[String]) -> String {
             let find = |command, name: &String| {
                 clap::Command::find_subcommand_mut(command, name).expect("a path of commands")
             };
-            path[1..].iter().fold(&mut command, find).render_long_help().to_string()
+            path[1..].iter().fold(&mut command, find).render_help().to_string()
         }
     };
     help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
