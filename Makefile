@@ -31,7 +31,7 @@ BUILD_PACKAGES := build-essential git pkg-config protobuf-compiler libprotobuf-d
 NODE_STAMP := $(NODE)/installed-$(shell cat tests/clients/package-lock.json | sha256sum | cut -c1-12)
 PEERS_STAMP := $(PEERS)/installed-$(shell cat tests/peers/new.txt tests/peers/old.txt tests/peers/encoder.txt | sha256sum | cut -c1-12)
 STORES_STAMP := $(PEERS)/stores-$(shell cat benches/peers/stores.txt | sha256sum | cut -c1-12)
-TEST_PACKAGES := fish groff-base postgresql strace tmux zsh
+TEST_PACKAGES := fish groff-base minisign postgresql shellcheck strace tmux zsh
 BENCH_PACKAGES := ripgrep
 DIST_PACKAGES := libexpat1-dev patchelf zlib1g-dev zstd
 # The Python that travels inside: one with a static library.
@@ -67,14 +67,17 @@ bench: setup dist $(NANOBOT_STAMP) $(STORES_STAMP)
 	@./tools/packages $(BENCH_PACKAGES)
 	cargo bench --bench omni
 
-# The packages are those of requirements.txt, in a folder of their own.
+# The packages are those of requirements.txt, for the Python that travels, in a folder of their own.
 dist: setup-build
 	@./tools/packages $(DIST_PACKAGES)
 	@mkdir -p dist $(BUNDLE)
 	rm -rf $(BUNDLE)/packages
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --target $(BUNDLE)/packages -r requirements.txt
-	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages
-	OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile \
+		--only-binary=:all: --python-version $$($(DIST_PYTHON) -c 'import platform; print(platform.python_version())') \
+		--target $(BUNDLE)/packages -r requirements.txt
+	$(DIST_PYTHON) -I tools/licenses --packages $(BUNDLE)/packages --output $(BUNDLE)/licenses.txt --sbom dist/omni.cdx.json
+	$(DIST_PYTHON) -I tools/bundle $(BUNDLE) --packages $(BUNDLE)/packages --licenses $(BUNDLE)/licenses.txt
+	OMNI_COMMIT=$$(git describe --always --dirty --exclude='*' --abbrev=12) OMNI_BUNDLE=$(BUNDLE) PYO3_CONFIG_FILE=$(BUNDLE)/pyo3.cfg cargo build --release --bin omni
 	strip -o dist/omni $(TARGET)/release/omni
 	@ls -l dist/omni
 

@@ -10,6 +10,7 @@ fn main() {
     // `include_dir!` sees a changed file but not a new one.
     println!("cargo:rerun-if-changed=assets/skills");
     println!("cargo:rustc-check-cfg=cfg(bundled)");
+    told(&root);
     pyo3_build_config::use_pyo3_cfgs();
     if std::env::var_os("CARGO_FEATURE_EMBED").is_some() {
         println!("cargo:rerun-if-env-changed=OMNI_BUNDLE");
@@ -18,6 +19,23 @@ fn main() {
             None => describe(),
         }
     }
+}
+
+/// What `--version --verbose` says of the build. Which commit it is, is not among it: each would build all anew.
+fn told(root: &str) {
+    let set = |name: &str| std::env::var(name).expect("set by cargo");
+    let compiler =
+        std::process::Command::new(set("RUSTC")).arg("--version").output().expect("the compiler runs");
+    let compiler = String::from_utf8(compiler.stdout).expect("text");
+    let lock = format!("{root}/Cargo.lock");
+    println!("cargo:rerun-if-changed={lock}");
+    let lock = std::fs::read_to_string(lock).unwrap_or_default();
+    let lancedb =
+        lock.split_once("name = \"lancedb\"\nversion = \"").and_then(|(_, rest)| rest.split_once('"'));
+    println!("cargo:rustc-env=OMNI_TARGET={}", set("TARGET"));
+    println!("cargo:rustc-env=OMNI_PROFILE={}", set("PROFILE"));
+    println!("cargo:rustc-env=OMNI_RUSTC={}", compiler.trim());
+    println!("cargo:rustc-env=OMNI_LANCEDB={}", lancedb.map_or("unknown", |(version, _)| version));
 }
 
 /// Puts a Python in: its files as an archive, its library into the program and nothing else.

@@ -14,6 +14,7 @@ pub mod session;
 pub mod skill;
 pub mod store;
 pub mod tool;
+pub mod update;
 
 pub mod kernel;
 pub mod mcp;

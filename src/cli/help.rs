@@ -88,8 +88,18 @@ fn describe(command: &clap::Command, path: &mut Vec<String>, page: &mut String) 
 /// The help of a command, as it is printed.
 fn shown(path: &[String]) -> String {
     let typed = path.iter().map(String::as_str).chain(["--help"]);
-    let help = command().term_width(90).try_get_matches_from(typed).expect_err("help comes as an error");
-    help.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    let mut command = command().term_width(90);
+    let help = match command.try_get_matches_from_mut(typed) {
+        Err(help) => help.to_string(),
+        // Python reads its own `--help`.
+        Ok(_) => {
+            let find = |command, name: &String| {
+                clap::Command::find_subcommand_mut(command, name).expect("a path of commands")
+            };
+            path[1..].iter().fold(&mut command, find).render_help().to_string()
+        }
+    };
+    help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// A help without what every command takes, and that.

@@ -14,7 +14,9 @@ mod error;
 mod eval;
 mod help;
 mod install;
+mod itself;
 mod job;
+mod licenses;
 mod login;
 mod man;
 mod markdown;
@@ -34,13 +36,14 @@ mod token;
 mod tool;
 mod tty;
 mod ui;
+mod version;
 mod worker;
 mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::app::{App, Choices};
@@ -132,7 +135,10 @@ enum Command {
     Setup(setup::Setup),
     /// Look for problems and say how to mend them
     Doctor,
+    #[command(subcommand, name = "self")]
+    Itself(itself::Itself),
     Completions(completions::Completions),
+    Licenses(licenses::Licenses),
     #[command(hide = true)]
     Man(man::Man),
     /// Import skill files in a process of their own
@@ -148,6 +154,7 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
         return python::run(argv, interpreter);
     }
     let first = argv.get(1).map(|word| word.to_string_lossy().into_owned());
+    let is_verbose = argv.iter().skip(1).any(|word| version::is_verbose(word));
     let wants_json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match help::command()
         .try_get_matches_from(argv)
@@ -155,6 +162,9 @@ pub fn run(argv: Vec<OsString>, interpreter: Interpreter) -> u8 {
     {
         Ok(cli) => cli,
         Err(error) => {
+            if error.kind() == ErrorKind::DisplayVersion && is_verbose {
+                return version::run(interpreter);
+            }
             // Help and version arrive here too; a closed pipe is no failure.
             let _ = error.print();
             if first.is_some_and(|first| is_question(&error, &first)) {
@@ -194,6 +204,7 @@ fn start(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result<u8, Fail
         Some(Command::Worker(args)) => return worker::run(args, interpreter),
         Some(Command::Completions(completions)) => return completions::run(completions, screen),
         Some(Command::Man(man)) => return man::run(man),
+        Some(Command::Licenses(_)) => return licenses::run(screen),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -241,11 +252,13 @@ async fn dispatch(cli: Cli, interpreter: Interpreter, screen: &Screen) -> Result
         Some(Command::Mcp(mcp)) => mcp::run(mcp, &app, screen).await,
         Some(Command::Dev(dev)) => dev::run(dev, &app).await,
         Some(Command::Setup(setup)) => setup::run(setup, &app, screen).await,
+        Some(Command::Itself(itself)) => itself::run(itself, &app, screen).await,
         Some(Command::Sync) => sync::run(&app, screen).await,
         Some(
             Command::Doctor
             | Command::Worker(_)
             | Command::Completions(_)
+            | Command::Licenses(_)
             | Command::Man(_)
             | Command::Python(_),
         ) => {

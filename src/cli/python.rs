@@ -10,7 +10,7 @@ use crate::kernel::{Interpreter, program};
 /// What follows is read by Python alone: `omni python -m venv FOLDER` makes an environment, `omni python -m pytest`
 /// runs the tests of a skill where pytest is installed.
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, override_usage = "omni python [ARGUMENTS]...")]
 pub(super) struct Python {
     /// As Python takes them
     #[arg(value_name = "ARGUMENTS", num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true)]

@@ -234,7 +234,7 @@ pub(super) fn hanging(lead: &str, text: &str) -> String {
     out
 }
 
-fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())

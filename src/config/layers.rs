@@ -225,6 +225,7 @@ impl Setting {
             ("provider", _) => "it could send your keys and conversations elsewhere",
             ("store", _) => "it could keep your conversations elsewhere",
             ("gateway" | "telegram", _) => "it could let others in",
+            ("update", _) => "it could put another program in the place of this one",
             ("telemetry", _) => "it could tell others what you do",
             ("budget", _) => "it could spend more than you want",
             ("jobs", _) => "it could spend your tokens and send results elsewhere",

@@ -61,6 +61,8 @@ pub struct Config {
     pub log: Log,
     /// What is told to those who watch many programs.
     pub telemetry: Telemetry,
+    /// Where newer versions are.
+    pub update: Update,
 }
 
 impl Default for Config {
@@ -326,4 +328,14 @@ pub struct Log {
 pub struct Telemetry {
     /// An OpenTelemetry collector that takes OTLP over HTTP; empty for none.
     pub endpoint: String,
+}
+
+/// Where newer versions are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// The folder of releases on the web; empty for the one that was built in.
+    pub url: String,
+    /// The public key of minisign that they are signed with; empty for the one that was built in.
+    pub key: String,
 }

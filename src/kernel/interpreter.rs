@@ -166,6 +166,19 @@ pub(super) fn enter(command: &mut Command, environment: &Path) {
     }
 }
 
+/// Whether it travels in this program, rather than being one of this machine.
+pub fn is_inside() -> bool {
+    cfg!(bundled)
+}
+
+/// The file with the licences of all that travels in this program, if anything does.
+pub fn licences() -> Result<Option<PathBuf>, String> {
+    #[cfg(bundled)]
+    return Ok(Some(super::bundle::layout()?.prefix.join("share/licenses.txt")));
+    #[cfg(not(bundled))]
+    Ok(None)
+}
+
 /// The Python inside, known without starting it.
 pub fn python() -> skill::Python {
     let told = Python::version_str();

@@ -51,6 +51,14 @@ pub enum Kind {
 }
 
 impl Store {
+    /// The SQLite that is built in.
+    pub async fn sqlite() -> Result<String, Error> {
+        sqlx::any::install_default_drivers();
+        let failed = |error| Error::connecting("sqlite::memory:", error);
+        let mut connection = AnyConnection::connect("sqlite::memory:").await.map_err(failed)?;
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await.map_err(failed)
+    }
+
     /// Opens the database at `url`, or the file `omni.db` in the folder `data`, and brings its
     /// tables up to date.
     ///

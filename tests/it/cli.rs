@@ -472,6 +472,36 @@ fn the_first_help_fits_a_small_screen_and_names_every_command() {
     }
 }
 
+#[test]
+fn a_build_says_what_it_is_made_of() {
+    let world = World::cold();
+    let told = world.omni(["--version", "--verbose"]).run().succeeded();
+    let names: Vec<&str> = told.out.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(
+        names,
+        ["omni", "commit", "target", "compiler", "profile", "Python", "LanceDB", "SQLite"],
+        "{told}"
+    );
+    for line in told.out.lines().filter(|line| line.starts_with(['L', 'P', 'S', 'o'])) {
+        assert!(
+            line.split_whitespace().nth(1).is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit())),
+            "{told}"
+        );
+    }
+    for words in [&["--verbose", "--version"][..], &["-v", "-V"], &["-Vv"], &["-vV"]] {
+        assert_eq!(world.omni(words).run().succeeded().out, told.out, "{words:?}");
+    }
+    for words in [&["--version"][..], &["-V"]] {
+        assert_eq!(world.omni(words).run().succeeded().out.lines().count(), 1, "{words:?}");
+    }
+}
+
+#[test]
+fn a_build_without_a_python_inside_says_where_its_licences_are() {
+    let told = World::cold().omni(["licenses"]).run().exited(1);
+    assert!(told.err.contains("`tools/licenses`"), "{told}");
+}
+
 macro_rules! told {
     ($($name:ident: $($argument:expr),*;)*) => {
         $(#[test]

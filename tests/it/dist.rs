@@ -124,6 +124,19 @@ fn in_an_empty_root_the_standard_library_is_whole() {
 
 #[test]
 #[ignore = "needs the one file: make dist-test"]
+fn it_says_what_it_is_made_of_and_under_which_licences() {
+    let world = World::cold();
+    let said = alone(&world, &[], &["--version", "--verbose"]).run().succeeded();
+    assert!(said.out.contains(", inside\n") && !said.out.contains("development"), "{said}");
+    let said = alone(&world, &[], &["licenses"]).run().succeeded();
+    for part in ["lancedb", "pydantic", "pip", "libstdc++6"] {
+        assert!(said.out.contains(&format!("\n  {part} ")), "{part} is not named");
+    }
+    assert!(said.out.contains("Version 2.0, January 2004"), "the texts are missing");
+}
+
+#[test]
+#[ignore = "needs the one file: make dist-test"]
 fn in_an_empty_root_processes_are_started_in_every_way() {
     let world = World::cold();
     world.write(

@@ -101,5 +101,7 @@ mod tool;
 mod turn;
 /// Whole turns through the real program: dialects, misbehaving models, kills.
 mod turns;
+/// A newer program in the place of this one: what is taken, and all that is not.
+mod update;
 /// Tools in processes of their own: how they are stopped, and what they are kept from.
 mod worker;

@@ -365,6 +365,11 @@ fn what_is_planned_is_told_where_it_was_wished_and_to_nobody_who_has_left() {
         let chat = format!("chat:telegram.{number}.{lane}");
         stage.run(&["job", "add", "now", ask, "--deliver", &chat]).succeeded();
     };
+    // A bot may write to whoever has written to it.
+    let door = stage.serve();
+    stage.bot.say(BOB, "hello");
+    stage.bot.hears(BOB.0, "re: hello");
+    drop(door);
     plan(&format!("{GROUP}.11.u7002.1790000000000"), "boil water");
     plan("7003", "greet Eve");
     plan("7002", "greet Bob");

@@ -11,6 +11,7 @@ pub mod omni;
 pub mod peers;
 pub mod postgres;
 pub mod relay;
+pub mod releases;
 pub mod servers;
 pub mod telegram;
 pub mod terminal;
