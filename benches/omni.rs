@@ -1,6 +1,6 @@
 //! What omni is measured by, beside its peers, in one run: `make bench`.
 //!
-//! `cargo bench --bench omni -- calls` runs one section alone and leaves the page as it is.
+//! `cargo bench --bench omni -- calls` runs one section alone, and writes that part of the page anew.
 //! Ours and the peers' rounds take turns, so that a machine that slows down slows down both;
 //! figures are medians over the rounds, ratios are medians of the rounds' own ratios.
 
@@ -54,17 +54,15 @@ fn main() -> Result<()> {
         ensure!(SECTIONS.iter().any(|(known, _)| known == name), "there is no section `{name}`");
     }
     let world = World::new()?;
-    let machine = Machine::look(&world)?;
-    let mut report = Report::default();
+    let file = world.root.join("docs/benchmarks.md");
+    let mut whole = Report::default();
     for (name, section) in SECTIONS {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {
-            report.extend(section(&world)?);
+            let machine = Machine::look(&world)?;
+            let report = section(&world)?;
+            table::keep(&file, name, &format!("{}.\n\n{}", machine.done(), report.page()))?;
+            whole.extend(report);
         }
     }
-    let page = report.page(&machine.done());
-    table::print(&page)?;
-    if wanted.is_empty() {
-        table::keep(&world.root.join("docs/benchmarks.md"), &page)?;
-    }
-    Ok(())
+    table::print(&whole.page())
 }

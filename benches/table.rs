@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 
 use super::world::World;
 
-/// The page's text between these two lines is made from the run.
-const BEGIN: &str = "<!-- the last run -->";
-const END: &str = "<!-- end of the last run -->";
+/// The page's text from this line on is made from runs.
+const BEGIN: &str = "<!-- made by the runs -->\n";
+/// What the name of a section follows.
+const SECTION: &str = "## ";
 
 /// What a run has found.
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Report {
     }
 
     /// All of it as markdown.
-    pub fn page(&self, machine: &[[String; 2]]) -> String {
+    pub fn page(&self) -> String {
         let verdict = |row: &Row| match row.kept {
             Some(true) => "kept",
             Some(false) => "**missed**",
@@ -86,13 +87,10 @@ impl Report {
         let header = ["what", "ours", "peer", "limit", "ratio", "verdict"];
         let mut page = table(&header, rows.collect());
         if !self.calls.is_empty() {
-            page.push_str("\nEvery way to call `add`:\n\n");
+            page.push_str("\nEvery way to call:\n\n");
             let header = ["way", "callers", "calls/s", "p50 µs", "p99 µs", "CPU µs"];
             page.push_str(&table(&header, self.calls.iter().map(|row| row.to_vec()).collect()));
         }
-        page.push_str("\nThe machine:\n\n");
-        let machine = machine.iter().map(|row| row.to_vec()).collect();
-        page.push_str(&table(&["", "on this run"], machine));
         page
     }
 }
@@ -118,7 +116,7 @@ fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 }
 
 /// Where and when it ran.
-pub struct Machine(Vec<[String; 2]>);
+pub struct Machine(Vec<String>);
 
 impl Machine {
     /// Looks before the first round.
@@ -132,20 +130,19 @@ impl Machine {
             print(platform.python_version(), '; SDK for MCP: mcp', m.version('mcp'), '; uvicorn', m.version('uvicorn'))";
         let peers = std::process::Command::new(&world.python).args(["-c", versions]).output()?;
         let peers = String::from_utf8_lossy(&peers.stdout).trim().replace(" ;", ";");
-        let row = |name: &str, value: String| [name.to_owned(), value];
         Ok(Self(vec![
-            row("date", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
-            row("processor", format!("{cores} cores of {model}")),
-            row("system", format!("{} {}", std::env::consts::OS, system.trim())),
-            row("versions", format!("omni {}; Python {peers}", env!("CARGO_PKG_VERSION"))),
-            row("load before", load()),
+            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            format!("{cores} cores of {model}"),
+            format!("{} {}", std::env::consts::OS, system.trim()),
+            format!("omni {}; Python {peers}", env!("CARGO_PKG_VERSION")),
+            format!("load before {}", load()),
         ]))
     }
 
     /// Looks again after the last one.
-    pub fn done(mut self) -> Vec<[String; 2]> {
-        self.0.push(["load after".to_owned(), load()]);
-        self.0
+    pub fn done(mut self) -> String {
+        self.0.push(format!("after {}", load()));
+        self.0.join(", ")
     }
 }
 
@@ -160,10 +157,20 @@ pub fn print(page: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "\n{page}")?)
 }
 
-/// Puts it into the page, between the two marks; the rest is written by hand.
-pub fn keep(file: &Path, text: &str) -> Result<()> {
+/// Puts a section into the page, in the place of its last run; what is before all of them is written by hand.
+pub fn keep(file: &Path, name: &str, text: &str) -> Result<()> {
     let page = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
     let (head, rest) = page.split_once(BEGIN).with_context(|| format!("the page has no line `{BEGIN}`"))?;
-    let (_, tail) = rest.split_once(END).with_context(|| format!("the page has no line `{END}`"))?;
-    Ok(std::fs::write(file, format!("{head}{BEGIN}\n\n{text}\n{END}{tail}"))?)
+    let mut sections: Vec<(&str, &str)> = rest
+        .split(&format!("\n{SECTION}"))
+        .skip(1)
+        .filter_map(|section| section.split_once("\n\n"))
+        .collect();
+    match sections.iter_mut().find(|(known, _)| *known == name) {
+        Some(section) => section.1 = text,
+        None => sections.push((name, text)),
+    }
+    let sections: String =
+        sections.iter().map(|(name, text)| format!("\n{SECTION}{name}\n\n{}\n", text.trim_end())).collect();
+    Ok(std::fs::write(file, format!("{head}{BEGIN}{sections}"))?)
 }
