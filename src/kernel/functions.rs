@@ -1,6 +1,6 @@
 //! Functions of the program around us, as tools.
 //!
-//! They are called as those of skills that run in this process: plain ones on the threads of a [`Pool`],
+//! They are called as those of skills that run in this process: plain ones on the threads of a pool,
 //! `async def` ones on an event loop of ours. One that belongs to a loop of the program is handed over in a
 //! coroutine that takes it there, which is Python's business.
 
