@@ -43,7 +43,7 @@ const SPARE: [&str; 3] = ["libgcc_s.so.1", "libstdc++.so.6", "libz.so.1"];
 /// Where it is; the first call unpacks it where it is not there.
 pub(super) fn layout() -> Result<&'static Layout, String> {
     static LAYOUT: OnceLock<Result<Layout, String>> = OnceLock::new();
-    LAYOUT.get_or_init(|| unpacked().and_then(described)).as_ref().map_err(Clone::clone)
+    LAYOUT.get_or_init(unpacked).as_ref().map_err(Clone::clone)
 }
 
 /// Gives packages the libraries that they expect of the machine, if it has none.
@@ -74,12 +74,9 @@ pub(super) fn certify() {
     }
 }
 
-fn described(prefix: PathBuf) -> Result<Layout, String> {
-    let executable = programs(&prefix).map_err(|error| {
-        format!("cannot make `{}`, which scripts are run with: {error}", prefix.join("bin").display())
-    })?;
+fn described(prefix: PathBuf) -> io::Result<Layout> {
     Ok(Layout {
-        executable,
+        executable: programs(&prefix)?,
         stdlib: prefix.join(env!("OMNI_BUNDLE_STDLIB")),
         dynload: prefix.join(env!("OMNI_BUNDLE_DYNLOAD")),
         source: prefix.join(env!("OMNI_BUNDLE_SOURCE")),
@@ -133,15 +130,15 @@ fn told() -> Option<PathBuf> {
 }
 
 /// The folder of the first cache that can be used.
-fn unpacked() -> Result<PathBuf, String> {
-    if let Some(folder) = told() {
-        return Ok(folder);
+fn unpacked() -> Result<Layout, String> {
+    if let Some(layout) = told().and_then(|folder| described(folder).ok()) {
+        return Ok(layout);
     }
     let mut tried = Vec::new();
     for (cache, is_shared) in caches() {
-        match owned(&cache, is_shared).and_then(|()| prepare(&cache)) {
-            Ok(folder) => return Ok(folder),
-            Err(error) => tried.push(format!("`{}`: {error}", cache.display())),
+        match owned(&cache, is_shared).and_then(|()| prepare(&cache)).and_then(described) {
+            Ok(layout) => return Ok(layout),
+            Err(error) => tried.push(format!("`{}`: {}", cache.display(), reason(&error))),
         }
     }
     Err(format!(
@@ -150,6 +147,11 @@ fn unpacked() -> Result<PathBuf, String> {
         env!("OMNI_BUNDLE_SIZE"),
         tried.join("; ")
     ))
+}
+
+/// What went wrong at last: the archive says what it was at, and why only within.
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), reason)
 }
 
 /// Where it may be, and whether others can write there as well.

@@ -41,8 +41,8 @@ fn alone(world: &World, more: &[&str], arguments: &[&str]) -> Run {
         let path = format!("{LIBRARIES}/{library}");
         bind("--ro-bind", &path, &path);
     }
-    bind("--ro-bind", &file(), "/omni");
-    // Where it is outside as well: environments are found by their path.
+    // Where it all is outside as well: things are found by their path.
+    bind("--ro-bind", &file(), &file());
     let (home, work) = (world.home().display().to_string(), world.work().display().to_string());
     bind("--bind", &home, &home);
     bind("--bind", &work, &work);
@@ -50,7 +50,7 @@ fn alone(world: &World, more: &[&str], arguments: &[&str]) -> Run {
         ["--setenv", "HOME", &home, "--setenv", "OMNI_HOME", &home, "--chdir", &work].map(str::to_owned),
     );
     words.extend(more.iter().map(|&word| word.to_owned()));
-    words.push("/omni".to_owned());
+    words.push(file());
     words.extend(arguments.iter().map(|&word| word.to_owned()));
     world.program(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }
