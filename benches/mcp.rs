@@ -177,7 +177,7 @@ fn faults(world: &World) -> Result<Row> {
 
 /// From the start of a process to the whole list of many tools.
 async fn listed(world: &World) -> Result<Report> {
-    let folder = world.path("crowd");
+    let folder = world.path("many");
     let mut script = "from omni import tool\n".to_owned();
     for number in 0..TOOLS {
         script.push_str(&format!(
