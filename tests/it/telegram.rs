@@ -57,19 +57,23 @@ impl Stage {
         files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text")).collect()
     }
 
-    /// The same after a restart: the new process does not know how fast the one before has sent, and is told.
+    /// As [`Stage::behaved`], after a restart: the new process does not know how fast the one before has sent, and is told.
     #[track_caller]
     fn behaved_twice(&self) {
         let mut wrongs = self.bot.wrongs();
         wrongs.retain(|wrong| !wrong.contains("Too Many Requests"));
-        assert_eq!(wrongs, Vec::<String>::new());
-        assert!(!self.log().contains(TOKEN), "the token is in the log");
+        self.are_none(&wrongs);
     }
 
     /// Nothing that was sent broke a rule, and the token is nowhere.
     #[track_caller]
     fn behaved(&self) {
-        assert_eq!(self.bot.wrongs(), Vec::<String>::new());
+        self.are_none(&self.bot.wrongs());
+    }
+
+    #[track_caller]
+    fn are_none(&self, wrongs: &[String]) {
+        assert_eq!(wrongs, Vec::<String>::new());
         assert!(!self.log().contains(TOKEN), "the token is in the log");
     }
 }

@@ -28,8 +28,12 @@ impl Telegram {
 
     async fn unread(&self) -> Result<(), Error> {
         let (jobs, prefix) = (self.hub.jobs(), self.sessions());
-        for (session, job, run) in jobs.unread(&prefix).await? {
-            let access = Access::read(&self.config, &self.mail).await?;
+        let unread = jobs.unread(&prefix).await?;
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let access = Access::read(&self.config, &self.mail).await?;
+        for (session, job, run) in unread {
             // Whoever may no longer talk is told no more, either.
             let spot = Spot::of_lane(&session[prefix.len()..]).filter(|spot| access.admits(*spot, spot.chat));
             self.told(spot, &job, &run).await?;
