@@ -246,6 +246,20 @@ impl Kernel {
         returned.map(Returned::output)
     }
 
+    async fn outside(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
+        let Tool { place, is_async, isolation, .. } = tool.as_ref();
+        let environment = match &tool.packages {
+            Packages::None => None,
+            Packages::Lacking => {
+                let (name, reason) = (&call.spec.name, worker::lacking(&place.skill));
+                return Err(Error::Failed(format!("`{name}` cannot run: {reason}")));
+            }
+            Packages::In(environment) => Some(environment),
+        };
+        let job = Job { place, own: self.own(tool), is_async: *is_async, isolation, environment };
+        self.workers.call(job, call).await
+    }
+
     async fn asynchronous(&self, tool: &Arc<Tool>, call: Call) -> Result<Output, Error> {
         let handle = self.handle(tool, &call).await?;
         let looper = match self.looper() {
@@ -273,11 +287,15 @@ impl Kernel {
         if let Some(handle) = tool.handle.get() {
             return Ok(handle.clone());
         }
-        tokio::select! {
-            biased;
-            handle = tool.handle.get_or_try_init(import) => handle.cloned(),
-            () = call.context.cancel.cancelled() => Err(Error::Cancelled),
-        }
+        // Boxed, as what is rare: it would make the room that every call takes several times as large.
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                handle = tool.handle.get_or_try_init(import) => handle.cloned(),
+                () = call.context.cancel.cancelled() => Err(Error::Cancelled),
+            }
+        })
+        .await
     }
 
     fn lost(lost: &Lost) -> Error {
@@ -303,22 +321,13 @@ impl Toolset for Kernel {
         let Some(tool) = tool else {
             return Err(Error::Failed(format!("there is no tool `{}`", call.spec.name)));
         };
+        // The long ways are boxed: a short call would take their room as well.
         if !self.is_inside(&tool) {
-            let Tool { place, is_async, isolation, .. } = tool.as_ref();
-            let environment = match &tool.packages {
-                Packages::None => None,
-                Packages::Lacking => {
-                    let (name, reason) = (&call.spec.name, worker::lacking(&place.skill));
-                    return Err(Error::Failed(format!("`{name}` cannot run: {reason}")));
-                }
-                Packages::In(environment) => Some(environment),
-            };
-            let job = Job { place, own: self.own(&tool), is_async: *is_async, isolation, environment };
-            return self.workers.call(job, call).await;
+            return Box::pin(self.outside(&tool, call)).await;
         }
         self.start().await?;
         match tool.is_async {
-            true => self.asynchronous(&tool, call).await,
+            true => Box::pin(self.asynchronous(&tool, call)).await,
             false => self.plain(&tool, call).await,
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{Call, Error, Output, Toolset};
 
@@ -26,15 +27,15 @@ pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
 }
 
-/// Runs a call until it ends, is cancelled, its time is up or it was silent for too long. Then its
-/// token is cancelled and it has a moment to let go, before it is dropped.
+/// Runs a call until it ends, is cancelled, its time is up or it was silent for too long. Then
+/// `cancel`, the token it has, is cancelled and it has a moment to let go, before it is dropped.
 pub(super) async fn timed(
     set: &dyn Toolset,
     call: Call,
+    cancel: &CancellationToken,
     limits: Limits,
     clock: &Clock,
 ) -> Result<Output, Error> {
-    let cancel = call.context.cancel.clone();
     let name = Arc::clone(&call.spec);
     let mut work = pin!(AssertUnwindSafe(async { set.call(call).await }).catch_unwind());
     let (error, patience) = tokio::select! {

@@ -563,18 +563,19 @@ impl Toolbox {
             () = scope.cancel.cancelled() => return Err(Error::Cancelled),
         };
         let (spec, clock) = (Arc::clone(&entry.spec), Arc::new(Clock::default()));
+        let cancel = scope.cancel.child_token();
+        // What it has asked for and not waited for ends with it.
+        let _over = cancel.drop_guard_ref();
         let context = Context {
             progress: scope.progress(&id, entry.limits.idle.map(|_| &clock)),
             id,
             session: scope.session.clone(),
             workspace: Arc::clone(&scope.workspace),
-            cancel: scope.cancel.child_token(),
+            cancel: cancel.clone(),
             request: scope.request.clone(),
             logger: scope.logger.clone(),
             nested: Some(Nested::new(Arc::clone(self), Arc::clone(scope), spec.clone(), clock.clone())),
         };
-        // What it has asked for and not waited for ends with it.
-        let _over = context.cancel.clone().drop_guard();
         let call = Call { spec, arguments, context };
         let began = measure::now();
         let span = tracing::debug_span!(
@@ -582,7 +583,8 @@ impl Toolbox {
             gen_ai.operation.name = "execute_tool", gen_ai.tool.name = name, gen_ai.tool.call.id = call.context.id,
             otel.status_code = field::Empty, error.type = field::Empty,
         );
-        let outcome = timed(entry.set.as_ref(), call, entry.limits, &clock).instrument(span.clone()).await;
+        let outcome = timed(entry.set.as_ref(), call, &cancel, entry.limits, &clock);
+        let outcome = outcome.instrument(span.clone()).await;
         if let Err(error) = &outcome {
             span.record("otel.status_code", "ERROR").record("error.type", error.name());
         }
