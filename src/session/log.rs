@@ -62,18 +62,12 @@ impl Sessions {
         if let Some(summary) = self.find(id).await? {
             return Ok(summary);
         }
-        let mut write = self.store.write().await?;
-        sqlx::query(
+        let start = sqlx::query(
             "INSERT INTO session (id, title, workspace, messages, last, created, updated) \
              VALUES ($1, '', $2, 0, '', $3, $3) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(id)
-        .bind(path_text(workspace))
-        .bind(now.as_millisecond())
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
+        );
+        let start = start.bind(id).bind(path_text(workspace)).bind(now.as_millisecond());
+        self.store.once(start).await?;
         // Read back rather than made up: somebody else may have started it in the same moment.
         self.resolve(id).await
     }

@@ -151,22 +151,27 @@ pub async fn acquire(
     now: Timestamp,
 ) -> Result<Acquired, Error> {
     let expires = after(now, ttl);
+    let mine = || Acquired::Mine(Lease { name: name.to_owned(), owner: owner.clone(), expires });
+    let take = || {
+        sqlx::query(
+            "INSERT INTO lease (name, owner, expires) VALUES ($1, $2, $3) \
+             ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires = excluded.expires \
+             WHERE lease.owner = excluded.owner OR lease.expires <= $4",
+        )
+        .bind(name)
+        .bind(owner.as_str())
+        .bind(expires.as_millisecond())
+        .bind(now.as_millisecond())
+    };
+    if store.once(take()).await? == 1 {
+        return Ok(mine());
+    }
     let mut write = store.write().await?;
-    let taken = sqlx::query(
-        "INSERT INTO lease (name, owner, expires) VALUES ($1, $2, $3) \
-         ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires = excluded.expires \
-         WHERE lease.owner = excluded.owner OR lease.expires <= $4",
-    )
-    .bind(name)
-    .bind(owner.as_str())
-    .bind(expires.as_millisecond())
-    .bind(now.as_millisecond())
-    .execute(&mut *write)
-    .await
-    .map_err(|error| store.explain(error))?;
+    // It may have become free meanwhile.
+    let taken = take().execute(&mut *write).await.map_err(|error| store.explain(error))?;
     if taken.rows_affected() == 1 {
         write.commit().await?;
-        return Ok(Acquired::Mine(Lease { name: name.to_owned(), owner: owner.clone(), expires }));
+        return Ok(mine());
     }
     // In the same transaction: the row that was in the way is still there, locked.
     let (holder, until): (String, i64) = sqlx::query_as("SELECT owner, expires FROM lease WHERE name = $1")
@@ -186,7 +191,7 @@ pub async fn acquire(
                 .map_err(|error| store.explain(error))?;
         if inherited.rows_affected() == 1 {
             write.commit().await?;
-            return Ok(Acquired::Mine(Lease { name: name.to_owned(), owner: owner.clone(), expires }));
+            return Ok(mine());
         }
     }
     write.commit().await?;
@@ -202,28 +207,17 @@ pub async fn renew(
     now: Timestamp,
 ) -> Result<Option<Lease>, Error> {
     let expires = after(now, ttl);
-    let mut write = store.write().await?;
-    let kept = sqlx::query("UPDATE lease SET expires = $3 WHERE name = $1 AND owner = $2")
+    let keep = sqlx::query("UPDATE lease SET expires = $3 WHERE name = $1 AND owner = $2")
         .bind(&lease.name)
         .bind(lease.owner.as_str())
-        .bind(expires.as_millisecond())
-        .execute(&mut *write)
-        .await
-        .map_err(|error| store.explain(error))?;
-    write.commit().await?;
-    Ok((kept.rows_affected() == 1).then(|| Lease { expires, ..lease.clone() }))
+        .bind(expires.as_millisecond());
+    Ok((store.once(keep).await? == 1).then(|| Lease { expires, ..lease.clone() }))
 }
 
 /// Gives a lease back. One that was lost is left to its new owner.
 pub async fn release(store: &Store, lease: &Lease) -> Result<(), Error> {
-    let mut write = store.write().await?;
-    sqlx::query("DELETE FROM lease WHERE name = $1 AND owner = $2")
-        .bind(&lease.name)
-        .bind(lease.owner.as_str())
-        .execute(&mut *write)
-        .await
-        .map_err(|error| store.explain(error))?;
-    write.commit().await
+    let give = sqlx::query("DELETE FROM lease WHERE name = $1 AND owner = $2");
+    store.once(give.bind(&lease.name).bind(lease.owner.as_str())).await.map(drop)
 }
 
 /// Whether somebody has it.

@@ -61,8 +61,7 @@ impl Ledger {
     /// Takes note of more.
     pub async fn add(&self, purse: &str, day: &str, more: Spent) -> Result<(), Error> {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let mut write = self.store.write().await?;
-        sqlx::query(
+        let statement = sqlx::query(
             "INSERT INTO spent (purse, day, tokens, cost, unpriced) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (purse, day) DO UPDATE SET tokens = spent.tokens + excluded.tokens, \
              cost = spent.cost + excluded.cost, unpriced = spent.unpriced + excluded.unpriced",
@@ -71,10 +70,7 @@ impl Ledger {
         .bind(day)
         .bind(number(more.tokens))
         .bind(number(more.cost))
-        .bind(number(more.unpriced))
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await
+        .bind(number(more.unpriced));
+        self.store.once(statement).await.map(drop)
     }
 }

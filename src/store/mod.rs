@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions};
+use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -113,10 +114,7 @@ impl Store {
     /// Begins a transaction that writes. It is durable when [`Write::commit`] returns; dropped
     /// before that, it never happened.
     pub async fn write(&self) -> Result<Write, Error> {
-        let permit = tokio::time::timeout(PATIENCE, self.writers.clone().acquire_owned())
-            .await
-            .map_err(|_| Error::Busy { place: self.place.to_string() })?
-            .expect("the semaphore is never closed");
+        let permit = self.permit().await?;
         let transaction = match self.kind {
             // IMMEDIATE takes the write lock at once: a transaction that reads first and wants
             // to write later is refused without waiting when somebody else wrote in between.
@@ -125,6 +123,22 @@ impl Store {
         };
         let transaction = transaction.map_err(|error| self.explain(error))?;
         Ok(Write { transaction, store: self.clone(), _permit: permit })
+    }
+
+    /// Runs one statement that writes, in a transaction of its own: one way to the database and back
+    /// where [`Store::write`] takes three. It is durable when this returns; returns the rows it has
+    /// changed. Dropped before that, it may have happened or not.
+    pub async fn once(&self, statement: Query<'_, Any, AnyArguments>) -> Result<u64, Error> {
+        let _permit = self.permit().await?;
+        let done = statement.execute(&self.pool).await.map_err(|error| self.explain(error))?;
+        Ok(done.rows_affected())
+    }
+
+    /// The right to write.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = tokio::time::timeout(PATIENCE, self.writers.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| Error::Busy { place: self.place.to_string() })?;
+        Ok(permit.expect("the semaphore is never closed"))
     }
 
     /// Takes deleted texts off the disk that the log still has.

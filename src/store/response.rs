@@ -31,18 +31,14 @@ impl Responses {
 
     /// Keeps one, if it is not kept already. It goes when its session does.
     pub async fn add(&self, response: &Response, now: Timestamp) -> Result<(), Error> {
-        let mut write = self.store.write().await?;
-        sqlx::query(
+        let statement = sqlx::query(
             "INSERT INTO response (id, session, body, created) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
         )
             .bind(&response.id)
             .bind(&response.session)
             .bind(&response.body)
-            .bind(now.as_millisecond())
-            .execute(&mut *write)
-            .await
-            .map_err(|error| self.store.explain(error))?;
-        write.commit().await
+            .bind(now.as_millisecond());
+        self.store.once(statement).await.map(drop)
     }
 
     /// The one of this id.
@@ -64,13 +60,7 @@ impl Responses {
 
     /// Forgets one. Returns whether there was one; what was said stays in its session.
     pub async fn remove(&self, id: &str) -> Result<bool, Error> {
-        let mut write = self.store.write().await?;
-        let gone = sqlx::query("DELETE FROM response WHERE id = $1")
-            .bind(id)
-            .execute(&mut *write)
-            .await
-            .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
-        Ok(gone.rows_affected() == 1)
+        let statement = sqlx::query("DELETE FROM response WHERE id = $1").bind(id);
+        Ok(self.store.once(statement).await? == 1)
     }
 }

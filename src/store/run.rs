@@ -90,8 +90,7 @@ impl Runs {
 
     /// Adds one, unless there is one that was asked for by the same key; that one is returned then.
     pub async fn add(&self, run: &Run, asked: &str) -> Result<Option<Run>, Error> {
-        let mut write = self.store.write().await?;
-        let added = sqlx::query(
+        let add = sqlx::query(
             "INSERT INTO run (id, session, asked, digest, request, state, owner, tries, waiting, result, created, updated) \
              VALUES ($1, $2, $3, $4, $5, 'open', $6, 0, '[]', '', $7, $7) ON CONFLICT (asked) DO NOTHING",
         )
@@ -101,12 +100,8 @@ impl Runs {
         .bind(&run.digest)
         .bind(&run.request)
         .bind(&run.owner)
-        .bind(run.created.as_millisecond())
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
-        match added.rows_affected() {
+        .bind(run.created.as_millisecond());
+        match self.store.once(add).await? {
             1 => Ok(None),
             _ => self.asked(asked).await,
         }
@@ -146,8 +141,7 @@ impl Runs {
     /// opened again.
     pub async fn claim(&self, run: &Run, owner: &Owner, now: Timestamp) -> Result<bool, Error> {
         let tries = if run.is_over { 0 } else { run.tries };
-        let mut write = self.store.write().await?;
-        let claimed = sqlx::query(
+        let statement = sqlx::query(
             "UPDATE run SET owner = $4, state = 'open', tries = $5, waiting = '[]', result = '', updated = $6 \
              WHERE id = $1 AND owner = $2 AND state = $3",
         )
@@ -156,12 +150,8 @@ impl Runs {
         .bind(if run.is_over { "over" } else { "open" })
         .bind(owner.as_str())
         .bind(tries)
-        .bind(now.as_millisecond())
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
-        Ok(claimed.rows_affected() == 1)
+        .bind(now.as_millisecond());
+        Ok(self.store.once(statement).await? == 1)
     }
 
     /// Says in a transaction that the turn begins: `false` if the run is somebody else's by now.
@@ -248,17 +238,10 @@ impl Runs {
 
     /// Leaves a word for whoever plays the run. The first one to a call counts.
     pub async fn say(&self, word: &Word) -> Result<(), Error> {
-        let mut write = self.store.write().await?;
-        sqlx::query(
+        let say = sqlx::query(
             "INSERT INTO run_word (run, call, body) VALUES ($1, $2, $3) ON CONFLICT (run, call) DO NOTHING",
-        )
-        .bind(&word.run)
-        .bind(&word.call)
-        .bind(&word.body)
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await
+        );
+        self.store.once(say.bind(&word.run).bind(&word.call).bind(&word.body)).await.map(drop)
     }
 
     /// Takes the words that were left for the runs of `owner`.

@@ -116,8 +116,7 @@ impl Tokens {
         let id = random()[..12].to_owned();
         let token = format!("omni_{id}_{}{}", random(), random());
         let digest: String = Sha256::digest(&token).iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut write = self.store.write().await?;
-        sqlx::query(
+        let statement = sqlx::query(
             "INSERT INTO token (id, name, digest, scopes, created, expires) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(&id)
@@ -125,11 +124,8 @@ impl Tokens {
         .bind(digest)
         .bind(scopes.to_string())
         .bind(now.as_millisecond())
-        .bind(expires.map_or(0, Timestamp::as_millisecond))
-        .execute(&mut *write)
-        .await
-        .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
+        .bind(expires.map_or(0, Timestamp::as_millisecond));
+        self.store.once(statement).await?;
         Ok(token)
     }
 
@@ -153,14 +149,8 @@ impl Tokens {
 
     /// Takes one back, by its id. Returns whether there was one.
     pub async fn revoke(&self, id: &str) -> Result<bool, Error> {
-        let mut write = self.store.write().await?;
-        let gone = sqlx::query("DELETE FROM token WHERE id = $1")
-            .bind(id)
-            .execute(&mut *write)
-            .await
-            .map_err(|error| self.store.explain(error))?;
-        write.commit().await?;
-        Ok(gone.rows_affected() == 1)
+        let statement = sqlx::query("DELETE FROM token WHERE id = $1").bind(id);
+        Ok(self.store.once(statement).await? == 1)
     }
 }
 
