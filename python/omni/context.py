@@ -36,6 +36,7 @@ class Native(nested.Native, Protocol):
     @property
     def has_editor(self) -> bool: ...
     def progress(self, done: float, total: float | None, message: str | None) -> None: ...
+    def edited(self, path: str, old: str | None, new: str) -> None: ...
     def cancelled(self) -> bool: ...
     def may_log(self, size: int) -> bool: ...
     def log(self, level: str, text: str) -> None: ...
@@ -240,6 +241,15 @@ class Context:
         if not self._native.has_editor:
             return False
         return bool(await nested.ask(self._native, nested.write_buffer(str(file), text)))
+
+    def edited(self, file: Path, old: str | None, new: str) -> None:
+        """Say what the call has changed in a file of the workspace: `new` is where `old` was, or where nothing was.
+
+        It is for people: editors show it, and the log of the conversation keeps it, at most 256 KiB a call. The
+        model hears nothing of it. `file` is what `resolve` returns.
+        """
+        root = os.path.realpath(self._native.workspace)
+        self._native.edited(os.path.relpath(file, root), old, new)
 
     def log(self, level: Level, text: str) -> None:
         """Write to the program's log, under this call's id; at most 1 MiB a call.

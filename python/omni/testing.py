@@ -35,6 +35,7 @@ class Call:
     skill: str = "test"
     settings: dict[str, Any] = field(default_factory=dict)
     reports: list[tuple[float, float | None, str | None]] = field(default_factory=list)
+    changes: list[tuple[str, str | None, str]] = field(default_factory=list)
     is_cancelled: bool = False
     logged: int = 0
     answers: Callable[[nested.Request], Any] | None = None
@@ -46,6 +47,9 @@ class Call:
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         self.reports.append((done, total, message))
+
+    def edited(self, path: str, old: str | None, new: str) -> None:
+        self.changes.append((path, old, new))
 
     def cancelled(self) -> bool:
         return self.is_cancelled

@@ -671,7 +671,14 @@ mod tests {
         let told = |text: &str| {
             let content = vec![crate::message::Block::Text { text: text.to_owned() }];
             let (call, name) = ("c".to_owned(), "t".to_owned());
-            summary(&ToolResult { call, name, content, structured: None, is_error: false })
+            summary(&ToolResult {
+                call,
+                name,
+                content,
+                structured: None,
+                is_error: false,
+                changes: Vec::new(),
+            })
         };
         assert_eq!(told("one\n\ntwo\n"), "2 lines");
         assert_eq!((told("  done "), told("")), ("done".to_owned(), "no output".to_owned()));

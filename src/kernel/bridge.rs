@@ -4,7 +4,7 @@
 //! which are in `handle`; and `omni.loop` for asynchronous ones. What Python calls is in [`native`].
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -14,8 +14,9 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use super::worker::{self, wire::Word};
 use super::{native, nested};
-use crate::message::Block;
+use crate::message::{Block, Change};
 use crate::skill::{Behind, Engines};
 use crate::tool::{self, Context, Nested, Output, Progress, Request};
 
@@ -93,6 +94,14 @@ impl NativeContext {
     fn progress(&self, py: Python<'_>, done: f64, total: Option<f64>, message: Option<String>) {
         // Whoever listens may wait for something; not while we hold the interpreter.
         py.detach(|| (self.context.progress)(Progress { progress: done, total, message }));
+    }
+
+    /// Takes note of what was changed in a file.
+    fn edited(&self, path: PathBuf, old: Option<String>, new: String) {
+        let change = Change { path, old, new };
+        if !worker::say(|| Word::Changed(change.clone())) {
+            self.context.edited(change);
+        }
     }
 
     fn cancelled(&self) -> bool {

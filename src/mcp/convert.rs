@@ -142,7 +142,7 @@ fn object(schema: &Value) -> Arc<JsonObject> {
 /// What a call came to. An error is a result too: it is for the model to read.
 pub(super) fn to_result(outcome: Result<Output, Error>) -> CallToolResult {
     match outcome {
-        Ok(Output { content, structured, verbatim }) => {
+        Ok(Output { content, structured, verbatim, .. }) => {
             if let Some(mut theirs) = verbatim.and_then(|theirs| CallToolResult::deserialize(&*theirs).ok()) {
                 // Whether it is said depends on the version that is spoken, here as for any result.
                 theirs.result_type = CallToolResult::default().result_type;
@@ -208,7 +208,7 @@ pub(super) fn from_result(result: CallToolResult) -> Result<Output, Error> {
     let verbatim = says_more(&result).then(|| serde_json::to_value(&result).ok().map(Arc::new)).flatten();
     let content: Vec<Block> = result.content.into_iter().filter_map(from_content).collect();
     if result.is_error != Some(true) {
-        return Ok(Output { content, structured: result.structured_content, verbatim });
+        return Ok(Output { verbatim, ..Output::new(content, result.structured_content) });
     }
     let texts = content.iter().filter_map(|block| match block {
         Block::Text { text } => Some(text.as_str()),

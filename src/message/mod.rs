@@ -6,6 +6,8 @@
 pub mod event;
 pub mod spec;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -151,6 +153,22 @@ pub struct ToolResult {
     /// Whether the call failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_error: bool,
+    /// What it has changed in files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+}
+
+/// What a call has changed in a file, as its tool says. It is for people who look on, now or later: a model
+/// is not shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The file, below the workspace.
+    pub path: PathBuf,
+    /// What was in its place; `None` where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    /// What is there now.
+    pub new: String,
 }
 
 /// A piece of a tool's result, after the content blocks of MCP.
@@ -272,6 +290,7 @@ impl ToolResult {
             content: vec![Block::text(sentence)],
             structured: None,
             is_error: true,
+            changes: Vec::new(),
         }
     }
 

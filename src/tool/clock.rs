@@ -10,6 +10,7 @@ use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::Changes;
 use super::{Call, Error, Output, Toolset};
 
 /// How long a tool may take to let go after its time limit.
@@ -75,11 +76,12 @@ async fn silent(limit: Option<Duration>, clock: &Clock) -> Duration {
 }
 
 /// What is counted of one call: its signs of life, for how long it stood still because a person was
-/// asked, the calls it has made.
+/// asked, the calls it has made, and what it has changed.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     calls: AtomicU32,
     signs: Notify,
+    pub(super) changes: Changes,
     stops: Mutex<Stops>,
 }
 

@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod cache;
+mod changes;
 mod clock;
 pub mod find;
 pub mod nested;
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::message::Block;
+use crate::message::{Block, Change};
 
 pub use crate::message::spec::{Annotations, Kind, Spec};
 pub use audit::Audit;
@@ -80,6 +81,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Takes note of what the tool has changed in a file.
+    pub fn edited(&self, change: Change) {
+        if let Some(nested) = &self.nested {
+            nested.edited(change);
+        }
+    }
+
     /// Does what the tool asks for.
     pub async fn ask(&self, request: Request) -> Result<Value, Error> {
         let nobody = || Error::Failed("a tool cannot ask for anything here".to_owned());
@@ -118,12 +126,15 @@ pub struct Output {
     /// handed on to those who speak that protocol.
     #[serde(skip)]
     pub verbatim: Option<Arc<Value>>,
+    /// What was changed in files meanwhile; the [`Toolbox`] fills it in.
+    #[serde(skip)]
+    pub changes: Vec<Change>,
 }
 
 impl Output {
     /// What a tool says: in blocks, and as one value.
     pub fn new(content: Vec<Block>, structured: Option<Value>) -> Self {
-        Self { content, structured, verbatim: None }
+        Self { content, structured, verbatim: None, changes: Vec::new() }
     }
 
     /// A result of text alone.

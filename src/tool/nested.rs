@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::toolbox::{Definition, Toolbox};
 use super::{Context, Error, Spec, uri};
 use crate::message::event::{Answer, Elicitation};
-use crate::message::{Arguments, ToolCall, Usage};
+use crate::message::{Arguments, Change, ToolCall, Usage};
 
 /// How deep calls may be nested.
 pub const DEPTH: usize = 8;
@@ -215,6 +215,11 @@ impl Nested {
         self.scope.editor.is_some()
     }
 
+    /// Takes note of what the call has changed in a file.
+    pub(super) fn edited(&self, change: Change) {
+        self.clock.changes.add(change);
+    }
+
     /// How many calls this one is nested in.
     pub fn depth(&self) -> usize {
         self.scope.within.len()
@@ -268,6 +273,8 @@ impl Nested {
         if context.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
+        // Whoever looks on hears of this call alone.
+        result.changes.iter().cloned().for_each(|change| self.edited(change));
         if result.is_error {
             return Err(Error::Failed(format!("`{}`: {}", result.name, result.text())));
         }

@@ -272,14 +272,14 @@ pub(super) async fn fit(
     session: Option<&str>,
     spill: Option<&Arc<Spill>>,
 ) -> Output {
-    let Output { mut content, structured, verbatim } = output;
+    let Output { mut content, structured, verbatim, changes } = output;
     let lightened = content.iter_mut().filter_map(lighten).count();
     let length: usize = content.iter().filter_map(text_of).map(str::len).sum();
     if length <= limit {
         let was_structured = structured.is_some();
         let structured = structured.filter(|value| fits(value, limit));
         let is_whole = lightened == 0 && structured.is_some() == was_structured;
-        return Output { content, structured, verbatim: verbatim.filter(|_| is_whole) };
+        return Output { content, structured, verbatim: verbatim.filter(|_| is_whole), changes };
     }
     let (texts, mut rest): (Vec<_>, Vec<_>) = content.into_iter().partition(|block| text_of(block).is_some());
     let text: Arc<str> = match texts.as_slice() {
@@ -288,7 +288,7 @@ pub(super) async fn fit(
     };
     let handle = keep(spill, session, Arc::clone(&text)).await;
     rest.insert(0, Block::text(preview(&text, limit, handle.as_deref())));
-    Output::new(rest, None)
+    Output { changes, ..Output::new(rest, None) }
 }
 
 async fn keep(spill: Option<&Arc<Spill>>, session: Option<&str>, text: Arc<str>) -> Option<String> {

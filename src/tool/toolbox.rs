@@ -600,7 +600,8 @@ impl Toolbox {
         if let Some((cache, key)) = key {
             cache.put(key, output.clone(), Instant::now());
         }
-        Ok(self.fit(entry, output, scope).await)
+        let output = self.fit(entry, output, scope).await;
+        Ok(Output { changes: clock.changes.take(), ..output })
     }
 
     /// Makes a result fit for a model, if it is for one.
@@ -623,13 +624,14 @@ impl std::fmt::Debug for Toolbox {
 /// The answer to a call, for the model and the log.
 pub fn result(call: &ToolCall, outcome: Result<Output, Error>) -> ToolResult {
     match outcome {
-        Ok(Output { content, structured, .. }) => ToolResult {
+        Ok(Output { content, structured, changes, .. }) => ToolResult {
             call: call.id.clone(),
             name: call.name.clone(),
             // Some providers take no empty result.
             content: if content.is_empty() { vec![Block::text("(done; no output)")] } else { content },
             structured,
             is_error: false,
+            changes,
         },
         Err(error) => ToolResult::error(call, error.to_string()),
     }

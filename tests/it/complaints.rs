@@ -1,10 +1,11 @@
 //! What users of other agents complain about in their editors: each test has the name of a complaint, and shows
 //! that it is none here. The words after it say where to read it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::editor::{Editor, whole, words, writes};
 use crate::support::omni::{World, write};
+use crate::support::vendor::{Answer, Vendor};
 
 /// opencode#13634, acpx#160
 #[test]
@@ -101,6 +102,47 @@ fn a_replay_has_other_ids() {
         "write hello"
     );
     assert!(again.answer["result"]["modes"].is_object(), "{}", again.answer);
+}
+
+/// kcap-cli#454
+#[test]
+fn a_replay_shows_other_changes() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    let write = |path: &str| Answer::call("fs__write", json!({ "path": path, "content": "new words\n" }));
+    vendor.answer(write("whole.txt"));
+    vendor.answer(Answer::call("fs__edit", json!({ "path": "part.txt", "old": "two", "new": "three" })));
+    vendor.answer(write("new.txt"));
+    vendor.answer(write("large.txt"));
+    vendor.answer(Answer::text("Done, four files."));
+    world.write("whole.txt", "words of before\n");
+    world.write("part.txt", "one\ntwo\n");
+    world.write("large.txt", &"a line of many\n".repeat(40_000));
+    let run = || {
+        let run = world.omni(["acp"]).model("openai/gpt-5.6");
+        run.env("OPENAI_BASE_URL", vendor.openai_url()).env("OPENAI_API_KEY", "sk-test")
+    };
+    let mut editor = Editor::start(run());
+    let session = editor.session(&world);
+    let heard = editor.prompt(&session, "write");
+    assert_eq!(heard.stopped("end_turn").text(), "Done, four files.");
+    let ended: Vec<_> = heard.of("tool_call_update").map(|ended| &ended["content"][0]).collect();
+    let olds: Vec<_> = ended.iter().map(|diff| diff["oldText"].as_str()).collect();
+    assert_eq!(olds, [Some("words of before\n"), Some("two"), None, None], "{ended:?}");
+    assert!(ended.iter().all(|diff| diff["type"] == "diff"), "{ended:?}");
+    // Whoever is asked is shown what would be gone.
+    assert_eq!(editor.asked[0]["toolCall"]["content"][0]["oldText"], "words of before\n");
+    drop(editor);
+    world.write("whole.txt", "changed since");
+    let mut editor = Editor::start(run());
+    let again = editor.load(&world, &session);
+    let lines = |updates: &[Value]| whole(updates).iter().map(Value::to_string).collect::<Vec<_>>();
+    assert_eq!(lines(&again.updates), lines(&heard.updates));
+    // It is for people, and costs no tokens.
+    let sent = vendor.requests();
+    assert_eq!(sent.len(), 5);
+    assert!(sent.iter().all(|request| !request.body.to_string().contains("words of before")));
+    let exported = world.omni(["session", "export", &session]).run().succeeded();
+    assert!(exported.out.contains("words of before"), "{exported}");
 }
 
 /// oh-my-pi#1123, copilot-cli#4678

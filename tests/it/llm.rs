@@ -99,6 +99,7 @@ fn result(call: &ToolCall, text: &str) -> ToolResult {
         content: vec![Block::text(text)],
         structured: None,
         is_error: false,
+        changes: Vec::new(),
     }
 }
 

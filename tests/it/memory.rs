@@ -388,6 +388,7 @@ fn result(id: &str, name: &str, text: &str, is_error: bool, exit_code: Option<i6
         content: vec![omni::message::Block::text(text)],
         structured: exit_code.map(|code| json!({ "exit_code": code })),
         is_error,
+        changes: Vec::new(),
     }])
 }
 

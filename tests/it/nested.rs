@@ -133,6 +133,27 @@ async fn a_tool_calls_tools_wherever_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_tools_change_in_files_is_with_the_result_of_the_outermost() {
+    let world = World::new();
+    // The second is too long to be kept.
+    let lengths = json!({ "lengths": [1, 256 << 10, 2] });
+    for own in BOTH {
+        for edits in ["edits", "edits_soon"] {
+            let asked = json!({ "name": format!("{own}.{edits}"), "arguments": lengths });
+            let calls = [(format!("{own}.{edits}"), lengths.clone()), ("inside.calls".to_owned(), asked)];
+            for (tool, arguments) in calls {
+                let call = ToolCall { id: "c1".into(), name: tool.clone(), arguments: arguments.into() };
+                let results = world.toolbox.call_all(vec![call], &Arc::new(world.scope.clone())).await;
+                let shown = json!(results[0].changes);
+                let expected =
+                    json!([{ "path": "0.txt", "new": "x" }, { "path": "2.txt", "old": "old", "new": "xx" }]);
+                assert_eq!(shown, expected, "{tool}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_there_is_for_the_tool_to_know() {
     let world = World::new();
     for own in BOTH {

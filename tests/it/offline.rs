@@ -355,8 +355,14 @@ async fn results_are_shown_as_text() {
             arguments: Arguments::from(json!({})),
         };
         let content = if content.is_empty() { vec![] } else { vec![Block::text(content)] };
-        let result =
-            ToolResult { call: call.id.clone(), name: call.name.clone(), content, structured, is_error };
+        let result = ToolResult {
+            call: call.id.clone(),
+            name: call.name.clone(),
+            content,
+            structured,
+            is_error,
+            changes: Vec::new(),
+        };
         let messages = vec![
             Message::user("git status"),
             Message::of(Role::Assistant, vec![Part::Call(call)]),

@@ -27,7 +27,14 @@ fn call(id: &str) -> ToolCall {
 
 fn result(id: &str, text: &str) -> ToolResult {
     let content = vec![Block::text(text)];
-    ToolResult { call: id.into(), name: "git__status".into(), content, structured: None, is_error: false }
+    ToolResult {
+        call: id.into(),
+        name: "git__status".into(),
+        content,
+        structured: None,
+        is_error: false,
+        changes: Vec::new(),
+    }
 }
 
 fn calling(ids: &[&str]) -> Message {

@@ -309,3 +309,25 @@ def test_what_is_no_text_is_not_for_the_editor(edit: Use, workspace: Path, buffe
     edit("edit", path="src/main.py", old="hello", new="bye")
     assert "bye" in (workspace / "src/main.py").read_text()
     assert str(workspace / "src/main.py") not in buffers
+
+
+def test_what_is_replaced_is_said(workspace: Path, buffers: dict[str, str]) -> None:
+    call = testing.Call(str(workspace), str(workspace), buffers=buffers)
+    module = testing.load(SKILLS / "fs")
+
+    def write(path: str, content: str) -> list[tuple[str, str | None, str]]:
+        call.changes.clear()
+        testing.call(module.write, Context(call), path=path, content=content)
+        return call.changes
+
+    # The words that the editor had.
+    assert write("a.txt", "new\n") == [("a.txt", "one\nunsaved\nthree\n", "new\n")]
+    (workspace / "link").symlink_to("src")
+    assert write("link/main.py", "") == [("src/main.py", "def main():\n    print('hello')\n", "")]
+    assert write("new.txt", "new\n") == [], "its arguments say it all"
+    call.buffers = None
+    assert write("a.txt", "new\n") == [("a.txt", "one\ntwo\nthree\n", "new\n")]
+    for name, data in [("binary", b"a\0b"), ("latin", b"caf\xe9"), ("long", b"a line\n" * 20_000)]:
+        (workspace / name).write_bytes(data)
+        assert write(name, "new\n") == []
+        assert (workspace / name).read_text() == "new\n"

@@ -339,6 +339,7 @@ impl Worker {
                 .map_err(|error| format!("its process does not speak our language: {error}"))?;
             match word {
                 Word::Progress(step) => (context.progress)(step),
+                Word::Changed(change) => context.edited(change),
                 Word::Log { level, call, text, told } => {
                     let fits = log(&mut room, &level, call.as_deref(), &text);
                     if let Some(logger) = context.logger.as_ref().filter(|_| told && fits) {

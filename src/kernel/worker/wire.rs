@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kernel::bridge::Fault;
+use crate::message::Change;
 use crate::skill::{Engines, Sources};
 use crate::tool::{Output, Progress, Request};
 
@@ -96,6 +97,7 @@ pub(super) struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::kernel) enum Word {
     Progress(Progress),
+    Changed(Change),
     Log {
         level: String,
         call: Option<String>,

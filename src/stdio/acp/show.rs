@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::prompt;
 use crate::hub::command::COMMANDS;
-use crate::message::{Arguments, Block, Message, Part, Role, ToolCall, ToolResult, Usage};
+use crate::message::{Arguments, Block, Change, Message, Part, Role, ToolCall, ToolResult, Usage};
 use crate::session::{Entry, Stored, Summary};
 use crate::tool::{Toolbox, find, plan};
 
@@ -33,8 +33,6 @@ const OLD: u64 = 1 << 20;
 pub(super) struct Show {
     turn: String,
     folder: PathBuf,
-    /// Whether it goes on, and files are as the call found them.
-    live: bool,
     /// The number of the message; a call ends a message.
     number: usize,
     open: bool,
@@ -43,9 +41,9 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) fn new(turn: &str, folder: &Path, live: bool) -> Self {
+    pub(super) fn new(turn: &str, folder: &Path) -> Self {
         let (turn, folder, calls) = (turn.to_owned(), folder.to_owned(), HashMap::new());
-        Self { turn, folder, live, number: 0, open: false, calls }
+        Self { turn, folder, number: 0, open: false, calls }
     }
 
     fn message(&mut self) -> String {
@@ -81,7 +79,7 @@ impl Show {
         if let Some(steps) = plan::steps(arguments).filter(|_| tool == plan::SET) {
             return SessionUpdate::Plan(planned(steps));
         }
-        let content = self.changes(tool, arguments);
+        let content = self.meant(tool, arguments, None);
         self.calls.insert(call.to_owned(), content.clone());
         let began = schema::ToolCall::new(self.id(call), title(tool, arguments))
             .name(tool.to_owned())
@@ -101,8 +99,10 @@ impl Show {
         arguments: &Map<String, Value>,
         reason: &str,
     ) -> ToolCallUpdate {
-        let mut content = self.changes(tool, arguments);
-        self.calls.entry(call.to_owned()).or_insert_with(|| content.clone());
+        let meant = self.meant(tool, arguments, None);
+        self.calls.entry(call.to_owned()).or_insert(meant);
+        let old = self.file(arguments).and_then(|file| old(&file));
+        let mut content = self.meant(tool, arguments, old);
         content.push(said(format!("{tool}: {reason}\n{:#}", Value::Object(arguments.clone()))));
         let fields = ToolCallUpdateFields::new()
             .title(title(tool, arguments))
@@ -128,6 +128,12 @@ impl Show {
         let mut content = self.calls.remove(&result.call).unwrap_or_default();
         if result.is_error {
             content.clear();
+        } else if !result.changes.is_empty() {
+            // Its tool knows better than its arguments.
+            let diff = |change: &Change| {
+                Diff::new(self.folder.join(&change.path), change.new.clone()).old_text(change.old.clone())
+            };
+            content = result.changes.iter().map(diff).map(ToolCallContent::Diff).collect();
         }
         content.extend(result.content.iter().map(shown));
         let status = if result.is_error { ToolCallStatus::Failed } else { ToolCallStatus::Completed };
@@ -156,17 +162,15 @@ impl Show {
         self.file(arguments).map(|file| ToolCallLocation::new(file).line(line)).into_iter().collect()
     }
 
-    /// What a call that writes to a file would change in it.
-    fn changes(&self, tool: &str, arguments: &Map<String, Value>) -> Vec<ToolCallContent> {
+    /// What a call that writes to a file would change in it. What is there until then is `old`: arguments do not
+    /// tell, and whoever is shown them later could not look.
+    fn meant(&self, tool: &str, arguments: &Map<String, Value>, old: Option<String>) -> Vec<ToolCallContent> {
         let text = |name: &str| arguments.get(name).and_then(Value::as_str).map(str::to_owned);
         let diff = || {
             let file = self.file(arguments)?;
             match tool {
                 "fs.edit" => Some(Diff::new(file, text("new")?).old_text(text("old")?)),
-                "fs.write" => {
-                    let old = self.live.then(|| old(&file)).flatten();
-                    Some(Diff::new(file, text("content")?).old_text(old))
-                }
+                "fs.write" => Some(Diff::new(file, text("content")?).old_text(old)),
                 _ => None,
             }
         };
@@ -210,6 +214,7 @@ fn shown(block: &Block) -> ToolCallContent {
                 content: vec![block.clone()],
                 structured: None,
                 is_error: false,
+                changes: Vec::new(),
             };
             let mut text = whole.text();
             if text.len() > TEXT {
@@ -259,13 +264,13 @@ fn kind(tool: &str) -> ToolKind {
 ///
 /// The log has calls by the names that models use; `toolbox` knows their own.
 pub(super) fn replay(entries: Vec<Stored>, folder: &Path, toolbox: Option<&Toolbox>) -> Vec<SessionUpdate> {
-    let mut show = Show::new("", folder, false);
+    let mut show = Show::new("", folder);
     let mut updates = Vec::new();
     for Stored { turn, entry, .. } in entries {
         let Entry::Message(message) = entry else { continue };
         if turn != show.turn {
             updates.extend(show.broken_off());
-            show = Show::new(&turn, folder, false);
+            show = Show::new(&turn, folder);
         }
         told(&mut show, message, toolbox, &mut updates);
     }

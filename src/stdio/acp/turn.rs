@@ -43,7 +43,7 @@ pub(super) async fn play(
     let editor = desk.client().and_then(|client| buffers::editor(&client.fs, session, cx));
     let mut running = hub.edit(incoming, editor).await.map_err(failed)?;
     session.keep(running.lane.clone());
-    let show = Show::new(&running.turn, &session.place().folder, true);
+    let show = Show::new(&running.turn, &session.place().folder);
     let mut stage = Stage { desk, session, cx, hub: &hub, show, before: spent, spent, spoke: false };
     stage.miss().await;
     let mut told = false;

@@ -24,6 +24,7 @@ _MOST_LINES = 5_000
 _MOST_TEXT = 64 * 1024
 _MOST_EDITED = 16 * 1024 * 1024
 _MOST_SHARED = 4 * 1024 * 1024
+_MOST_SHOWN = 128 * 1024
 _MOST_ENTRIES = 500
 _CHUNK = 1024 * 1024
 
@@ -74,9 +75,12 @@ def write(path: str, content: str, ctx: Context) -> str:
     data = _encoded(content, "content")
     with _reading(path):
         existed = file.exists()
+        before = _shown(ctx, file) if existed else None
         file.parent.mkdir(parents=True, exist_ok=True)
         if not (_is_shared(ctx, file) and ctx.write_buffer(file, content)):
             _replace(file, data)
+    if before is not None:
+        ctx.edited(file, before, content)
     count = content.count("\n") + (not content.endswith("\n") and bool(content))
     return f"{'replaced' if existed else 'created'} `{path}`: {count} lines, {len(data)} bytes"
 
@@ -207,6 +211,19 @@ def _in_editor(ctx: Context, file: Path, start: int = 1, lines: int | None = Non
     """Lines of a file as the editor has it; nothing where it is to be read from the disk."""
     text = ctx.read_buffer(file, start, lines) if _is_shared(ctx, file) else None
     return None if text is None else text.encode()
+
+
+def _shown(ctx: Context, file: Path) -> str | None:
+    """What is in a file, if that is a text that people are shown: UTF-8, and not too long."""
+    try:
+        data = _in_editor(ctx, file)
+        if data is None:
+            with _open(file, file.name) as stream:
+                data = stream.read(_MOST_SHOWN + 1)
+        return data.decode() if len(data) <= _MOST_SHOWN and b"\0" not in data else None
+    except (OSError, UnicodeDecodeError, Failed):
+        # It is replaced all the same.
+        return None
 
 
 def _is_shared(ctx: Context, file: Path) -> bool:
