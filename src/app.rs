@@ -318,18 +318,24 @@ impl App {
             for problem in &problems {
                 tracing::warn!("a file of servers has a problem: {problem}");
             }
-            let mut servers = Vec::new();
+            let (mut servers, mut left_out) = (Vec::new(), Vec::new());
             for Chosen { entry, server } in chosen {
                 match server {
                     Ok(server) => servers.push(server),
-                    Err(Left::Wrong(reason)) => tracing::warn!("a server is left out: {reason}"),
-                    Err(left) => tracing::info!("the server `{}` is left out: {left:?}", entry.name),
+                    Err(left) => {
+                        match &left {
+                            Left::Wrong(reason) => tracing::warn!("a server is left out: {reason}"),
+                            left => tracing::info!("the server `{}` is left out: {left:?}", entry.name),
+                        }
+                        left_out.push((entry, left));
+                    }
                 }
             }
             let cache = self.paths.cache.join("servers");
             let (listed, shutdown) = (self.listed.clone(), self.shutdown.clone());
             let accounts = self.paths.data.join("accounts");
-            Arc::new(Servers::new(servers, &mcp::Setting { cache, accounts, listed, shutdown }))
+            let setting = mcp::Setting { cache, accounts, listed, shutdown };
+            Arc::new(Servers::new(servers, &setting).beside(left_out))
         };
         self.servers.get_or_init(find).await.clone()
     }

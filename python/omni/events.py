@@ -68,6 +68,14 @@ class ToolProgress(_Event):
     message: str | None
 
 
+class Change(TypedDict):
+    """What a call has put into a file of the workspace, and what was in its place."""
+
+    path: str
+    old: NotRequired[str]
+    new: str
+
+
 class ToolResult(TypedDict):
     """What a call came to: blocks of content, and the same as one value where there is one."""
 
@@ -76,6 +84,7 @@ class ToolResult(TypedDict):
     content: list[dict[str, Any]]
     structured: NotRequired[Any]
     is_error: NotRequired[bool]
+    changes: NotRequired[list[Change]]
 
 
 class ToolCompleted(_Event):

@@ -15,7 +15,7 @@ use super::ui::Screen;
 use super::{memory, session, tool};
 use crate::app::App;
 use crate::clock::Reach;
-use crate::hub::command::{self, COMMANDS};
+use crate::hub::command::{self, COMMANDS, Command};
 use crate::hub::{Hub, Lane, said};
 use crate::message::{Incoming, Message, Role};
 use crate::session::{Entry, Stored};
@@ -196,13 +196,7 @@ impl Talk<'_> {
             "/memory" => memory::slash(words, self.app, self.screen).await,
             _ => {
                 let said = match command::named(&format!("{command} {words}")) {
-                    Some((command, words)) => {
-                        if command.name == "bg" && self.session.is_none() {
-                            self.session = self.begun().await;
-                        }
-                        let session = self.session.as_deref().unwrap_or_default();
-                        self.hub.command(command, words, session).await
-                    }
+                    Some((command, words)) => self.common(command, words).await,
                     None => format!("there is no `{command}`; /help shows what there is"),
                 };
                 self.screen.remark(&said);
@@ -213,6 +207,28 @@ impl Talk<'_> {
             self.screen.failure(&failure);
         }
         self.screen.pause();
+    }
+
+    /// Does what a command says that every face has.
+    async fn common(&mut self, command: &Command, words: &str) -> String {
+        let is_early = match command.name {
+            "bg" => true,
+            "mode" => !words.is_empty(),
+            _ => false,
+        };
+        if is_early && self.session.is_none() {
+            self.session = self.begun().await;
+        }
+        if command.name == "clear" {
+            self.screen.clear();
+        }
+        let session = self.session.as_deref().unwrap_or_default();
+        let lane = match (&self.lane, session) {
+            (Some(lane), _) => lane.clone(),
+            (None, "") => Arc::default(),
+            (None, session) => self.lane.insert(self.hub.lane(session)).clone(),
+        };
+        self.hub.command(command, words, session, Some(&lane)).await
     }
 
     /// A session for what is told before anything was said.
@@ -249,6 +265,11 @@ impl Talk<'_> {
             return Ok(());
         }
         self.hub = self.app.hub_of(Some(name), None).await?;
+        if let (Some(session), Some(before)) = (&self.session, &self.lane) {
+            let lane = self.hub.lane(session);
+            lane.choose(before.mode());
+            self.lane = Some(lane);
+        }
         self.screen.remark(&format!("{name} answers from now on"));
         Ok(())
     }
@@ -289,6 +310,22 @@ fn ended(entries: Vec<Stored>) -> (String, String) {
 /// All commands: name and meaning.
 fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     OWN.into_iter().chain(COMMANDS.iter().map(|command| (command.name, command.about)))
+}
+
+/// All commands as a page has them.
+pub(super) fn page() -> String {
+    let mut page = "\n## In a talk\n\nWhat is typed with a slash before it, in the terminal, in editors, on Telegram and to `omni stdio`. \
+                    What has words in brackets may stand alone.\n\n| typed | what it does |\n|---|---|\n"
+        .to_owned();
+    for Command { name, takes, about, .. } in COMMANDS {
+        let takes = if takes.is_empty() { String::new() } else { format!(" {takes}") };
+        page.push_str(&format!("| `/{name}{takes}` | {about} |\n"));
+    }
+    page.push_str("\nIn the terminal alone:\n\n| typed | what it does |\n|---|---|\n");
+    for (name, about) in OWN {
+        page.push_str(&format!("| `/{name}` | {about} |\n"));
+    }
+    page
 }
 
 /// Whether it is a command or means to be one: a path with a slash in front is a message.

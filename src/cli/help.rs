@@ -2,8 +2,8 @@
 
 use clap::CommandFactory;
 
-use super::Cli;
 use super::style::{BOLD, DIM, PLAIN};
+use super::{Cli, chat};
 
 /// Commands as the first help shows them, by what one wants; those that are not here are only named there.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -64,10 +64,11 @@ fn first(command: &clap::Command) -> String {
 }
 
 /// The whole command line as markdown, for `docs/cli.md`: every help as it is printed, what
-/// every command takes once.
+/// every command takes once; and what is typed in a talk.
 pub fn reference() -> String {
     let mut page = String::from("# The command line\n\nMade from the program; a test holds it current.\n");
     describe(&command(), &mut vec!["omni".to_owned()], &mut page);
+    page.push_str(&chat::page());
     page
 }
 

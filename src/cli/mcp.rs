@@ -223,10 +223,7 @@ async fn list(app: &App, screen: &Screen) -> Result<u8, Failure> {
                 Some(tools) if tools > 0 => (format!("{tools} tools"), None),
                 _ => ("not met".to_owned(), None),
             },
-            Err(Left::Disabled) => ("disabled".to_owned(), None),
-            Err(Left::Unknown) => ("untrusted".to_owned(), Some(agree(entry))),
-            Err(Left::Changed) => ("changed".to_owned(), Some(agree(entry))),
-            Err(Left::Wrong(reason)) => ("error".to_owned(), Some(reason.clone())),
+            Err(left) => (left.word().to_owned(), left.reason(entry)),
         };
         if screen.json {
             screen.value(&json!({
@@ -246,10 +243,6 @@ async fn list(app: &App, screen: &Screen) -> Result<u8, Failure> {
         screen.remark(&format!("error: {problem}"));
     }
     Ok(if problems.is_empty() { code::OK } else { code::FAILED })
-}
-
-fn agree(entry: &Entry) -> String {
-    format!("it is described in `{}`; `omni mcp trust {}` agrees to it", entry.file.display(), entry.name)
 }
 
 async fn test(name: Option<&str>, app: &App, screen: &Screen) -> Result<u8, Failure> {
@@ -275,11 +268,7 @@ async fn test(name: Option<&str>, app: &App, screen: &Screen) -> Result<u8, Fail
         let status = match server {
             Ok(_) => servers.try_out(&entry.name).await.unwrap_or(Status::Resting),
             Err(left) => {
-                let reason = match left {
-                    Left::Wrong(reason) => reason,
-                    Left::Disabled => "it is disabled".to_owned(),
-                    Left::Unknown | Left::Changed => agree(&entry),
-                };
+                let reason = left.reason(&entry).unwrap_or_else(|| "it is disabled".to_owned());
                 Status::Down { reason, last: Vec::new() }
             }
         };
@@ -464,10 +453,7 @@ pub(super) fn unusable(name: &str, app: &App) -> Failure {
     else {
         return unknown(name);
     };
-    let reason = match server {
-        Err(Left::Wrong(reason)) => reason,
-        Err(Left::Unknown | Left::Changed) => agree(&entry),
-        Err(Left::Disabled) | Ok(_) => "it is disabled".to_owned(),
-    };
+    let reason = server.err().and_then(|left| left.reason(&entry));
+    let reason = reason.unwrap_or_else(|| "it is disabled".to_owned());
     Failure::new(code::SETUP, format!("`{name}` is not used: {reason}"))
 }

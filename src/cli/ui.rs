@@ -100,6 +100,13 @@ impl Screen {
         }
     }
 
+    /// Empties the screen, where there is one; what was above it can be scrolled to.
+    pub(super) fn clear(&self) {
+        if renders() && !self.json {
+            eprint!("\x1b[2J\x1b[H");
+        }
+    }
+
     /// Leaves a line before the next message, where somebody types it.
     pub(super) fn pause(&self) {
         if renders() && io::stdin().is_terminal() && io::stderr().is_terminal() && !self.json {

@@ -101,6 +101,26 @@ fn unknown(spent: Spent) -> String {
     }
 }
 
+/// What turns have used together, for people.
+fn summed(turns: &[Usage]) -> String {
+    let (mut sum, mut spent) = (Usage::default(), Spent::default());
+    for usage in turns {
+        sum += *usage;
+        spent += (*usage).into();
+    }
+    if sum.total() == 0 {
+        return "nothing that was counted".to_owned();
+    }
+    let (Usage { input, cached, output, .. }, dollars) = (sum, spent.cost as f64 / 1e6);
+    let (turns, unknown) = (turns.len(), unknown(spent));
+    let turns = if turns == 1 { "1 turn".to_owned() } else { format!("{turns} turns") };
+    let cost = match spent.unpriced == spent.tokens {
+        true => "at a price that is not known".to_owned(),
+        false => format!("for {dollars:.4} dollars{unknown}"),
+    };
+    format!("{turns}, {} tokens ({input} in, {cached} of them cached, {output} out) {cost}", spent.tokens)
+}
+
 /// Who shares what may be used in a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
@@ -271,15 +291,41 @@ impl Hub {
         Arc::new(Purse { ledger, whose: Whose::Jobs, most, calendar })
     }
 
+    /// What was used of models, for people: by a conversation, in the day, and of the budgets there are.
+    pub(super) async fn used(&self, session: &str) -> Result<String, Error> {
+        let own = self.usages(session).await?;
+        let now = self.bounds.calendar.now();
+        let midnight = now.start_of_day().unwrap_or(now).timestamp();
+        let day = self.sessions.usages_since(midnight).await?;
+        let mut lines = vec![
+            format!("this conversation: {}", summed(&own)),
+            format!("all conversations today: {}", summed(&day)),
+        ];
+        match self.budgets(session).await?.as_slice() {
+            [] => lines.push("there is no budget; `budget` in the settings sets one".to_owned()),
+            budgets => lines.extend(budgets.iter().map(|used| format!("budget of {used}"))),
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// What the turns of a session have used, which may not have begun.
+    async fn usages(&self, session: &str) -> Result<Vec<Usage>, Error> {
+        match session {
+            "" => Ok(Vec::new()),
+            session => Ok(self.sessions.usages(session).await?),
+        }
+    }
+
     /// What is used of the budgets there are, for people.
     pub(super) async fn budgets(&self, session: &str) -> Result<Vec<String>, Error> {
-        let (mut lines, tab) = (Vec::new(), self.tab(session, None));
-        if tab.most.is_any() {
+        let config::Budget { session_tokens, session_dollars, .. } = self.bounds.budget;
+        let (mut lines, own) = (Vec::new(), Most { tokens: session_tokens, dollars: session_dollars });
+        if own.is_any() {
             let mut spent = Spent::default();
-            for usage in self.sessions.usages(session).await? {
+            for usage in self.usages(session).await? {
                 spent += usage.into();
             }
-            lines.extend(tab.most.told(spent).map(|used| format!("this conversation: {used}")));
+            lines.extend(own.told(spent).map(|used| format!("this conversation: {used}")));
         }
         let Purse { ledger, whose, most, calendar } = &*self.purse;
         if most.is_any() {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::Hub;
+use super::{Hub, Lane, mode};
 use crate::store::job::{Error, Job, New, Run, Stage, State};
+use crate::tool::Server;
 
 /// A command: `/name` at the beginning of a message, and what it wants to know behind it.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Command {
     pub takes: &'static str,
     /// What it does.
     pub about: &'static str,
-    /// Whether it changes things for others, so that not everybody may.
+    /// Whether it is about more than a conversation, so that not everybody may.
     pub admin: bool,
 }
 
@@ -43,6 +44,12 @@ pub const COMMANDS: &[Command] = &[
         admin: false,
     },
     Command {
+        name: "clear",
+        takes: "",
+        about: "the same: begin with an empty window, and screen",
+        admin: false,
+    },
+    Command {
         name: "snapshot",
         takes: "NAME",
         about: "keep this conversation as it is now by a name",
@@ -58,6 +65,30 @@ pub const COMMANDS: &[Command] = &[
         name: "compact",
         takes: "",
         about: "tell what was said before the last turn in short",
+        admin: false,
+    },
+    Command {
+        name: "mode",
+        takes: "[NAME]",
+        about: "show or choose whether tools ask before they run",
+        admin: true,
+    },
+    Command {
+        name: "usage",
+        takes: "",
+        about: "show what was used of models: here, today, and of the budgets",
+        admin: false,
+    },
+    Command {
+        name: "mcp",
+        takes: "[NAME]",
+        about: "list the MCP servers, or show the tools and the last words of one",
+        admin: true,
+    },
+    Command {
+        name: "export",
+        takes: "[--force] [FILE]",
+        about: "write this conversation to a file, .md or .jsonl",
         admin: false,
     },
     Command {
@@ -102,10 +133,20 @@ pub fn named(message: &str) -> Option<(&'static Command, &str)> {
 }
 
 impl Hub {
-    /// Does what a command says, and says what came of it.
-    pub async fn command(self: &Arc<Self>, command: &Command, words: &str, session: &str) -> String {
+    /// Does what a command says, and says what came of it. `lane` is the session's where whoever has typed it may
+    /// choose whether tools ask.
+    pub async fn command(
+        self: &Arc<Self>,
+        command: &Command,
+        words: &str,
+        session: &str,
+        lane: Option<&Lane>,
+    ) -> String {
         match command.name {
-            "reset" => said(self.reset(session).await, "the conversation begins anew; /restore goes back"),
+            "reset" | "clear" if session.is_empty() => "nothing was said yet".to_owned(),
+            "reset" | "clear" => {
+                said(self.reset(session).await, "the conversation begins anew; /restore goes back")
+            }
             "snapshot" => self.set_aside(session, words).await,
             "restore" => said(self.restore(session, words).await, "the conversation is what it was"),
             "compact" => match self.compact(session).await {
@@ -115,7 +156,14 @@ impl Hub {
                 }
                 Err(error) => error.to_string(),
             },
-            "status" => self.status(session).await,
+            "status" => self.status(session, lane).await,
+            "mode" => mode::said(lane, words, self.agent.toolbox().asks()),
+            "usage" => self.used(session).await.unwrap_or_else(|error| error.to_string()),
+            "mcp" => servers(self.agent.toolbox().servers(), words),
+            "export" => match self.export(words, session).await {
+                Ok(file) => format!("the conversation is in `{}`", file.display()),
+                Err(reason) => reason,
+            },
             "good" | "bad" => self.judged(session, command.name == "good").await,
             "bg" => self.background(words, session).await.unwrap_or_else(|error| error.to_string()),
             "jobs" => self.listed().await.unwrap_or_else(|error| error.to_string()),
@@ -132,7 +180,7 @@ impl Hub {
         said(self.snapshot(session, name).await, &format!("it is kept; /restore {name} goes back"))
     }
 
-    async fn status(&self, session: &str) -> String {
+    async fn status(&self, session: &str, lane: Option<&Lane>) -> String {
         let (model, folder) = (self.agent.model(), self.agent.workspace().display());
         let stands = match self.sessions.resolve(session).await {
             _ if session.is_empty() => "begins with the next message".to_owned(),
@@ -153,6 +201,7 @@ impl Hub {
             format!("session: {stands}"),
             format!("used: {used}"),
         ];
+        lines.extend(lane.map(|lane| format!("mode: {}", lane.mode().name())));
         match self.budgets(session).await {
             Ok(budgets) => lines.extend(budgets.into_iter().map(|used| format!("budget of {used}"))),
             Err(error) => lines.push(error.to_string()),
@@ -224,6 +273,34 @@ impl Hub {
             ))),
         }
     }
+}
+
+/// The servers of others, a line each; or all of one.
+fn servers(servers: Vec<Server>, name: &str) -> String {
+    let line = |server: &Server| {
+        let Server { name, state, tools, problem, .. } = server;
+        let tools = match tools.len() {
+            0 => String::new(),
+            1 => ", 1 tool".to_owned(),
+            count => format!(", {count} tools"),
+        };
+        let problem = problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        format!("{name}  {state}{tools}{problem}")
+    };
+    if servers.is_empty() {
+        return "there is no MCP server; `omni mcp add` describes one".to_owned();
+    }
+    if name.is_empty() {
+        return servers.iter().map(line).collect::<Vec<_>>().join("\n");
+    }
+    let Some(server) = servers.iter().find(|server| server.name == name) else {
+        let known: Vec<_> = servers.iter().map(|server| server.name.as_str()).collect();
+        return format!("there is no MCP server `{name}`; there are: {}", known.join(", "));
+    };
+    let mut lines = vec![line(server)];
+    lines.extend(server.tools.iter().map(|tool| format!("  {tool}")));
+    lines.extend(server.last.iter().map(|said| format!("  │ {said}")));
+    lines.join("\n")
 }
 
 /// A job and its last run on one line.

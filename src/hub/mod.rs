@@ -8,6 +8,9 @@
 mod aside;
 pub mod budget;
 pub mod command;
+mod export;
+pub mod file;
+mod mode;
 pub mod outbox;
 mod past;
 pub mod report;
@@ -41,6 +44,7 @@ use crate::{measure, trace};
 
 pub use crate::session::Error as SessionError;
 use budget::{Calendar, Exhausted, Purse};
+pub use mode::Mode;
 pub use outbox::Events;
 use outbox::Outbox;
 pub use past::Past;

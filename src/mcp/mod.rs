@@ -31,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rmcp::model::Tool;
 
-use crate::tool::{Call, Error, Output, Spec, Toolset};
+use crate::tool::{self, Call, Error, Output, Spec, Toolset};
 
 pub use auth::{Browser, Visit};
 pub use http::Listener;
@@ -44,6 +44,7 @@ use supervise::{Keeper, State};
 /// The servers of others, each with its tools. Nothing is started before somebody wants it.
 pub struct Servers {
     keepers: BTreeMap<String, Arc<Keeper>>,
+    left: Vec<tool::Server>,
     reaped: Once,
 }
 
@@ -69,7 +70,19 @@ impl Servers {
     /// These servers.
     pub fn new(servers: impl IntoIterator<Item = config::Server>, setting: &Setting) -> Self {
         let keep = |server: config::Server| (server.name.clone(), Keeper::new(server, setting.clone()));
-        Self { keepers: servers.into_iter().map(keep).collect(), reaped: Once::new() }
+        Self { keepers: servers.into_iter().map(keep).collect(), left: Vec::new(), reaped: Once::new() }
+    }
+
+    /// The same, and those that are described and not used.
+    pub fn beside(self, left: impl IntoIterator<Item = (config::Entry, config::Left)>) -> Self {
+        let told = |(entry, left): (config::Entry, config::Left)| tool::Server {
+            problem: left.reason(&entry),
+            name: entry.name,
+            state: left.word(),
+            tools: Vec::new(),
+            last: Vec::new(),
+        };
+        Self { left: left.into_iter().map(told).collect(), ..self }
     }
 
     /// Starts them all, side by side. Nobody waits for them.
@@ -200,5 +213,20 @@ impl Toolset for Servers {
             Some(keeper) => keeper.call(call).await,
             None => Err(Error::Failed(format!("there is no tool `{}`", call.spec.name))),
         }
+    }
+
+    fn servers(&self) -> Vec<tool::Server> {
+        let told = |(name, status, _): (&str, Status, usize)| {
+            let (state, problem, last) = match status {
+                Status::Resting => ("not started", None, Vec::new()),
+                Status::Starting => ("starting", None, Vec::new()),
+                Status::Up => ("up", None, Vec::new()),
+                Status::Down { reason, last } => ("down", Some(reason), last),
+            };
+            tool::Server { name: name.to_owned(), state, tools: self.tools(name), problem, last }
+        };
+        let mut all: Vec<_> = self.status().into_iter().map(told).chain(self.left.iter().cloned()).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 }

@@ -141,11 +141,27 @@ impl Sessions {
     pub async fn usages(&self, id: &str) -> Result<Vec<Usage>, Error> {
         let ended =
             self.read(id, entries!("WHERE session = $1 AND kind = 'turn_ended' ORDER BY seq")).await?;
-        let usage = |stored: Stored| match stored.entry {
-            Entry::TurnEnded(ended) => Some(ended.usage),
-            _ => None,
+        Ok(ended.into_iter().filter_map(used).collect())
+    }
+
+    /// What turns have used that ended since then, in all sessions.
+    pub async fn usages_since(&self, time: Timestamp) -> Result<Vec<Usage>, Error> {
+        let explain = |error| self.store.explain(error);
+        // The sessions first, in this order: there are few of them that were added to since.
+        let rows = sqlx::query(
+            "SELECT e.session AS session, e.seq AS seq, e.turn AS turn, e.kind AS kind, e.body AS body, \
+             e.created AS created FROM session s CROSS JOIN entry e \
+             WHERE s.updated >= $1 AND e.session = s.id AND e.kind = 'turn_ended' AND e.created >= $1",
+        )
+        .bind(time.as_millisecond())
+        .fetch_all(self.store.pool())
+        .await
+        .map_err(explain)?;
+        let usage = |row: &AnyRow| {
+            let id: String = row.try_get("session").map_err(explain)?;
+            Ok(used(stored(&id, row, &self.store)?))
         };
-        Ok(ended.into_iter().filter_map(usage).collect())
+        rows.iter().filter_map(|row| usage(row).transpose()).collect()
     }
 
     /// What of the log a model is shown, in full: without what was set aside.
@@ -407,6 +423,13 @@ fn stored(id: &str, row: &AnyRow, store: &Store) -> Result<Stored, Error> {
         created: time(row, "created").map_err(explain)?,
         entry,
     })
+}
+
+fn used(stored: Stored) -> Option<Usage> {
+    match stored.entry {
+        Entry::TurnEnded(ended) => Some(ended.usage),
+        _ => None,
+    }
 }
 
 fn summary(row: &AnyRow) -> Result<Summary, sqlx::Error> {

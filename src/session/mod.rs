@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod log;
+pub mod markdown;
 pub mod repair;
 pub mod view;
 pub mod window;

@@ -147,7 +147,7 @@ impl Talk {
             return self.desk.end(&id, &name, Err("`text` is empty".to_owned())).await;
         }
         if let Some((command, words)) = command::named(text) {
-            let said = hub.command(command, words, &name).await;
+            let said = hub.command(command, words, &name, None).await;
             return self.desk.end(&id, &name, Ok(said)).await;
         }
         match hub.submit(Incoming { session, message: Message::user(text) }, true).await {

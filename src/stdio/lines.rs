@@ -61,7 +61,7 @@ impl Talk {
     async fn answer(&mut self, message: &str) -> Result<String, String> {
         if let Some((command, words)) = command::named(message) {
             let session = self.session.as_deref().unwrap_or_default();
-            return Ok(self.hub.command(command, words, session).await);
+            return Ok(self.hub.command(command, words, session, None).await);
         }
         let incoming = Incoming { session: self.session.clone(), message: Message::user(message) };
         let mut running = self.hub.submit(incoming, false).await.map_err(|error| error.to_string())?;

@@ -46,6 +46,26 @@ pub trait Toolset: Send + Sync {
     ///
     /// Dropping the future, or cancelling `call.context.cancel`, must stop the work.
     async fn call(&self, call: Call) -> Result<Output, Error>;
+
+    /// The servers of others that it has them from, for people who ask.
+    fn servers(&self) -> Vec<Server> {
+        Vec::new()
+    }
+}
+
+/// A server of others, as people are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// How it is, in a word or two.
+    pub state: &'static str,
+    /// What its tools are called there, as far as that is known.
+    pub tools: Vec<String>,
+    /// Why it is not used.
+    pub problem: Option<String>,
+    /// What it has said last of itself before it was not there any more.
+    pub last: Vec<String>,
 }
 
 /// A call that may run.

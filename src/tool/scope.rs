@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use tokio_util::sync::CancellationToken;
@@ -119,16 +120,30 @@ impl Scope {
 
 /// What a person has said about tools for the rest of a session.
 #[derive(Debug, Default)]
-pub struct Consents(Mutex<HashMap<String, bool>>);
+pub struct Consents {
+    tools: Mutex<HashMap<String, bool>>,
+    all: AtomicBool,
+}
 
 impl Consents {
     /// Remembers whether a tool, by its own name, may run.
     pub fn keep(&self, tool: &str, may: bool) {
-        self.0.lock().expect("no panic while held").insert(tool.to_owned(), may);
+        self.tools.lock().expect("no panic while held").insert(tool.to_owned(), may);
+    }
+
+    /// Remembers whether all tools may run of which nothing else was said.
+    pub fn keep_all(&self, may: bool) {
+        self.all.store(may, Ordering::SeqCst);
+    }
+
+    /// Whether they may.
+    pub fn is_all(&self) -> bool {
+        self.all.load(Ordering::SeqCst)
     }
 
     /// Whether the tool may run, if that was said.
     pub fn given(&self, tool: &str) -> Option<bool> {
-        self.0.lock().expect("no panic while held").get(tool).copied()
+        let said = self.tools.lock().expect("no panic while held").get(tool).copied();
+        said.or_else(|| self.is_all().then_some(true))
     }
 }

@@ -209,6 +209,16 @@ impl Toolbox {
         self.finder.get_or_init(|| Finder::new(self.definitions())).find(sentence)
     }
 
+    /// The servers of others that tools come from.
+    pub fn servers(&self) -> Vec<super::Server> {
+        self.sets.iter().flat_map(|set| set.servers()).collect()
+    }
+
+    /// Whether any tool asks before it runs.
+    pub fn asks(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.verdict, Verdict::Ask(_)))
+    }
+
     /// What is wrong with tools that were left out, a sentence each. Compiles every schema.
     pub fn problems(&self) -> Vec<String> {
         let unusable = self.entries.iter().filter_map(|entry| {

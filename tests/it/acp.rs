@@ -117,6 +117,37 @@ fn agreed_to_always_is_asked_once_and_the_mode_that_allows_asks_never() {
 }
 
 #[test]
+fn a_mode_is_chosen_in_words_as_well_and_the_editor_hears_of_it() {
+    let world = World::new();
+    let [call, text] = writes();
+    let model = world.script("m", &[call.clone(), text.clone(), call.clone(), text.clone(), call, text]);
+    let mut editor = Editor::start(world.omni(["acp"]).model(&model));
+    let session = editor.session(&world);
+    assert!(editor.prompt(&session, "/mode").text().starts_with("ask (now): "));
+    let heard = editor.prompt(&session, "/mode allow");
+    assert!(heard.text().starts_with("allow, in this conversation"), "{}", heard.text());
+    assert_eq!(heard.of("current_mode_update").next().expect("an update")["currentModeId"], "allow");
+    let options = heard.of("config_option_update").next().expect("an update");
+    assert_eq!(options["configOptions"][0]["currentValue"], "allow", "{options}");
+    editor.prompt(&session, "write hello").stopped("end_turn");
+    assert_eq!(editor.asked.len(), 0);
+    let heard = editor.prompt(&session, "/mode plan");
+    assert_eq!(heard.text(), "there is no mode `plan`; there are ask and allow");
+    assert_eq!(heard.of("current_mode_update").count(), 0);
+    // And the other way round.
+    editor.ask("session/set_mode", json!({ "sessionId": session, "modeId": "ask" }));
+    assert!(editor.prompt(&session, "/status").text().ends_with("mode: ask"));
+    editor.prompt(&session, "write hello").stopped("end_turn");
+    assert_eq!(editor.asked.len(), 1);
+    let other = editor.session(&world);
+    editor.prompt(&session, "/mode allow");
+    editor.prompt(&other, "write hello").stopped("end_turn");
+    assert_eq!(editor.asked.len(), 2, "it is one session's");
+    assert!(editor.prompt(&session, "/export talk.md").text().contains("`talk.md`"));
+    assert!(std::fs::read_to_string(world.work().join("talk.md")).expect("a file").contains("write hello"));
+}
+
+#[test]
 fn what_is_never_to_run_is_asked_about_once() {
     let world = World::new();
     let [call, text] = writes();
@@ -159,6 +190,9 @@ fn servers_that_the_editor_hands_over_have_their_tools() {
         there
     });
     assert!(listed, "the server's tool was never there");
+    let told = editor.prompt(&session, "/mcp").text();
+    assert!(told.starts_with("its__own  up, "), "{told}");
+    assert!(editor.prompt(&session, "/mcp its__own").text().contains("\n  fs__list\n"));
     // The log has another name of it, which does not say where the server's ends.
     let known = json!({ "sessionId": session, "cwd": world.work(), "mcpServers": [own] });
     let loaded = editor.ask("session/load", known);

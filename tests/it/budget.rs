@@ -9,11 +9,11 @@ use omni::agent::Agent;
 use omni::config::{Budget, Config};
 use omni::hub::budget::Calendar;
 use omni::hub::run::Key;
-use omni::hub::{self, Bounds, Hub, Order};
+use omni::hub::{self, Bounds, Hub, Order, command};
 use omni::llm::Scripted;
 use omni::message::event::{EventKind, Finished, StopReason};
-use omni::message::{Incoming, Message};
-use omni::session::Sessions;
+use omni::message::{Incoming, Message, Usage};
+use omni::session::{Ended, Entry, Sessions};
 use omni::shutdown::Shutdown;
 use omni::store::Store;
 use omni::tool::Toolbox;
@@ -234,6 +234,37 @@ on_both! {
         }
         wall.turn("2026-12-24T23:00:00Z");
         assert_eq!(end(other.order(order(&other, "s").await).await.unwrap()).await.stop, StopReason::Answered);
+    }
+
+    async fn what_was_used_today_is_not_what_was_used_yesterday(database: Database) {
+        let wall = Wall::at("2026-12-24T21:00:00Z");
+        let store = database.open().await;
+        let bounds = Bounds { calendar: wall.calendar(), ..Bounds::default() };
+        let (hub, sessions) = (house(store.clone(), "", bounds), Sessions::new(store));
+        let ended = |cost| {
+            let usage = Usage { input: 90, cached: 40, output: 10, cost };
+            let (stop, rounds, tool_calls, milliseconds) = (StopReason::Answered, 1, 0, 1.0);
+            Entry::TurnEnded(Ended { stop, error: None, usage, rounds, tool_calls, milliseconds })
+        };
+        // Midnight in Berlin is at eleven.
+        for (session, time, cost) in [
+            ("a", "2026-12-23T22:59:59Z", Some(1_000_000)),
+            ("a", "2026-12-23T23:00:00Z", Some(2_000_000)),
+            ("b", "2026-12-24T20:00:00Z", None),
+        ] {
+            let time: Timestamp = time.parse().unwrap();
+            let mut session = sessions.ensure(session, "/w".as_ref(), time).await.unwrap();
+            sessions.append(&mut session, time.to_string().as_str(), vec![ended(cost)], time).await.unwrap();
+        }
+        let (command, words) = command::named("/usage").unwrap();
+        let told = hub.command(command, words, "a", None).await;
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines, [
+            "this conversation: 2 turns, 200 tokens (180 in, 80 of them cached, 20 out) for 3.0000 dollars",
+            "all conversations today: 2 turns, 200 tokens (180 in, 80 of them cached, 20 out) for 2.0000 dollars, \
+             and 100 tokens of unknown price",
+            "there is no budget; `budget` in the settings sets one",
+        ]);
     }
 
     async fn jobs_have_a_day_of_their_own(database: Database) {

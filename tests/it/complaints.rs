@@ -219,6 +219,7 @@ fn a_command_has_no_visible_effect() {
     for command in &commands {
         let heard = editor.prompt(&session, &format!("/{}", command["name"].as_str().expect("a name")));
         assert_ne!(heard.stopped("end_turn").text(), "", "{command}");
+        assert!(heard.of("agent_message_chunk").all(|chunk| chunk["messageId"].is_string()), "{command}");
     }
     assert_eq!(editor.prompt(&session, "/etc is a folder").text(), "asked");
 }

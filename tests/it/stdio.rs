@@ -174,6 +174,103 @@ fn a_conversation_is_kept_by_a_name_and_gone_back_to() {
     assert_eq!(shown, ["one", "one two", "three", "one four", "three five"]);
 }
 
+#[test]
+fn what_was_used_and_which_servers_there_are_is_told_and_a_conversation_is_written_down() {
+    let world = World::new();
+    let said = json!({ "text": "Tea, ```hot```.", "usage": { "input": 90, "output": 10, "cost": 1500 } });
+    let call = json!({ "calls": [{ "name": "fs__stat", "arguments": { "path": "a.md" } }] });
+    let model = world.script("m", &[said, call, json!({ "text": "Nothing." })]);
+    world.write("there.md", "mine\n");
+    world.write(
+        "mcp.json",
+        &json!({ "mcpServers": {
+        "gone": { "command": "/bin/false" },
+        "off": { "command": "/bin/false", "disabled": true },
+    } })
+        .to_string(),
+    );
+    let run = world.omni(["--mcp-config", "mcp.json", "stdio"]).model(&model);
+    let run = run.env("OMNI_BUDGET__SESSION_TOKENS", "1000");
+    let lines = [
+        "/usage",
+        "/export",
+        "/clear",
+        "what is there?",
+        "/usage",
+        "look",
+        "/export notes/tea.md",
+        "/export notes/tea.md",
+        "/export there.md",
+        "/export --force there.md",
+        "/export tea.jsonl",
+        "/export tea.pdf",
+        "/export --over tea.md",
+        "/export ../tea.md",
+        "/mcp off",
+        "/mcp nothing",
+        "/mode",
+        "/mode allow",
+        "/clear",
+    ];
+    let output = run.input(lines.map(|line| format!("{line}\n")).concat()).run().succeeded();
+    let told = "this conversation: nothing that was counted\n\
+        all conversations today: nothing that was counted\n\
+        budget of this conversation: 0 of 1000 tokens\n\
+        there is nothing to export: nothing was said yet\n\
+        nothing was said yet\n\
+        Tea, ```hot```.\n\
+        this conversation: 1 turn, 100 tokens (90 in, 0 of them cached, 10 out) for 0.0015 dollars\n\
+        all conversations today: 1 turn, 100 tokens (90 in, 0 of them cached, 10 out) for 0.0015 dollars\n\
+        budget of this conversation: 100 of 1000 tokens\n\
+        Nothing.\n\
+        the conversation is in `notes/tea.md`\n\
+        `notes/tea.md` is there already; /export --force notes/tea.md replaces it\n\
+        `there.md` is there already; /export --force there.md replaces it\n\
+        the conversation is in `there.md`\n\
+        the conversation is in `tea.jsonl`\n\
+        `tea.pdf` ends neither in `.md`, for people, nor in `.jsonl`, for programs\n\
+        `--over` is no option of /export; `--force` replaces a file\n\
+        `../tea.md` leads out of `WORK`\n\
+        off  disabled\n\
+        there is no MCP server `nothing`; there are: gone, off\n\
+        this is chosen when omni is started, and not here: `--yes`, or `policy.allow` in the settings\n\
+        this is chosen when omni is started, and not here: `--yes`, or `policy.allow` in the settings\n\
+        the conversation begins anew; /restore goes back\n";
+    let work = world.work().canonicalize().expect("a folder");
+    assert_eq!(output.out.replace(&work.display().to_string(), "WORK"), told, "{output}");
+    let read = |file: &str| std::fs::read_to_string(world.work().join(file)).expect("a file");
+    let markdown = read("notes/tea.md");
+    let parts = [
+        "# what is there?",
+        "## You, ",
+        "## Omni, ",
+        "Tea, ```hot```.",
+        "`fs__stat`",
+        "\"kind\":\"nothing\"",
+    ];
+    parts.iter().for_each(|part| assert!(markdown.contains(part), "{part}: {markdown}"));
+    assert_eq!(read("there.md"), markdown);
+    let first: Value = serde_json::from_str(read("tea.jsonl").lines().next().expect("a line")).expect("JSON");
+    assert_eq!(first["title"], "what is there?");
+    assert!(!world.work().join("../tea.md").exists());
+}
+
+#[test]
+fn a_server_that_is_not_there_is_listed_with_what_it_said_last() {
+    let world = World::new();
+    let gone = json!({ "command": "sh", "args": ["-c", "echo lost >&2; exit 1"] });
+    world.write("mcp.json", &json!({ "mcpServers": { "gone": gone } }).to_string());
+    let run = world.omni(["--mcp-config", "mcp.json", "stdio"]).model("offline");
+    let mut omni = run.talking().start();
+    let told = kill::until(|| {
+        omni.say("/mcp gone");
+        let line = omni.until("gone  ");
+        (!line.contains("starting")).then_some(line)
+    });
+    assert!(told.starts_with("gone  down: ") && told.contains("exit status: 1"), "{told}");
+    assert_eq!(omni.until("").trim_end(), "  │ lost");
+}
+
 /// What users say in a request, in a line.
 fn user_texts(body: &Value) -> String {
     let messages = body["messages"].as_array().unwrap().iter();

@@ -514,6 +514,37 @@ fn files_go_out_of_one_folder_only() {
     stage.behaved();
 }
 
+#[test]
+fn a_conversation_is_sent_as_a_file_and_what_is_about_more_is_for_admins() {
+    let stage = Stage::with("users = [7001]\nadmins = [7002]\nfeedback = false");
+    let _door = stage.serve();
+    stage.vendor.answer(Answer::text("Good day."));
+    stage.bot.say(ANN, "hello");
+    stage.bot.hears(ANN.0, "Good day.");
+    stage.bot.say(ANN, "/mode allow");
+    stage.bot.hears(ANN.0, "/mode is for admins");
+    stage.bot.say(ANN, "/export talk.md");
+    stage.bot.hears(ANN.0, "Where it goes is for admins to say");
+    stage.bot.say(ANN, "/export");
+    let (name, bytes) =
+        stage.bot.until("a file", |bot| bot.said(ANN.0).into_iter().find_map(|said| said.file));
+    assert!(name.starts_with("conversation-") && name.ends_with(".md"), "{name}");
+    let text = String::from_utf8(bytes).expect("a text");
+    assert!(text.starts_with("# hello\n") && text.contains("\nGood day.\n"), "{text}");
+    stage.bot.say(BOB, "/export");
+    stage.bot.hears(BOB.0, "in `output/conversation-");
+    stage.bot.say(BOB, "/export talk.md");
+    stage.bot.hears(BOB.0, "in `talk.md`");
+    stage.bot.say(BOB, "/mode allow");
+    stage.bot.hears(BOB.0, "allow, in this conversation");
+    stage.vendor.answer(Answer::call("fs__write", json!({ "path": "list.txt", "content": "milk" })));
+    stage.vendor.answer(Answer::text("It is on the list."));
+    stage.bot.say(BOB, "put milk on the list");
+    stage.bot.hears(BOB.0, "It is on the list.");
+    assert!(stage.world.work().join("list.txt").exists());
+    stage.behaved();
+}
+
 // What goes wrong.
 
 #[test]

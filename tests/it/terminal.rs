@@ -250,6 +250,43 @@ fn another_model_goes_on_with_the_same_talk() {
 }
 
 #[test]
+fn a_mode_is_chosen_and_what_was_used_is_told_and_written_down() {
+    let (world, vendor) = (World::new(), Vendor::launch());
+    let write = |content: &str| Answer::call("fs__write", json!({"path": "a.txt", "content": content}));
+    for answer in [write("one"), Answer::text("One."), write("two"), Answer::text("Two."), write("three")] {
+        vendor.answer(answer);
+    }
+    let server = json!({"mcpServers": {"off": {"command": "none", "disabled": true}}});
+    world.write("servers.json", &server.to_string());
+    let chat = chat(&world, &vendor, &["--mcp-config", "servers.json", "chat"]);
+    let enter = |words: &str| chat.types(words).presses(&["Enter"]);
+    enter("/mode").until("allow: ");
+    enter("/mode never").until("there is no mode");
+    enter("/mode allow").until("allow, in this");
+    enter("write").until("One.");
+    // Another model goes on in it; another session does not.
+    enter("/model openai/gpt-4.1").until("answers from now on");
+    enter("write more").until("Two.");
+    golden("terminal_mode", &chat.when("the next line", |screen| screen.ends_with('›')));
+    enter("/clear").until("begins anew");
+    chat.when("an empty screen", |_| {
+        chat.visible() == "the conversation begins anew; /restore goes back\n\n›"
+    });
+    enter("/mcp").until("off  disabled");
+    enter("/mcp on").until("there are: off");
+    enter("/usage").until("no budget");
+    enter("/export talk.md").until("is in `talk.md`");
+    enter("/export talk.md").until("--force");
+    golden("terminal_commands_done", &chat.when("the next line", |screen| screen.ends_with('›')));
+    let written = std::fs::read_to_string(world.work().join("talk.md")).expect("a file");
+    assert!(written.contains("Two."), "{written}");
+    enter("/new").until("begins with the next message");
+    enter("write still more").until("run it?");
+    let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
+    assert!(!asked.contains("write more"), "{asked}");
+}
+
+#[test]
 fn a_talk_goes_on_where_it_ended_and_remembers_what_was_typed() {
     let (world, vendor) = (World::new(), Vendor::launch());
     vendor.answer(Answer::text("I am fine."));

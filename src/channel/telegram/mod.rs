@@ -300,7 +300,7 @@ impl Telegram {
     }
 
     /// Keeps the lane of a session.
-    fn hold(&self, session: &str) {
+    fn hold(&self, session: &str) -> Arc<Lane> {
         let mut held = self.held.lock().expect("no panic while held");
         // The new one first: the last to let go ends what was agreed to.
         let lane = self.hub.lane(session);
@@ -308,7 +308,8 @@ impl Telegram {
         if held.len() >= LANES {
             held.remove(0);
         }
-        held.push((session.to_owned(), lane));
+        held.push((session.to_owned(), lane.clone()));
+        lane
     }
 
     async fn prune(&self) {

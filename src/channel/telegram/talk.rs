@@ -4,6 +4,7 @@
 //! the same run is asked for again: the hub goes on with it, or tells its end once more. The answer is
 //! kept, and the letter taken off the pile, in one transaction.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,8 +192,14 @@ impl Telegram {
                 Some((command, _)) if command.admin && !access.is_admin(said.user.id) => {
                     format!("/{name} is for admins, and you ({}) are none.", said.user.id)
                 }
+                Some((command, words)) if command.name == "export" => {
+                    return Ok(self.export(said, turn, &session, words, access).await);
+                }
                 Some((command, words)) => match self.hub.session(&session).await {
-                    Ok(session) => self.hub.command(command, words, &session).await,
+                    Ok(session) => {
+                        let lane = self.hold(&session);
+                        self.hub.command(command, words, &session, Some(&lane)).await
+                    }
                     Err(error) => error.to_string(),
                 },
                 None => format!("There is no /{name}.\n\n{}", help()),
@@ -200,6 +207,37 @@ impl Telegram {
         };
         let reply = said.group.then_some(said.message);
         Ok(self.texts(said.spot, turn, format::plain(&told), reply, false))
+    }
+
+    /// Sends a conversation as a file. One that stays in the workspace, under a name of its own, is for admins.
+    async fn export(
+        &self,
+        said: &Said,
+        turn: &str,
+        session: &str,
+        words: &str,
+        access: &Access,
+    ) -> Vec<Parcel> {
+        let reply = said.group.then_some(said.message);
+        let file = match self.hub.session(session).await {
+            Ok(_) if !words.is_empty() && !access.is_admin(said.user.id) => Err(format!(
+                "Where it goes is for admins to say, and you ({}) are none; /export sends it.",
+                said.user.id
+            )),
+            Ok(session) => self.hub.export(words, &session).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let told = match &file {
+            Ok(file) => format!("the conversation is in `{}`", file.display()),
+            Err(reason) => reason.clone(),
+        };
+        let mut parcels = self.texts(said.spot, turn, format::plain(&told), reply, false);
+        let inside = file.ok().and_then(|file| file.strip_prefix(OUTPUT).map(Path::to_owned).ok());
+        parcels.extend(inside.map(|path| {
+            let body = Body::File { thread: said.spot.thread, reply, path };
+            outbox::parcel(format!("{turn}.file.0"), said.spot.chat, turn, &body)
+        }));
+        parcels
     }
 
     /// The session a conversation is in.

@@ -68,6 +68,31 @@ pub enum Left {
     Wrong(String),
 }
 
+impl Left {
+    /// The same in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Unknown => "untrusted",
+            Self::Changed => "changed",
+            Self::Wrong(_) => "error",
+        }
+    }
+
+    /// What is to be done about it, or what is wrong.
+    pub fn reason(&self, entry: &Entry) -> Option<String> {
+        match self {
+            Self::Disabled => None,
+            Self::Unknown | Self::Changed => Some(format!(
+                "it is described in `{}`; `omni mcp trust {}` agrees to it",
+                entry.file.display(),
+                entry.name
+            )),
+            Self::Wrong(reason) => Some(reason.clone()),
+        }
+    }
+}
+
 /// Where servers are looked for, in these files before all others. A server that an earlier file
 /// names is taken from there, whole.
 pub fn places(paths: &Paths, first: &[PathBuf]) -> Vec<Place> {

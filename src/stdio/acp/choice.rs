@@ -7,34 +7,13 @@ use agent_client_protocol::v1::schema::{
 };
 
 use super::invalid;
+use crate::hub::Mode;
 
-/// Whether tools that may destroy something ask first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Ask,
-    Allow,
-}
-
-impl Mode {
-    const ALL: [Self; 2] = [Self::Ask, Self::Allow];
-
-    pub(super) fn named(id: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|mode| mode.id() == id);
-        found.ok_or_else(|| invalid(format!("there is no mode `{id}`")))
-    }
-
-    pub(super) fn id(self) -> &'static str {
-        match self {
-            Self::Ask => "ask",
-            Self::Allow => "allow",
-        }
-    }
-
-    fn told(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Ask => ("Ask", "Ask before a tool changes or destroys something"),
-            Self::Allow => ("Allow", "Run tools without asking; what `policy.deny` names stays denied"),
-        }
+/// What a mode is called where people choose it.
+fn title(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Ask => "Ask",
+        Mode::Allow => "Allow",
     }
 }
 
@@ -85,7 +64,7 @@ impl Choices {
     /// Chooses; the error says what is wrong with it.
     pub(super) fn choose(&mut self, option: &str, value: &str) -> Result<(), Error> {
         match option {
-            "mode" => self.mode = Mode::named(value)?,
+            "mode" => self.mode = Mode::named(value).map_err(invalid)?,
             "model" => {
                 let place = self.models.iter().position(|model| model.name == value);
                 self.model =
@@ -104,18 +83,17 @@ impl Choices {
 
     pub(super) fn modes(&self) -> SessionModeState {
         let mode =
-            |mode: Mode| SessionMode::new(mode.id(), mode.told().0).description(mode.told().1.to_owned());
-        SessionModeState::new(self.mode.id(), Mode::ALL.into_iter().map(mode).collect())
+            |mode: Mode| SessionMode::new(mode.name(), title(mode)).description(mode.about().to_owned());
+        SessionModeState::new(self.mode.name(), Mode::ALL.into_iter().map(mode).collect())
     }
 
     /// All of it, as editors show it.
     pub(super) fn options(&self) -> Vec<SessionConfigOption> {
         let modes = Mode::ALL.into_iter().map(|mode| {
-            let (name, about) = mode.told();
-            SessionConfigSelectOption::new(mode.id(), name).description(about.to_owned())
+            SessionConfigSelectOption::new(mode.name(), title(mode)).description(mode.about().to_owned())
         });
         let modes: Vec<_> = modes.collect();
-        let mode = SessionConfigOption::select("mode", "Permissions", self.mode.id(), modes);
+        let mode = SessionConfigOption::select("mode", "Permissions", self.mode.name(), modes);
         let mut options = vec![mode.category(SessionConfigOptionCategory::Mode)];
         if let Some(current) = self.models.get(self.model) {
             let model =

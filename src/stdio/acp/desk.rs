@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::choice::{Choices, Mode};
+use super::choice::Choices;
 use super::{House, Place, VERSION, failed, invalid, say, show};
-use crate::hub::{Hub, Lane};
+use crate::hub::{Hub, Lane, Mode};
 use crate::message::Usage;
 use crate::session::{self, Sessions, Summary};
 
@@ -62,8 +62,14 @@ impl Opened {
         self.state.lock().expect("no panic while held")
     }
 
-    pub(super) fn mode(&self) -> Mode {
-        self.state().choices.mode
+    /// The mode, for an editor that has not chosen it itself.
+    pub(super) fn mode_told(&self) -> SessionUpdate {
+        SessionUpdate::CurrentModeUpdate(CurrentModeUpdate::new(self.state().choices.mode.name()))
+    }
+
+    /// The same of all that may be chosen.
+    pub(super) fn options_told(&self) -> SessionUpdate {
+        SessionUpdate::ConfigOptionUpdate(ConfigOptionUpdate::new(self.options()))
     }
 
     /// Where a turn is played that begins now, and by which model.
@@ -79,8 +85,27 @@ impl Opened {
         self.state().cancel.clone()
     }
 
-    pub(super) fn keep(&self, lane: Arc<Lane>) {
-        self.state().lane = Some(lane);
+    /// Takes the session's place in the house, where the mode is what was chosen.
+    pub(super) fn enter(&self, hub: &Hub) -> Arc<Lane> {
+        let (mut state, lane) = (self.state(), hub.lane(&self.id));
+        lane.choose(state.choices.mode);
+        state.lane = Some(lane.clone());
+        lane
+    }
+
+    /// Chooses; the error says what is wrong with it.
+    fn choose(&self, option: &str, value: &str) -> Result<(), Error> {
+        let mut state = self.state();
+        state.choices.choose(option, value)?;
+        if let Some(lane) = &state.lane {
+            lane.choose(state.choices.mode);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a mode that was chosen in words, and says whether it is another one.
+    pub(super) fn settle(&self, mode: Mode) -> bool {
+        std::mem::replace(&mut self.state().choices.mode, mode) != mode
     }
 
     /// Whether its title is to be told: once.
@@ -391,9 +416,8 @@ impl Desk {
         cx: &ConnectionTo<Client>,
     ) -> Result<schema::SetSessionModeResponse, Error> {
         let session = self.find(&request.session_id.0)?;
-        session.state().choices.choose("mode", &request.mode_id.0)?;
-        let options = ConfigOptionUpdate::new(session.options());
-        say(cx, &session.id, SessionUpdate::ConfigOptionUpdate(options));
+        session.choose("mode", &request.mode_id.0)?;
+        say(cx, &session.id, session.options_told());
         Ok(schema::SetSessionModeResponse::new())
     }
 
@@ -405,10 +429,9 @@ impl Desk {
         let session = self.find(&request.session_id.0)?;
         let value =
             request.value.as_value_id().ok_or_else(|| invalid("the value must be one of the choices"))?;
-        session.state().choices.choose(&request.config_id.0, &value.0)?;
+        session.choose(&request.config_id.0, &value.0)?;
         if &*request.config_id.0 == "mode" {
-            let update = SessionUpdate::CurrentModeUpdate(CurrentModeUpdate::new(session.mode().id()));
-            say(cx, &session.id, update);
+            say(cx, &session.id, session.mode_told());
         }
         Ok(schema::SetSessionConfigOptionResponse::new(session.options()))
     }

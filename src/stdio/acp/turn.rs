@@ -11,7 +11,6 @@ use agent_client_protocol::v1::schema::{
 use agent_client_protocol::{Client, Error, ErrorCode, RequestCancellation};
 use serde_json::{Map, Value};
 
-use super::choice::Mode;
 use super::desk::{Desk, Opened};
 use super::show::{self, Show};
 use super::{buffers, failed, invalid, prompt, say};
@@ -33,16 +32,21 @@ pub(super) async fn play(
         hub = desk.hub(session) => hub?,
         () = cancel.cancelled() => return Ok(PromptResponse::new(schema::StopReason::Cancelled)),
     };
+    let lane = session.enter(&hub);
     if let Some((command, words)) = command::named(&message.text()) {
-        let said = hub.command(command, words, &session.id).await;
-        say(cx, &session.id, SessionUpdate::AgentMessageChunk(schema::ContentChunk::new(said.into())));
+        let said = hub.command(command, words, &session.id, Some(&lane)).await;
+        if session.settle(lane.mode()) {
+            say(cx, &session.id, session.mode_told());
+            say(cx, &session.id, session.options_told());
+        }
+        let mut show = Show::new(&uuid::Uuid::now_v7().to_string(), &session.place().folder);
+        say(cx, &session.id, show.text(said));
         return Ok(PromptResponse::new(schema::StopReason::EndTurn));
     }
     let incoming = Incoming { session: Some(session.id.clone()), message };
     let spent = desk.spent(session).await?;
     let editor = desk.client().and_then(|client| buffers::editor(&client.fs, session, cx));
     let mut running = hub.edit(incoming, editor).await.map_err(failed)?;
-    session.keep(running.lane.clone());
     let show = Show::new(&running.turn, &session.place().folder);
     let mut stage = Stage { desk, session, cx, hub: &hub, show, before: spent, spent, spoke: false };
     stage.miss().await;
@@ -134,10 +138,6 @@ impl Stage<'_> {
     fn approve(&mut self, approval: Approval) {
         let Approval { call, tool, arguments, reason, answer, .. } = approval;
         let asked = self.show.asked(&call, &tool, &arguments, &reason);
-        if self.session.mode() == Mode::Allow {
-            answer.give(Consent::Once);
-            return;
-        }
         let options = vec![
             PermissionOption::new("once", "Allow", PermissionOptionKind::AllowOnce),
             PermissionOption::new(

@@ -66,6 +66,11 @@ impl<'a> Terminal<'a> {
         self.tmux(&["capture-pane", "-p", "-e", "-S", "-"]).run().succeeded().out
     }
 
+    /// What is on the screen alone.
+    pub fn visible(&self) -> String {
+        self.tmux(&["capture-pane", "-p"]).run().succeeded().out.trim_end().to_owned()
+    }
+
     /// Waits until these words are on the screen, and returns it.
     #[track_caller]
     pub fn until(&self, words: &str) -> String {
