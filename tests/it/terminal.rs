@@ -253,7 +253,10 @@ fn another_model_goes_on_with_the_same_talk() {
 fn a_mode_is_chosen_and_what_was_used_is_told_and_written_down() {
     let (world, vendor) = (World::new(), Vendor::launch());
     let write = |content: &str| Answer::call("fs__write", json!({"path": "a.txt", "content": content}));
-    for answer in [write("one"), Answer::text("One."), write("two"), Answer::text("Two."), write("three")] {
+    let anew = Answer::text("Begun anew.");
+    for answer in
+        [write("one"), Answer::text("One."), write("two"), Answer::text("Two."), anew, write("three")]
+    {
         vendor.answer(answer);
     }
     let server = json!({"mcpServers": {"off": {"command": "none", "disabled": true}}});
@@ -280,10 +283,11 @@ fn a_mode_is_chosen_and_what_was_used_is_told_and_written_down() {
     golden("terminal_commands_done", &chat.when("the next line", |screen| screen.ends_with('›')));
     let written = std::fs::read_to_string(world.work().join("talk.md")).expect("a file");
     assert!(written.contains("Two."), "{written}");
+    enter("and now?").until("Begun anew.");
+    let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
+    assert!(!asked.contains("Two."), "{asked}");
     enter("/new").until("begins with the next message");
     enter("write still more").until("run it?");
-    let asked = vendor.requests().pop().expect("a request").body["messages"].to_string();
-    assert!(!asked.contains("write more"), "{asked}");
 }
 
 #[test]
