@@ -39,7 +39,7 @@ impl Hub {
                 let now = Timestamp::now().to_zoned(TimeZone::system());
                 Path::new(OUTPUT).join(now.strftime("conversation-%Y-%m-%d-%H%M%S.md").to_string())
             }
-            name => PathBuf::from(name),
+            name => Path::new(name).strip_prefix(self.workspace()).unwrap_or(Path::new(name)).to_owned(),
         };
         let form = match path.extension().and_then(|end| end.to_str()) {
             Some("md") => Form::Markdown,

@@ -145,6 +145,8 @@ fn a_mode_is_chosen_in_words_as_well_and_the_editor_hears_of_it() {
     assert_eq!(editor.asked.len(), 2, "it is one session's");
     assert!(editor.prompt(&session, "/export talk.md").text().contains("`talk.md`"));
     assert!(std::fs::read_to_string(world.work().join("talk.md")).expect("a file").contains("write hello"));
+    let there = format!("/export {}", world.work().join("talk.md").display());
+    assert!(editor.prompt(&session, &there).text().contains("/export --force talk.md"));
 }
 
 #[test]
