@@ -197,7 +197,7 @@ impl From<State> for Status {
             State::Resting => Self::Resting,
             State::Starting => Self::Starting,
             State::Up(_) => Self::Up,
-            State::Down(reason, last) => Self::Down { reason, last },
+            State::Down(reason, last) => Self::Down { reason, last: last.lines() },
         }
     }
 }

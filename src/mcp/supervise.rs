@@ -60,8 +60,8 @@ pub(super) enum State {
     Resting,
     Starting,
     Up(Arc<Connection>),
-    /// Why it is not there, and what it said last.
-    Down(String, Vec<String>),
+    /// Why it is not there, and what it said last, which may be read a moment later than that it is over.
+    Down(String, Tail),
 }
 
 /// A connection, and what was heard over it.
@@ -176,7 +176,7 @@ impl Keeper {
             let lines = last.lines();
             let said = lines.last().map(String::as_str).unwrap_or_default();
             tracing::warn!(target: "mcp", server = self.server.name, said, "{reason}");
-            self.state.send_replace(State::Down(reason, lines));
+            self.state.send_replace(State::Down(reason, last));
             let pause = PAUSES.min(PAUSE * 2u32.pow(deaths.min(DEATHS) - 1));
             let wanted = async {
                 tokio::time::sleep(PAUSE).await;
@@ -359,7 +359,7 @@ impl Keeper {
                 State::Up(connection) if !connection.peer.is_transport_closed() => {
                     return Ok(connection.clone());
                 }
-                State::Down(reason, last) if asked => return Err(self.down(reason, last)),
+                State::Down(reason, last) if asked => return Err(self.down(reason, &last.lines())),
                 State::Down(..) => {
                     asked = true;
                     self.wanted.notify_one();
