@@ -3,9 +3,10 @@
 //! Nothing of this is needed for the answer to arrive; what fails here is left out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use frankenstein::methods::{SendChatActionParams, SendMessageDraftParams};
+use frankenstein::methods::{SendChatActionParams, SendMessageDraftParams, SendMessageParams};
 use frankenstein::types::ChatAction;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -50,6 +51,8 @@ pub struct Live {
     shown: String,
     next: Instant,
     typed: Instant,
+    /// An edit may have been done, or may still be: it could come after the last one.
+    astray: Arc<AtomicBool>,
     /// One call at a time.
     showing: Option<JoinHandle<Option<Duration>>>,
 }
@@ -69,6 +72,7 @@ impl Live {
             shown: String::new(),
             next: now,
             typed: now - TYPING,
+            astray: Arc::default(),
             showing: None,
         }
     }
@@ -116,8 +120,9 @@ impl Live {
             }));
         } else if now.duration_since(self.began) > PATIENCE {
             self.next = now + DRAFT;
-            let (turn, reply) = (self.turn.clone(), self.reply);
-            self.showing = Some(tokio::spawn(async move { edit(&stage, spot, &turn, reply, text).await }));
+            let (turn, astray) = (self.turn.clone(), self.astray.clone());
+            let message = outbox::message(spot, text, self.reply, None);
+            self.showing = Some(tokio::spawn(async move { edit(&stage, spot, &turn, message, &astray).await }));
         } else {
             self.shown.clear();
             self.typing(now);
@@ -158,11 +163,13 @@ impl Live {
         }));
     }
 
-    /// Waits until nothing is on its way: what comes after must not be overtaken.
-    pub async fn end(&mut self) {
+    /// Waits until nothing is on its way: what comes after must not be overtaken. Returns whether it could be: of an
+    /// edit that had no answer nobody knows when it is done.
+    pub async fn end(&mut self) -> bool {
         if let Some(showing) = self.showing.take() {
             let _ = showing.await;
         }
+        self.astray.load(Ordering::SeqCst)
     }
 }
 
@@ -189,8 +196,13 @@ fn draft(spot: Spot, turn: &str, text: Text) -> SendMessageDraftParams {
 }
 
 /// The message of a group that grows; it is sent like every other, and edited when it has arrived.
-async fn edit(stage: &Stage, spot: Spot, turn: &str, reply: Option<i32>, text: Text) -> Option<Duration> {
-    let message = outbox::message(spot, text, reply, None);
+async fn edit(
+    stage: &Stage,
+    spot: Spot,
+    turn: &str,
+    message: SendMessageParams,
+    astray: &AtomicBool,
+) -> Option<Duration> {
     let id = format!("{turn}.0");
     let posted = stage.mail.parcel(&id).await.ok()?;
     let Some(posted) = posted else {
@@ -204,6 +216,9 @@ async fn edit(stage: &Stage, spot: Spot, turn: &str, reply: Option<i32>, text: T
     let mut leave = stage.pace.perhaps(spot.chat)?;
     let edit = outbox::edit(&message, posted.message);
     let edited = stage.api.patiently("editMessageText", &edit, CALL).await.map(|_: serde_json::Value| ());
+    if matches!(edited, Err(Error::Unclear(_))) {
+        astray.store(true, Ordering::SeqCst);
+    }
     let pause = pause(edited);
     if let Some(wait) = pause {
         leave.refused(wait);

@@ -39,6 +39,8 @@ struct Desk {
     waiting: BTreeMap<String, (Asked, Instant)>,
     end: Option<End>,
     changed: bool,
+    /// How long a question waits for a person.
+    patience: Duration,
 }
 
 /// A place for what a person says.
@@ -186,11 +188,16 @@ impl Here {
         }
     }
 
-    /// Says no to everything that has waited for so long.
-    pub(super) fn refuse(&self, patience: Duration) {
+    /// How long a question waits for a person from now on.
+    pub(super) fn wait(&self, patience: Duration) {
+        self.desk().patience = patience;
+    }
+
+    /// Says no to everything that has waited for too long.
+    pub(super) fn refuse(&self) {
         let overdue: Vec<_> = {
             let desk = self.desk();
-            let overdue = desk.waiting.iter().filter(|(_, (_, since))| since.elapsed() > patience);
+            let overdue = desk.waiting.iter().filter(|(_, (_, since))| since.elapsed() > desk.patience);
             overdue.map(|(call, _)| call.clone()).collect()
         };
         for call in overdue {
