@@ -189,6 +189,181 @@ fn nobody_agrees_in_time() {
     stage.behaved();
 }
 
+/// A tool that wants to know something.
+const SHOP: &str = r#"
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from omni import Context, tool
+
+
+class Order(BaseModel):
+    size: Literal["small", "large"]
+    count: int = Field(ge=1, le=9, description="how many of them")
+    gift: bool = False
+    note: str = ""
+
+
+@tool(read_only=True)
+def order(ctx: Context) -> str:
+    """Take an order."""
+    order = ctx.elicit("What shall it be?", Order)
+    return order.model_dump_json() if order else "they want nothing"
+"#;
+
+impl Stage {
+    /// With a shop, and somebody who wants something of it.
+    fn shop(settings: &str) -> Self {
+        let stage = Self::with(settings);
+        stage.world.skill("shop", SHOP);
+        stage.run(&["--yes", "skill", "trust", "shop"]).succeeded();
+        stage
+    }
+
+    /// The model orders, and then says this.
+    fn orders(&self, then: &str) {
+        self.vendor.answer(Answer::call("shop__order", json!({})));
+        self.vendor.answer(Answer::text(then));
+    }
+
+    /// What the model was told last.
+    fn told(&self) -> String {
+        self.vendor.requests().pop().expect("a request").body["messages"].to_string()
+    }
+}
+
+#[test]
+fn a_tool_asks_field_by_field() {
+    let stage = Stage::shop("users = [7001, 7002]\nfeedback = false");
+    let _door = stage.serve();
+    let bot = &stage.bot;
+    stage.orders("It is on its way.");
+    bot.say(ANN, "order something");
+    let size = bot.hears(ANN.0, "What shall it be?");
+    // Somebody else's answer is none, and neither is one of another question.
+    bot.press(BOB, ANN.0, size.id, &size.buttons[0].1);
+    bot.press(ANN, ANN.0, size.id, "f:0123456789abcdef:0");
+    bot.until("two answers", |bot| (bot.answered().len() == 2).then_some(()));
+    let told: Vec<_> = bot.answered().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(told, ["Only Ann can answer this, or an admin.", "This question is over."]);
+    bot.press_named(ANN, ANN.0, "large");
+    bot.hears(ANN.0, "(2 of 4)");
+    for wrong in ["many", "12"] {
+        let before = bot.said(ANN.0).len();
+        bot.say(ANN, wrong);
+        bot.until("a remark", |bot| (bot.said(ANN.0).len() > before).then_some(()));
+    }
+    bot.say(ANN, "3");
+    bot.hears(ANN.0, "(3 of 4)");
+    // A choice in words will do.
+    bot.say(ANN, "yes");
+    bot.hears(ANN.0, "(4 of 4)");
+    bot.press_named(ANN, ANN.0, "Leave it out");
+    bot.hears(ANN.0, "It is on its way.");
+    let given = r#"{\"size\":\"large\",\"count\":3,\"gift\":true,\"note\":\"\"}"#;
+    assert!(stage.told().contains(&given.replace('"', "\\\"")) || stage.told().contains(given), "{}", stage.told());
+    // From here on words are messages again.
+    stage.vendor.answer(Answer::text("Good night."));
+    bot.say(ANN, "good night");
+    bot.hears(ANN.0, "Good night.");
+    bot.until("no button is left", |bot| {
+        bot.said(ANN.0).iter().all(|message| message.buttons.is_empty()).then_some(())
+    });
+    insta::assert_snapshot!(bot.transcript(ANN.0).join("\n"));
+    stage.behaved();
+}
+
+#[test]
+fn a_form_is_declined_and_one_that_nobody_answers_is_over() {
+    let stage = Stage::shop("users = [7001]\npatience = 3.0\nfeedback = false");
+    let _door = stage.serve();
+    stage.orders("Then not.");
+    stage.bot.say(ANN, "order something");
+    stage.bot.hears(ANN.0, "What shall it be?");
+    stage.bot.press_named(ANN, ANN.0, "Decline");
+    stage.bot.hears(ANN.0, "Then not.");
+    assert!(stage.told().contains("they want nothing"), "{}", stage.told());
+    stage.bot.hears(ANN.0, "❌ Declined: Ann");
+
+    stage.orders("Nobody was there.");
+    stage.bot.say(ANN, "order something else");
+    stage.bot.hears(ANN.0, "Nobody was there.");
+    stage.bot.hears(ANN.0, "⌛ Nobody answered in time.");
+    stage.behaved();
+}
+
+#[test]
+fn a_question_ends_with_the_process_that_has_asked_it() {
+    let stage = Stage::shop("users = [7001]\nfeedback = false");
+    let mut door = stage.serve();
+    let bot = &stage.bot;
+    stage.orders("I do not know what came of it.");
+    bot.say(ANN, "order something");
+    let question = bot.hears(ANN.0, "What shall it be?");
+    door.server.kill();
+    let _ = door.server.end();
+    // Said while nobody is there, to a question that is there no more: a message like any other.
+    bot.say(ANN, "a large one");
+    bot.press(ANN, ANN.0, question.id, &question.buttons[0].1);
+    stage.vendor.answer(Answer::text("A large one of what?"));
+    let _door = stage.serve();
+    bot.hears(ANN.0, "I do not know what came of it.");
+    bot.hears(ANN.0, "A large one of what?");
+    bot.hears(ANN.0, "omni was started anew, so this question is over.");
+    bot.until("an answer", |bot| bot.answered().pop().filter(|(_, told)| told == "This question is over."));
+    assert!(bot.said(ANN.0).iter().all(|message| message.buttons.is_empty()), "{:#?}", bot.said(ANN.0));
+    assert_eq!(bot.said(ANN.0).len(), 3, "{:#?}", bot.transcript(ANN.0));
+    stage.behaved_twice();
+}
+
+#[test]
+fn in_a_group_an_answer_to_the_question_is_an_answer() {
+    let stage = Stage::shop(&format!("users = [7001]\ngroups = [{GROUP}]\nfeedback = false"));
+    let bot = &stage.bot;
+    bot.group(GROUP, "Cooks");
+    let _door = stage.serve();
+    let reply = |user, to: i64, text: &str| bot.tell(GROUP, user, json!({ "text": text, "reply_to_message": to }));
+    stage.vendor.answer(Answer::call("shop__order", json!({})));
+    bot.say_in(GROUP, ANN, "@omni_test_bot order something");
+    bot.hears(GROUP, "What shall it be?");
+    bot.press_named(ANN, GROUP, "small");
+    let count = bot.hears(GROUP, "Answer this message with a whole number.");
+    // Bob's is a message of his own.
+    stage.vendor.answer(Answer::text("What is it with 4?"));
+    reply(BOB, count.id, "4");
+    bot.hears(GROUP, "What is it with 4?");
+    stage.vendor.answer(Answer::text("It is on its way."));
+    reply(ANN, count.id, "2");
+    bot.hears(GROUP, "(3 of 4)");
+    bot.press_named(ANN, GROUP, "Leave it at No");
+    bot.hears(GROUP, "(4 of 4)");
+    bot.press_named(ANN, GROUP, "Leave it out");
+    bot.hears(GROUP, "It is on its way.");
+    assert!(stage.told().contains("small") && stage.told().contains("2"), "{}", stage.told());
+    stage.behaved();
+}
+
+#[test]
+fn a_server_asks_the_person_in_the_chat() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    let servers = json!({ "mcpServers": { "shop": crate::support::servers::fixture(&["asks.py"]) } });
+    crate::support::omni::write(&stage.world.home().join("config/mcp.json"), &servers.to_string());
+    let _door = stage.serve();
+    stage.vendor.answer(Answer::call("shop__orders", json!({ "message": "What do you want?" })));
+    stage.vendor.answer(Answer::text("It is on its way."));
+    stage.bot.say(ANN, "order something");
+    stage.bot.hears(ANN.0, "asks: What do you want?");
+    stage.bot.say(ANN, "soup");
+    stage.bot.hears(ANN.0, "Size (2 of 3)");
+    stage.bot.press_named(ANN, ANN.0, "small");
+    stage.bot.hears(ANN.0, "Count (3 of 3)");
+    stage.bot.press_named(ANN, ANN.0, "Leave it at 1");
+    stage.bot.hears(ANN.0, "It is on its way.");
+    assert!(stage.told().contains("Order(name='soup', size='small', count=1)"), "{}", stage.told());
+    stage.behaved();
+}
+
 #[test]
 fn a_photo_is_asked_about() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
@@ -604,6 +779,97 @@ fn a_line_that_is_cut_loses_nothing() {
     }
     stage.bot.hears(ANN.0, "re: number 5");
     once_each(&stage.bot, ANN.0, 5);
+    stage.behaved();
+}
+
+/// A stage in a group, with a model that looks something up twice before it answers, each time for so many seconds.
+fn looking(first: u32, second: u32) -> Stage {
+    let stage = Stage::with(&format!("users = [7001]\ngroups = [{GROUP}]\nfeedback = false"));
+    let look = "import time\nfrom omni import tool\n\n\n@tool(read_only=True)\ndef up(seconds: int) -> str:\n    \
+                \"\"\"Look.\"\"\"\n    time.sleep(seconds)\n    return \"seen\"\n";
+    stage.world.skill("look", look);
+    for (said, seconds) in [("I look it up.", first), ("I look again.", second)] {
+        stage.vendor.answer(Answer::call("look__up", json!({ "seconds": seconds })).saying(said));
+    }
+    stage.vendor.answer(Answer::text("It is **done**."));
+    stage.bot.group(GROUP, "Cooks");
+    stage
+}
+
+#[test]
+fn an_edit_that_comes_after_the_last_one_spoils_nothing() {
+    let stage = looking(6, 6);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    // It is under way for longer than anybody waits, and done after all that comes later.
+    bot.fault("editMessageText", Fault::Late(Duration::from_secs(15)));
+    bot.say_in(GROUP, ANN, "@omni_test_bot look it up");
+    bot.hears(GROUP, "It is done.");
+    bot.until("the late edit", |bot| bot.wrongs().into_iter().find(|wrong| wrong.contains("message to edit not found")));
+    let said = bot.said(GROUP);
+    assert!(matches!(&said[..], [one] if one.text == "It is done."), "{said:#?}");
+}
+
+#[test]
+fn a_message_that_is_gone_is_said_anew() {
+    let stage = looking(6, 0);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    let asked = bot.say_in(GROUP, ANN, "@omni_test_bot look it up");
+    let growing = bot.hears(GROUP, "I look it up.");
+    bot.erase(GROUP, growing.id);
+    // What it answers goes as well.
+    bot.erase(GROUP, asked);
+    let done = bot.hears(GROUP, "It is done.");
+    assert_eq!((done.id > growing.id, done.reply), (true, None));
+    assert_eq!(bot.said(GROUP).len(), 1, "{:#?}", bot.transcript(GROUP));
+}
+
+#[test]
+fn what_people_write_anew_is_answered_as_it_was_first() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::from_millis(300));
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    let first = bot.say(ANN, "number 1");
+    let second = bot.say(ANN, "number 2");
+    // In another order than they were said in, and twice.
+    bot.correct(ANN, ANN.0, second, "number 22");
+    bot.correct(ANN, ANN.0, first, "number 11");
+    bot.correct(ANN, ANN.0, first, "/stop");
+    bot.say(ANN, "number 3");
+    bot.hears(ANN.0, "re: number 3");
+    bot.correct(ANN, ANN.0, first, "number 1");
+    bot.say(ANN, "number 4");
+    bot.hears(ANN.0, "re: number 4");
+    once_each(bot, ANN.0, 4);
+    stage.behaved();
+}
+
+#[test]
+fn a_name_that_nobody_knows_for_a_while_loses_nothing() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let line = Relay::to(stage.bot.port());
+    let names = |names: &str| stage.world.write("names", &format!("127.0.0.1 localhost\n{names}"));
+    let (known, nobody) = (names("127.0.0.1 telegram.test\n"), stage.world.write("servers", "nameserver 127.0.0.1\n"));
+    let places = format!("mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf", known.display(), nobody.display());
+    let within = format!("{places} && exec \"$0\" \"$@\"");
+    let run = stage.world.under(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &within], ["serve"]);
+    let server = format!("http://telegram.test:{}", line.port);
+    let door = Door::open(run.model("lab/parrot").env("OMNI_TELEGRAM__SERVER", server));
+    stage.bot.say(ANN, "number 1");
+    stage.bot.hears(ANN.0, "re: number 1");
+    names("");
+    // What is open would do without the name.
+    line.cut();
+    line.mend();
+    stage.bot.say(ANN, "number 2");
+    kill::until(|| stage.log().contains("nothing is heard from Telegram: Telegram cannot be reached").then_some(()));
+    names("127.0.0.1 telegram.test\n");
+    stage.bot.hears(ANN.0, "re: number 2");
+    once_each(&stage.bot, ANN.0, 2);
+    drop(door);
     stage.behaved();
 }
 

@@ -18,9 +18,12 @@ use super::update::{Person, Pressed, Said};
 use crate::hub::run::{self, Run};
 use crate::message::event::Consent;
 use crate::store;
+use crate::store::mail::State;
 
 /// How much longer than here a question waits in its run, so that here is where it ends.
 pub const SLACK: Duration = Duration::from_secs(5);
+/// How long an answer to a question waits for the question to have arrived.
+const ARRIVAL: Duration = Duration::from_secs(2);
 /// Letters of an answer that are shown under its question.
 const SHOWN: usize = 80;
 const OVER: &str = "This question is over.";
@@ -183,18 +186,40 @@ impl Telegram {
         }
         let mut found = None::<(i64, String)>;
         for (name, asked) in self.questions.forms(said.spot) {
-            let sent = self.mail.parcel(&asked.parcel()).await?.map_or(0, |posted| posted.message);
-            let is_meant = match said.answers {
-                Some(message) => i64::from(message) == sent,
+            let Some(posted) = self.mail.parcel(&asked.parcel()).await? else { continue };
+            // Somebody may be quicker than Telegram is in telling us the number of the question.
+            let (since, sent) = match posted.state {
+                State::Sent => (posted.message, Some(posted.message)),
+                State::Sending => (posted.after, None),
+                State::Waits | State::Failed => continue,
+            };
+            let is_meant = match said.answers.map(i64::from) {
+                Some(message) => sent.map_or(message > since, |sent| message == sent),
                 None => !said.group,
             };
             // What was said before it was asked is no answer.
-            let is_later = sent != 0 && i64::from(said.message) > sent;
-            if is_meant && is_later && may_answer(&said.user, &asked.user, access) {
-                found = found.filter(|(earlier, _)| *earlier < sent).or(Some((sent, name)));
+            if is_meant && i64::from(said.message) > since && may_answer(&said.user, &asked.user, access) {
+                found = found.filter(|(earlier, _)| *earlier < since).or(Some((since, name)));
             }
         }
         Ok(found.map(|(_, name)| name))
+    }
+
+    /// The same, when what is asked there has its number.
+    pub(super) async fn surely_asks(&self, said: &Said, access: &Access) -> Result<Option<String>, store::Error> {
+        let deadline = Instant::now() + ARRIVAL;
+        while Instant::now() < deadline {
+            let mut is_sending = false;
+            for (_, asked) in self.questions.forms(said.spot) {
+                let posted = self.mail.parcel(&asked.parcel()).await?;
+                is_sending |= posted.is_some_and(|posted| posted.state == State::Sending);
+            }
+            if !is_sending {
+                break;
+            }
+            tokio::time::sleep(ARRIVAL / 40).await;
+        }
+        self.asks(said, access).await
     }
 
     /// A question is answered in words; returns what is to be said to that, if anything.

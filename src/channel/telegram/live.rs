@@ -103,6 +103,8 @@ impl Live {
         if let Some(showing) = self.showing.take_if(|showing| showing.is_finished())
             && let Ok(Some(wait)) = showing.await
         {
+            // What was not shown is still to be.
+            self.shown.clear();
             self.next = now + wait;
         }
         if self.showing.is_some() || now < self.next {
@@ -114,7 +116,7 @@ impl Live {
             self.next = now + DRAFT;
             let draft = draft(spot, &self.turn, text);
             self.showing = Some(tokio::spawn(async move {
-                let _leave = stage.pace.spare()?;
+                let Some(_leave) = stage.pace.spare() else { return Some(DRAFT) };
                 let shown = stage.api.patiently("sendMessageDraft", &draft, CALL).await;
                 pause(shown.map(|_: serde_json::Value| ()))
             }));
@@ -195,7 +197,8 @@ fn draft(spot: Spot, turn: &str, text: Text) -> SendMessageDraftParams {
         .build()
 }
 
-/// The message of a group that grows; it is sent like every other, and edited when it has arrived.
+/// The message of a group that grows; it is sent like every other, and edited when it has arrived. Returns how long to
+/// wait if it does not show this yet.
 async fn edit(
     stage: &Stage,
     spot: Spot,
@@ -211,11 +214,15 @@ async fn edit(
         return None;
     };
     if posted.message == 0 {
-        return None;
+        return Some(DRAFT);
     }
-    let mut leave = stage.pace.perhaps(spot.chat)?;
+    let Some(mut leave) = stage.pace.perhaps(spot.chat) else { return Some(DRAFT) };
     let edit = outbox::edit(&message, posted.message);
     let edited = stage.api.patiently("editMessageText", &edit, CALL).await.map(|_: serde_json::Value| ());
+    let edited = match edited {
+        Err(error) if error.says(400, "not modified") => Ok(()),
+        other => other,
+    };
     if matches!(edited, Err(Error::Unclear(_))) {
         astray.store(true, Ordering::SeqCst);
     }

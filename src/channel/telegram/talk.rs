@@ -162,7 +162,7 @@ impl Telegram {
                     if inbox::stops(&one) {
                         return Ok(vec![self.note(one.spot, turn, self.stop(&lane).await)]);
                     }
-                    let Some(name) = self.asks(&one, &access).await? else {
+                    let Some(name) = self.surely_asks(&one, &access).await? else {
                         // What it was an answer to is over, so it is a message like any other.
                         return Err(Left::Elsewhere(lane));
                     };

@@ -238,7 +238,7 @@ impl Hub {
         if all.is_empty() {
             return;
         }
-        all.iter().for_each(|here| here.refuse());
+        all.iter().for_each(|here| here.refuse(Instant::now()));
         match self.runs.table.heard(&self.owner).await {
             Ok(words) => {
                 for word in words {
