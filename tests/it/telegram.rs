@@ -117,6 +117,47 @@ fn somebody_new_is_let_in_by_a_code() {
 }
 
 #[test]
+fn whoever_guesses_codes_is_not_heard_for_a_while() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let _door = stage.serve();
+    let code = stage.run(&["channel", "pair"]).succeeded().out.trim().to_owned();
+    for guess in 0..30 {
+        stage.bot.say(EVE, &format!("ABCDEF{guess:02}"));
+    }
+    stage.bot.say(EVE, &code);
+    stage.bot.say(EVE, "and now?");
+    stage.bot.say(ANN, "hello");
+    stage.bot.hears(ANN.0, "re: hello");
+    let told = stage.bot.said(EVE.0);
+    assert!(matches!(&told[..], [hint] if hint.text.starts_with("I do not know you")), "{told:#?}");
+    // The code itself is good still.
+    let listed = stage.run(&["channel", "list"]).succeeded().out;
+    assert!(!listed.contains("7003"), "{listed}");
+    stage.behaved();
+}
+
+#[test]
+fn an_admin_may_more_than_others() {
+    let stage = Stage::with("users = [7001]\nadmins = [7002]\nfeedback = false");
+    let _door = stage.serve();
+    let bot = &stage.bot;
+    bot.say(ANN, "/job j1 cancel");
+    bot.hears(ANN.0, "/job is for admins, and you (7001) are none.");
+    bot.say(BOB, "/job j1 cancel");
+    let told = bot.until("an answer", |bot| bot.said(BOB.0).pop());
+    assert!(!told.text.contains("admins"), "{}", told.text);
+    stage.vendor.answer(Answer::call("fs__write", json!({ "path": "x", "content": "x" })));
+    stage.vendor.answer(Answer::text("Written."));
+    bot.say(ANN, "write x");
+    bot.hears(ANN.0, "May fs.write run?");
+    bot.press_named(BOB, ANN.0, "Once");
+    bot.hears(ANN.0, "Written.");
+    bot.hears(ANN.0, "✅ Once: Bob");
+    stage.behaved();
+}
+
+#[test]
 fn a_tool_waits_for_consent() {
     let stage = Stage::with("users = [7001, 7002]\nfeedback = false");
     let _door = stage.serve();
@@ -262,7 +303,11 @@ fn a_tool_asks_field_by_field() {
     bot.press_named(ANN, ANN.0, "Leave it out");
     bot.hears(ANN.0, "It is on its way.");
     let given = r#"{\"size\":\"large\",\"count\":3,\"gift\":true,\"note\":\"\"}"#;
-    assert!(stage.told().contains(&given.replace('"', "\\\"")) || stage.told().contains(given), "{}", stage.told());
+    assert!(
+        stage.told().contains(&given.replace('"', "\\\"")) || stage.told().contains(given),
+        "{}",
+        stage.told()
+    );
     // From here on words are messages again.
     stage.vendor.answer(Answer::text("Good night."));
     bot.say(ANN, "good night");
@@ -323,7 +368,8 @@ fn in_a_group_an_answer_to_the_question_is_an_answer() {
     let bot = &stage.bot;
     bot.group(GROUP, "Cooks");
     let _door = stage.serve();
-    let reply = |user, to: i64, text: &str| bot.tell(GROUP, user, json!({ "text": text, "reply_to_message": to }));
+    let reply =
+        |user, to: i64, text: &str| bot.tell(GROUP, user, json!({ "text": text, "reply_to_message": to }));
     stage.vendor.answer(Answer::call("shop__order", json!({})));
     bot.say_in(GROUP, ANN, "@omni_test_bot order something");
     bot.hears(GROUP, "What shall it be?");
@@ -805,7 +851,9 @@ fn an_edit_that_comes_after_the_last_one_spoils_nothing() {
     bot.fault("editMessageText", Fault::Late(Duration::from_secs(15)));
     bot.say_in(GROUP, ANN, "@omni_test_bot look it up");
     bot.hears(GROUP, "It is done.");
-    bot.until("the late edit", |bot| bot.wrongs().into_iter().find(|wrong| wrong.contains("message to edit not found")));
+    bot.until("the late edit", |bot| {
+        bot.wrongs().into_iter().find(|wrong| wrong.contains("message to edit not found"))
+    });
     let said = bot.said(GROUP);
     assert!(matches!(&said[..], [one] if one.text == "It is done."), "{said:#?}");
 }
@@ -852,10 +900,17 @@ fn a_name_that_nobody_knows_for_a_while_loses_nothing() {
     stage.vendor.echoes(Duration::ZERO);
     let line = Relay::to(stage.bot.port());
     let names = |names: &str| stage.world.write("names", &format!("127.0.0.1 localhost\n{names}"));
-    let (known, nobody) = (names("127.0.0.1 telegram.test\n"), stage.world.write("servers", "nameserver 127.0.0.1\n"));
-    let places = format!("mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf", known.display(), nobody.display());
+    let (known, nobody) =
+        (names("127.0.0.1 telegram.test\n"), stage.world.write("servers", "nameserver 127.0.0.1\n"));
+    let places = format!(
+        "mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf",
+        known.display(),
+        nobody.display()
+    );
     let within = format!("{places} && exec \"$0\" \"$@\"");
-    let run = stage.world.under(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &within], ["serve"]);
+    let run = stage
+        .world
+        .under(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &within], ["serve"]);
     let server = format!("http://telegram.test:{}", line.port);
     let door = Door::open(run.model("lab/parrot").env("OMNI_TELEGRAM__SERVER", server));
     stage.bot.say(ANN, "number 1");
@@ -865,7 +920,9 @@ fn a_name_that_nobody_knows_for_a_while_loses_nothing() {
     line.cut();
     line.mend();
     stage.bot.say(ANN, "number 2");
-    kill::until(|| stage.log().contains("nothing is heard from Telegram: Telegram cannot be reached").then_some(()));
+    kill::until(|| {
+        stage.log().contains("nothing is heard from Telegram: Telegram cannot be reached").then_some(())
+    });
     names("127.0.0.1 telegram.test\n");
     stage.bot.hears(ANN.0, "re: number 2");
     once_each(&stage.bot, ANN.0, 2);
@@ -990,40 +1047,52 @@ fn telegram_brings_news_to_a_webhook() {
 ///
 /// One kill in four comes at a random time. The others come where it is easiest to lose something or to
 /// say it twice: when the model is asked, when an answer was sent and is not done yet, and when it is done
-/// and that was not told.
+/// and that was not told. Each is in a chat in which nothing waits, as long as there is one; then all of them
+/// are given the time to come to rest.
 #[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn killed(kills: usize) {
-    let settings = format!("users = [7001, 7002]\ngroups = [{GROUP}]\nfeedback = false");
+    let people: Vec<(i64, String)> = (7001..7012).map(|number| (number, format!("P{number}"))).collect();
+    let users: Vec<String> = people.iter().map(|(number, _)| number.to_string()).collect();
+    let settings = format!("users = [{}]\ngroups = [{GROUP}]\nfeedback = false", users.join(", "));
     let stage = Stage::with(&settings);
     let (bot, vendor) = (&stage.bot, &stage.vendor);
     vendor.echoes(Duration::ZERO);
     bot.group(GROUP, "Cooks");
-    let chats = [(ANN.0, "ann"), (BOB.0, "bob"), (GROUP, "group")];
+    let chats: Vec<i64> = people.iter().map(|(number, _)| *number).chain([GROUP]).collect();
     let answers = |chat| bot.said(chat).iter().filter(|message| message.text.starts_with("re:")).count();
-    let mut counts = [0; 3];
+    let mut counts = vec![0; chats.len()];
     let mut hits = [0; 4];
     for kill in 0..kills {
-        let (polls, asked, sent) = (bot.polls(), vendor.requests().len(), bot.count("sendMessage"));
+        let polls = bot.polls();
+        let mut door = stage.serve();
+        bot.until("a question", |bot| (bot.polls() > polls).then_some(()));
+        let free = |counts: &[usize]| {
+            let mut places = (0..chats.len()).map(|place| (kill + place) % chats.len());
+            places.find(|place| answers(chats[*place]) == counts[*place])
+        };
+        let place = free(&counts).unwrap_or_else(|| {
+            bot.until("a chat at rest", |_| {
+                (0..chats.len())
+                    .all(|place| answers(chats[place]) == counts[place])
+                    .then_some(kill % chats.len())
+            })
+        });
+        let (asked, sent) = (vendor.requests().len(), bot.count("sendMessage"));
         let pause = Duration::from_millis(250);
         match kill % 4 {
             1 => bot.fault("sendMessage", Fault::LateAnswer(pause)),
             2 => bot.fault("sendMessage", Fault::Late(pause)),
             _ => {}
         }
-        let mut door = stage.serve();
-        bot.until("a question", |bot| (bot.polls() > polls).then_some(()));
-        for (place, (chat, words)) in chats.into_iter().enumerate() {
-            // So few that they are answered in a minute at last.
-            if counts[place] - answers(chat) < 3 {
-                counts[place] += 1;
-                let words = format!("{words} {}", counts[place]);
-                match chat {
-                    GROUP => drop(bot.say_in(GROUP, ANN, &format!("@omni_test_bot {words}"))),
-                    _ => drop(bot.say(if chat == ANN.0 { ANN } else { BOB }, &words)),
-                }
-            }
+        for _ in 0..1 + kill % 2 {
+            counts[place] += 1;
+            let words = format!("number {}", counts[place]);
+            match people.get(place) {
+                Some((number, name)) => bot.say((*number, name), &words),
+                None => bot.say_in(GROUP, ANN, &format!("@omni_test_bot {words}")),
+            };
         }
-        let patience = Instant::now() + Duration::from_secs(4);
+        let patience = Instant::now() + Duration::from_secs(10);
         let there = || match kill % 4 {
             0 => true,
             3 => vendor.requests().len() > asked,
@@ -1034,23 +1103,27 @@ fn killed(kills: usize) {
         }
         hits[kill % 4] += usize::from(there());
         // The moment is what is random here; nothing waits for these sleeps.
-        let most = if kill % 4 == 0 { Duration::from_millis(2000) } else { Duration::from_millis(60) };
+        let most = if kill % 4 == 0 { Duration::from_millis(1500) } else { Duration::from_millis(60) };
         std::thread::sleep(most.mul_f64(kill::fraction()));
         door.server.kill();
         let _ = door.server.end();
         bot.forgive();
     }
     let _door = stage.serve();
-    for ((chat, words), count) in chats.into_iter().zip(counts) {
-        bot.hears(chat, &format!("re: {words} {count}"));
-        once_each(bot, chat, count);
+    for (chat, count) in chats.iter().zip(&counts) {
+        if *count > 0 {
+            bot.hears(*chat, &format!("re: number {count}"));
+        }
+        once_each(bot, *chat, *count);
     }
     let wrongs = bot.wrongs();
     let wrongs: Vec<_> = wrongs.iter().filter(|wrong| !wrong.contains("Too Many Requests")).collect();
     assert!(wrongs.is_empty(), "{wrongs:#?}");
     println!(
-        "{counts:?} messages in three chats were answered once; kills at a random time, when an answer is done and \
-         not told, when it is sent, when the model is asked: {hits:?}"
+        "{} messages in {} chats were answered once, in order; kills at a random time, when an answer is done and \
+         not told, when it is sent, when the model is asked: {hits:?}",
+        counts.iter().sum::<usize>(),
+        chats.len(),
     );
 }
 

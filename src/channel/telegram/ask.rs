@@ -206,7 +206,11 @@ impl Telegram {
     }
 
     /// The same, when what is asked there has its number.
-    pub(super) async fn surely_asks(&self, said: &Said, access: &Access) -> Result<Option<String>, store::Error> {
+    pub(super) async fn surely_asks(
+        &self,
+        said: &Said,
+        access: &Access,
+    ) -> Result<Option<String>, store::Error> {
         let deadline = Instant::now() + ARRIVAL;
         while Instant::now() < deadline {
             let mut is_sending = false;

@@ -151,9 +151,9 @@ impl Form {
             Reply::Nothing => return Err(field.expected()),
             Reply::Choice(number) => match &field.kind {
                 Kind::Read => None,
-                Kind::One(choices) => {
-                    Some(choices.get(*number).map(|(_, value)| value.clone()).ok_or_else(|| field.expected())?)
-                }
+                Kind::One(choices) => Some(
+                    choices.get(*number).map(|(_, value)| value.clone()).ok_or_else(|| field.expected())?,
+                ),
                 _ => return Err(field.expected()),
             },
             Reply::Words(words) => Some(field.read(words.trim()).ok_or_else(|| field.expected())?),
@@ -182,7 +182,9 @@ impl Field {
         let choices = choices(schema);
         let kind = match schema["type"].as_str() {
             _ if !choices.is_empty() => Kind::One(choices),
-            Some("boolean") => Kind::One(vec![("Yes".to_owned(), true.into()), ("No".to_owned(), false.into())]),
+            Some("boolean") => {
+                Kind::One(vec![("Yes".to_owned(), true.into()), ("No".to_owned(), false.into())])
+            }
             Some("integer") => Kind::Whole,
             Some("number") => Kind::Number,
             Some("array") => Kind::Some(self::choices(&schema["items"])),

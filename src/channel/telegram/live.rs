@@ -124,7 +124,8 @@ impl Live {
             self.next = now + DRAFT;
             let (turn, astray) = (self.turn.clone(), self.astray.clone());
             let message = outbox::message(spot, text, self.reply, None);
-            self.showing = Some(tokio::spawn(async move { edit(&stage, spot, &turn, message, &astray).await }));
+            self.showing =
+                Some(tokio::spawn(async move { edit(&stage, spot, &turn, message, &astray).await }));
         } else {
             self.shown.clear();
             self.typing(now);

@@ -99,7 +99,8 @@ impl Questions {
     /// The forms that wait in a place.
     pub fn forms(&self, spot: Spot) -> Vec<(String, Asked)> {
         let waiting = self.0.lock().expect("no panic while held");
-        let here = waiting.iter().filter(|(_, asked)| asked.spot == spot && matches!(asked.what, What::Field(..)));
+        let here =
+            waiting.iter().filter(|(_, asked)| asked.spot == spot && matches!(asked.what, What::Field(..)));
         here.map(|(name, asked)| (name.clone(), asked.clone())).collect()
     }
 

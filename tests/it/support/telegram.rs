@@ -14,9 +14,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri};
 use frankenstein::methods::{
-    AnswerCallbackQueryParams, DeleteMessageParams, DeleteWebhookParams, EditMessageReplyMarkupParams, EditMessageTextParams,
-    GetFileParams, GetUpdatesParams, SendChatActionParams, SendMessageDraftParams, SendMessageParams,
-    SetMyCommandsParams,
+    AnswerCallbackQueryParams, DeleteMessageParams, DeleteWebhookParams, EditMessageReplyMarkupParams,
+    EditMessageTextParams, GetFileParams, GetUpdatesParams, SendChatActionParams, SendMessageDraftParams,
+    SendMessageParams, SetMyCommandsParams,
 };
 use frankenstein::types::{ChatId, MessageEntity, MessageEntityType};
 use frankenstein::updates::Update;
@@ -877,7 +877,9 @@ impl World {
         match here.messages.get(&message) {
             None => Err(bad("message to delete not found")),
             // In a private chat it may take away what it hears, too.
-            Some(known) if known.from != "omni" && here.kind != "private" => Err(bad("message can't be deleted")),
+            Some(known) if known.from != "omni" && here.kind != "private" => {
+                Err(bad("message can't be deleted"))
+            }
             Some(_) => {
                 here.messages.remove(&message);
                 Ok(true.into())
