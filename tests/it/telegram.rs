@@ -120,7 +120,7 @@ fn somebody_new_is_let_in_by_a_code() {
 fn whoever_guesses_codes_is_not_heard_for_a_while() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.vendor.echoes(Duration::ZERO);
-    let _door = stage.serve();
+    let door = stage.serve();
     let code = stage.run(&["channel", "pair"]).succeeded().out.trim().to_owned();
     for guess in 0..30 {
         stage.bot.say(EVE, &format!("ABCDEF{guess:02}"));
@@ -129,9 +129,11 @@ fn whoever_guesses_codes_is_not_heard_for_a_while() {
     stage.bot.say(EVE, "and now?");
     stage.bot.say(ANN, "hello");
     stage.bot.hears(ANN.0, "re: hello");
+    // What is written is sent before it ends.
+    door.server.signal(libc::SIGTERM);
+    door.server.end().succeeded();
     let told = stage.bot.said(EVE.0);
     assert!(matches!(&told[..], [hint] if hint.text.starts_with("I do not know you")), "{told:#?}");
-    // The code itself is good still.
     let listed = stage.run(&["channel", "list"]).succeeded().out;
     assert!(!listed.contains("7003"), "{listed}");
     stage.behaved();
@@ -323,13 +325,31 @@ fn a_tool_asks_field_by_field() {
 fn a_form_is_declined_and_one_that_nobody_answers_is_over() {
     let stage = Stage::shop("users = [7001]\npatience = 3.0\nfeedback = false");
     let _door = stage.serve();
+    let bot = &stage.bot;
     stage.orders("Then not.");
-    stage.bot.say(ANN, "order something");
-    stage.bot.hears(ANN.0, "What shall it be?");
-    stage.bot.press_named(ANN, ANN.0, "Decline");
-    stage.bot.hears(ANN.0, "Then not.");
-    assert!(stage.told().contains("they want nothing"), "{}", stage.told());
-    stage.bot.hears(ANN.0, "❌ Declined: Ann");
+    stage.vendor.answer(Answer::text("I see."));
+    stage.vendor.answer(Answer::text("Now I do."));
+    bot.say(ANN, "order something");
+    let question = bot.hears(ANN.0, "What shall it be?");
+    // What was said before it was asked is no answer, and neither is what comes right after it was declined: Telegram
+    // tells of both at once here.
+    bot.fault("getUpdates", Fault::Late(Duration::from_millis(500)));
+    let polls = bot.polls();
+    let from = json!({ "id": ANN.0, "is_bot": false, "first_name": "Ann" });
+    let chat = json!({ "id": ANN.0, "type": "private", "first_name": "Ann" });
+    bot.update(json!({ "message": {
+        "message_id": question.id - 1, "date": 1, "from": from, "chat": chat, "text": "large",
+    }}));
+    bot.until("the next question", |bot| (bot.polls() > polls).then_some(()));
+    bot.press_named(ANN, ANN.0, "Decline");
+    bot.say(ANN, "do you see?");
+    bot.hears(ANN.0, "Then not.");
+    bot.hears(ANN.0, "Now I do.");
+    bot.hears(ANN.0, "❌ Declined: Ann");
+    let asked: Vec<_> =
+        stage.vendor.requests().iter().map(|asked| asked.body["messages"].to_string()).collect();
+    assert!(asked[1].contains("they want nothing"), "{}", asked[1]);
+    assert!(asked[2].contains("large") && !asked[2].contains("do you see?"), "{}", asked[2]);
 
     stage.orders("Nobody was there.");
     stage.bot.say(ANN, "order something else");
@@ -395,6 +415,8 @@ fn a_server_asks_the_person_in_the_chat() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     let servers = json!({ "mcpServers": { "shop": crate::support::servers::fixture(&["asks.py"]) } });
     crate::support::omni::write(&stage.world.home().join("config/mcp.json"), &servers.to_string());
+    // What it said once is known when it is asked for.
+    stage.run(&["mcp", "test", "shop"]).succeeded();
     let _door = stage.serve();
     stage.vendor.answer(Answer::call("shop__orders", json!({ "message": "What do you want?" })));
     stage.vendor.answer(Answer::text("It is on its way."));
@@ -526,11 +548,11 @@ fn a_group_hears_from_it_when_it_is_meant() {
     stage.bot.say_in(-55, ANN, "@omni_test_bot hello");
     stage.bot.say(ANN, "hello");
     stage.bot.hears(ANN.0, "re: hello");
-    assert!(stage.bot.said(-55).is_empty());
     stage.bot.say(ANN, "/snapshot soup");
     stage.bot.hears(ANN.0, "it is kept; /restore soup goes back");
     stage.bot.say(ANN, "/restore soup");
     stage.bot.hears(ANN.0, "the conversation is what it was");
+    assert!(stage.bot.said(-55).is_empty());
     stage.behaved();
 }
 
@@ -960,6 +982,8 @@ fn a_conflict_is_told_plainly() {
     assert!(told.contains("another program asks for the news of this bot"), "{told}");
     // Once, though it was so twice.
     assert_eq!(told.matches("another program").count(), 1, "{told}");
+    let logged = stage.log();
+    assert_eq!(logged.matches("nothing is heard from Telegram: another program").count(), 1, "{logged}");
 }
 
 #[test]

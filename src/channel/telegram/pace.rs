@@ -142,16 +142,16 @@ mod tests {
     async fn all_chats_together_are_spoken_in_as_often_as_telegram_allows() {
         let pace = Pace::default();
         let mut held = Vec::new();
-        for chat in 1.. {
-            match pace.speak(chat).now_or_never() {
-                Some(leave) => held.push(leave),
-                None => break,
-            }
+        while let Some(leave) = pace.call().now_or_never() {
+            held.push(leave);
         }
         assert!((20..=30).contains(&held.len()), "{} in a second", held.len());
         assert!(pace.spare().is_none(), "nothing is left for what need not be said");
-        // What has ended counts for a second more.
+        // What has ended counts for a while more.
         held.clear();
-        assert!(pace.speak(100).now_or_never().is_none());
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pace.call().now_or_never().is_none());
     }
 }
