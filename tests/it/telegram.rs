@@ -18,6 +18,7 @@ use crate::support::vendor::{Answer, Vendor};
 const ANN: (i64, &str) = (7001, "Ann");
 const BOB: (i64, &str) = (7002, "Bob");
 const EVE: (i64, &str) = (7003, "Eve");
+const STRANGER: (i64, &str) = (9000, "Zed");
 const GROUP: i64 = -1_001_234_567_890;
 
 /// A bot, a model, and the program between them.
@@ -323,7 +324,7 @@ fn a_tool_asks_field_by_field() {
 
 #[test]
 fn a_form_is_declined_and_one_that_nobody_answers_is_over() {
-    let stage = Stage::shop("users = [7001]\npatience = 3.0\nfeedback = false");
+    let stage = Stage::shop("users = [7001]\npatience = 6.0\nfeedback = false");
     let _door = stage.serve();
     let bot = &stage.bot;
     stage.orders("Then not.");
@@ -917,6 +918,24 @@ fn what_people_write_anew_is_answered_as_it_was_first() {
 }
 
 #[test]
+fn what_strangers_say_meanwhile_hides_no_answer() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::from_secs(1));
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    bot.say(STRANGER, "hello?");
+    bot.hears(STRANGER.0, "I do not know you");
+    bot.fault("sendMessage", Fault::Lost);
+    bot.say(ANN, "number 1");
+    (0..40).for_each(|_| drop(bot.say(STRANGER, "hello?")));
+    bot.hears(ANN.0, "re: number 1");
+    bot.say(ANN, "number 2");
+    bot.hears(ANN.0, "re: number 2");
+    once_each(bot, ANN.0, 2);
+    stage.behaved();
+}
+
+#[test]
 fn a_name_that_nobody_knows_for_a_while_loses_nothing() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.vendor.echoes(Duration::ZERO);
@@ -1084,6 +1103,8 @@ fn killed(kills: usize) {
     bot.group(GROUP, "Cooks");
     let chats: Vec<i64> = people.iter().map(|(number, _)| *number).chain([GROUP]).collect();
     let answers = |chat| bot.said(chat).iter().filter(|message| message.text.starts_with("re:")).count();
+    // Messages are not looked for from the first one on.
+    (0..40).for_each(|_| drop(bot.say(STRANGER, "hello?")));
     let mut counts = vec![0; chats.len()];
     let mut hits = [0; 4];
     for kill in 0..kills {
@@ -1105,7 +1126,8 @@ fn killed(kills: usize) {
         let pause = Duration::from_millis(250);
         match kill % 4 {
             1 => bot.fault("sendMessage", Fault::LateAnswer(pause)),
-            2 => bot.fault("sendMessage", Fault::Late(pause)),
+            // It may be done when the next process is there already.
+            2 => bot.fault("sendMessage", Fault::Late(6 * pause)),
             _ => {}
         }
         for _ in 0..1 + kill % 2 {

@@ -113,7 +113,13 @@ impl Telegram {
                     self.mail.moved(from, to, &place(to)).await?;
                     access = Access::read(&self.config, &self.mail).await?;
                 }
-                Some(heard) => letters.extend(self.letter(raw, &heard, &access).await?),
+                Some(heard) => {
+                    // Also what is not for us takes a number.
+                    if let Heard::Said(said) = &heard {
+                        self.outbox.saw(&place(said.spot.chat), said.message.into());
+                    }
+                    letters.extend(self.letter(raw, &heard, &access).await?);
+                }
                 None => {}
             }
         }
@@ -169,13 +175,11 @@ impl Telegram {
             Heard::Stopped(spot) => (AT_ONCE.to_owned(), spot.chat, 0, None),
             Heard::Moved { .. } => return Ok(None),
         };
-        let place = place(chat);
-        self.outbox.saw(&place, message.into());
         Ok(Some(Letter {
             id,
             lane,
             bundle: bundle.unwrap_or_default(),
-            place,
+            place: place(chat),
             message: message.into(),
             turn: uuid::Uuid::now_v7().to_string(),
             body: raw.to_string(),
