@@ -162,6 +162,18 @@ impl Setting {
         {
             return wrong("a number from 0 to 1000000000", "another");
         }
+        let most = match self.key.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["telegram", "patience"] => {
+                Some((86_400.0, "a number of seconds from 1 to 86400, which is a day"))
+            }
+            ["telegram", "poll"] => Some((600.0, "a number of seconds from 1 to 600")),
+            _ => None,
+        };
+        if let (Value::Float(seconds), Some((most, expected))) = (&self.value, most)
+            && !(1.0..=most).contains(seconds)
+        {
+            return wrong(expected, "another");
+        }
         let mut trial = KNOWN.clone();
         insert(&mut trial, &self.key, self.value.clone());
         match (trial.try_into::<Config>(), &self.value) {

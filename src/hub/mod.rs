@@ -135,12 +135,14 @@ pub struct Order {
     pub earlier: Option<Vec<Message>>,
     /// Of what it is paid; `None` for that of people and programs.
     pub purse: Option<Arc<Purse>>,
+    /// How long a question waits for a person in a run; ten minutes where nothing is said.
+    pub patience: Option<Duration>,
 }
 
 impl Order {
     /// A message, and nothing more about it.
     pub fn new(incoming: Incoming) -> Self {
-        Self { incoming, asks: false, instructions: None, earlier: None, purse: None }
+        Self { incoming, asks: false, instructions: None, earlier: None, purse: None, patience: None }
     }
 }
 
@@ -298,7 +300,7 @@ impl Hub {
 
     async fn accept(self: &Arc<Self>, order: Order, editor: Option<Editor>) -> Result<Running, Error> {
         let place = self.place()?;
-        let Order { incoming, asks, instructions, earlier, purse } = order;
+        let Order { incoming, asks, instructions, earlier, purse, .. } = order;
         let id = match earlier {
             Some(_) => {
                 self.tab("", purse.clone()).spend(Usage::default()).await?;

@@ -235,6 +235,11 @@ fn mistakes_are_named_with_their_place_and_what_was_meant() {
         "`/user/config.toml`, line 2: `tools.timeout` must be a number from 0 to 1000000000, but it is another"
     );
     assert_eq!(
+        user("[telegram]\npatience = 100000\n"),
+        "`/user/config.toml`, line 2: `telegram.patience` must be a number of seconds from 1 to 86400, which is a day, \
+         but it is another"
+    );
+    assert_eq!(
         user("[policy]\nask = ['a', 1]\n"),
         "`/user/config.toml`, line 2: `policy.ask` must be a list of texts in quotes, \
          but it is a list with something else"

@@ -18,6 +18,7 @@ use crate::support::vendor::{Answer, Vendor};
 const ANN: (i64, &str) = (7001, "Ann");
 const BOB: (i64, &str) = (7002, "Bob");
 const EVE: (i64, &str) = (7003, "Eve");
+const STRANGER: (i64, &str) = (9000, "Zed");
 const GROUP: i64 = -1_001_234_567_890;
 
 /// A bot, a model, and the program between them.
@@ -117,6 +118,49 @@ fn somebody_new_is_let_in_by_a_code() {
 }
 
 #[test]
+fn whoever_guesses_codes_is_not_heard_for_a_while() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let door = stage.serve();
+    let code = stage.run(&["channel", "pair"]).succeeded().out.trim().to_owned();
+    for guess in 0..30 {
+        stage.bot.say(EVE, &format!("ABCDEF{guess:02}"));
+    }
+    stage.bot.say(EVE, &code);
+    stage.bot.say(EVE, "and now?");
+    stage.bot.say(ANN, "hello");
+    stage.bot.hears(ANN.0, "re: hello");
+    // What is written is sent before it ends.
+    door.server.signal(libc::SIGTERM);
+    door.server.end().succeeded();
+    let told = stage.bot.said(EVE.0);
+    assert!(matches!(&told[..], [hint] if hint.text.starts_with("I do not know you")), "{told:#?}");
+    let listed = stage.run(&["channel", "list"]).succeeded().out;
+    assert!(!listed.contains("7003"), "{listed}");
+    stage.behaved();
+}
+
+#[test]
+fn an_admin_may_more_than_others() {
+    let stage = Stage::with("users = [7001]\nadmins = [7002]\nfeedback = false");
+    let _door = stage.serve();
+    let bot = &stage.bot;
+    bot.say(ANN, "/job j1 cancel");
+    bot.hears(ANN.0, "/job is for admins, and you (7001) are none.");
+    bot.say(BOB, "/job j1 cancel");
+    let told = bot.until("an answer", |bot| bot.said(BOB.0).pop());
+    assert!(!told.text.contains("admins"), "{}", told.text);
+    stage.vendor.answer(Answer::call("fs__write", json!({ "path": "x", "content": "x" })));
+    stage.vendor.answer(Answer::text("Written."));
+    bot.say(ANN, "write x");
+    bot.hears(ANN.0, "May fs.write run?");
+    bot.press_named(BOB, ANN.0, "Once");
+    bot.hears(ANN.0, "Written.");
+    bot.hears(ANN.0, "✅ Once: Bob");
+    stage.behaved();
+}
+
+#[test]
 fn a_tool_waits_for_consent() {
     let stage = Stage::with("users = [7001, 7002]\nfeedback = false");
     let _door = stage.serve();
@@ -186,6 +230,206 @@ fn nobody_agrees_in_time() {
     stage.bot.hears(ANN.0, "Nobody agreed.");
     stage.bot.hears(ANN.0, "⌛ Nobody answered in time");
     assert!(!stage.world.work().join("x").exists());
+    stage.behaved();
+}
+
+/// A tool that wants to know something.
+const SHOP: &str = r#"
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from omni import Context, tool
+
+
+class Order(BaseModel):
+    size: Literal["small", "large"]
+    count: int = Field(ge=1, le=9, description="how many of them")
+    gift: bool = False
+    note: str = ""
+
+
+@tool(read_only=True)
+def order(ctx: Context) -> str:
+    """Take an order."""
+    order = ctx.elicit("What shall it be?", Order)
+    return order.model_dump_json() if order else "they want nothing"
+"#;
+
+impl Stage {
+    /// With a shop, and somebody who wants something of it.
+    fn shop(settings: &str) -> Self {
+        let stage = Self::with(settings);
+        stage.world.skill("shop", SHOP);
+        stage.run(&["--yes", "skill", "trust", "shop"]).succeeded();
+        stage
+    }
+
+    /// The model orders, and then says this.
+    fn orders(&self, then: &str) {
+        self.vendor.answer(Answer::call("shop__order", json!({})));
+        self.vendor.answer(Answer::text(then));
+    }
+
+    /// What the model was told last.
+    fn told(&self) -> String {
+        self.vendor.requests().pop().expect("a request").body["messages"].to_string()
+    }
+}
+
+#[test]
+fn a_tool_asks_field_by_field() {
+    let stage = Stage::shop("users = [7001, 7002]\nfeedback = false");
+    let _door = stage.serve();
+    let bot = &stage.bot;
+    stage.orders("It is on its way.");
+    bot.say(ANN, "order something");
+    let size = bot.hears(ANN.0, "What shall it be?");
+    // Somebody else's answer is none, and neither is one of another question.
+    bot.press(BOB, ANN.0, size.id, &size.buttons[0].1);
+    bot.press(ANN, ANN.0, size.id, "f:0123456789abcdef:0");
+    bot.until("two answers", |bot| (bot.answered().len() == 2).then_some(()));
+    let told: Vec<_> = bot.answered().into_iter().map(|(_, text)| text).collect();
+    assert_eq!(told, ["Only Ann can answer this, or an admin.", "This question is over."]);
+    bot.press_named(ANN, ANN.0, "large");
+    bot.hears(ANN.0, "(2 of 4)");
+    for wrong in ["many", "12"] {
+        let before = bot.said(ANN.0).len();
+        bot.say(ANN, wrong);
+        bot.until("a remark", |bot| (bot.said(ANN.0).len() > before).then_some(()));
+    }
+    bot.say(ANN, "3");
+    bot.hears(ANN.0, "(3 of 4)");
+    // A choice in words will do.
+    bot.say(ANN, "yes");
+    bot.hears(ANN.0, "(4 of 4)");
+    bot.press_named(ANN, ANN.0, "Leave it out");
+    bot.hears(ANN.0, "It is on its way.");
+    let given = r#"{\"size\":\"large\",\"count\":3,\"gift\":true,\"note\":\"\"}"#;
+    assert!(
+        stage.told().contains(&given.replace('"', "\\\"")) || stage.told().contains(given),
+        "{}",
+        stage.told()
+    );
+    // From here on words are messages again.
+    stage.vendor.answer(Answer::text("Good night."));
+    bot.say(ANN, "good night");
+    bot.hears(ANN.0, "Good night.");
+    bot.until("no button is left", |bot| {
+        bot.said(ANN.0).iter().all(|message| message.buttons.is_empty()).then_some(())
+    });
+    insta::assert_snapshot!(bot.transcript(ANN.0).join("\n"));
+    stage.behaved();
+}
+
+#[test]
+fn a_form_is_declined_and_one_that_nobody_answers_is_over() {
+    let stage = Stage::shop("users = [7001]\npatience = 6.0\nfeedback = false");
+    let _door = stage.serve();
+    let bot = &stage.bot;
+    stage.orders("Then not.");
+    stage.vendor.answer(Answer::text("I see."));
+    stage.vendor.answer(Answer::text("Now I do."));
+    bot.say(ANN, "order something");
+    let question = bot.hears(ANN.0, "What shall it be?");
+    // What was said before it was asked is no answer, and neither is what comes right after it was declined: Telegram
+    // tells of both at once here.
+    bot.fault("getUpdates", Fault::Late(Duration::from_millis(500)));
+    let polls = bot.polls();
+    let from = json!({ "id": ANN.0, "is_bot": false, "first_name": "Ann" });
+    let chat = json!({ "id": ANN.0, "type": "private", "first_name": "Ann" });
+    bot.update(json!({ "message": {
+        "message_id": question.id - 1, "date": 1, "from": from, "chat": chat, "text": "large",
+    }}));
+    bot.until("the next question", |bot| (bot.polls() > polls).then_some(()));
+    bot.press_named(ANN, ANN.0, "Decline");
+    bot.say(ANN, "do you see?");
+    bot.hears(ANN.0, "Then not.");
+    bot.hears(ANN.0, "Now I do.");
+    bot.hears(ANN.0, "❌ Declined: Ann");
+    let asked: Vec<_> =
+        stage.vendor.requests().iter().map(|asked| asked.body["messages"].to_string()).collect();
+    assert!(asked[1].contains("they want nothing"), "{}", asked[1]);
+    assert!(asked[2].contains("large") && !asked[2].contains("do you see?"), "{}", asked[2]);
+
+    stage.orders("Nobody was there.");
+    stage.bot.say(ANN, "order something else");
+    stage.bot.hears(ANN.0, "Nobody was there.");
+    stage.bot.hears(ANN.0, "⌛ Nobody answered in time.");
+    stage.behaved();
+}
+
+#[test]
+fn a_question_ends_with_the_process_that_has_asked_it() {
+    let stage = Stage::shop("users = [7001]\nfeedback = false");
+    let mut door = stage.serve();
+    let bot = &stage.bot;
+    stage.orders("I do not know what came of it.");
+    bot.say(ANN, "order something");
+    let question = bot.hears(ANN.0, "What shall it be?");
+    door.server.kill();
+    let _ = door.server.end();
+    // Said while nobody is there, to a question that is there no more: a message like any other.
+    bot.say(ANN, "a large one");
+    bot.press(ANN, ANN.0, question.id, &question.buttons[0].1);
+    stage.vendor.answer(Answer::text("A large one of what?"));
+    let _door = stage.serve();
+    bot.hears(ANN.0, "I do not know what came of it.");
+    bot.hears(ANN.0, "A large one of what?");
+    bot.hears(ANN.0, "omni was started anew, so this question is over.");
+    bot.until("an answer", |bot| bot.answered().pop().filter(|(_, told)| told == "This question is over."));
+    assert!(bot.said(ANN.0).iter().all(|message| message.buttons.is_empty()), "{:#?}", bot.said(ANN.0));
+    assert_eq!(bot.said(ANN.0).len(), 3, "{:#?}", bot.transcript(ANN.0));
+    stage.behaved_twice();
+}
+
+#[test]
+fn in_a_group_an_answer_to_the_question_is_an_answer() {
+    let stage = Stage::shop(&format!("users = [7001]\ngroups = [{GROUP}]\nfeedback = false"));
+    let bot = &stage.bot;
+    bot.group(GROUP, "Cooks");
+    let _door = stage.serve();
+    let reply =
+        |user, to: i64, text: &str| bot.tell(GROUP, user, json!({ "text": text, "reply_to_message": to }));
+    stage.vendor.answer(Answer::call("shop__order", json!({})));
+    bot.say_in(GROUP, ANN, "@omni_test_bot order something");
+    bot.hears(GROUP, "What shall it be?");
+    bot.press_named(ANN, GROUP, "small");
+    let count = bot.hears(GROUP, "Answer this message with a whole number.");
+    // Bob's is a message of his own.
+    stage.vendor.answer(Answer::text("What is it with 4?"));
+    reply(BOB, count.id, "4");
+    bot.hears(GROUP, "What is it with 4?");
+    stage.vendor.answer(Answer::text("It is on its way."));
+    reply(ANN, count.id, "2");
+    bot.hears(GROUP, "(3 of 4)");
+    bot.press_named(ANN, GROUP, "Leave it at No");
+    bot.hears(GROUP, "(4 of 4)");
+    bot.press_named(ANN, GROUP, "Leave it out");
+    bot.hears(GROUP, "It is on its way.");
+    assert!(stage.told().contains("small") && stage.told().contains("2"), "{}", stage.told());
+    stage.behaved();
+}
+
+#[test]
+fn a_server_asks_the_person_in_the_chat() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    let servers = json!({ "mcpServers": { "shop": crate::support::servers::fixture(&["asks.py"]) } });
+    crate::support::omni::write(&stage.world.home().join("config/mcp.json"), &servers.to_string());
+    // What it said once is known when it is asked for.
+    stage.run(&["mcp", "test", "shop"]).succeeded();
+    let _door = stage.serve();
+    stage.vendor.answer(Answer::call("shop__orders", json!({ "message": "What do you want?" })));
+    stage.vendor.answer(Answer::text("It is on its way."));
+    stage.bot.say(ANN, "order something");
+    stage.bot.hears(ANN.0, "asks: What do you want?");
+    stage.bot.say(ANN, "soup");
+    stage.bot.hears(ANN.0, "Size (2 of 3)");
+    stage.bot.press_named(ANN, ANN.0, "small");
+    stage.bot.hears(ANN.0, "Count (3 of 3)");
+    stage.bot.press_named(ANN, ANN.0, "Leave it at 1");
+    stage.bot.hears(ANN.0, "It is on its way.");
+    assert!(stage.told().contains("Order(name='soup', size='small', count=1)"), "{}", stage.told());
     stage.behaved();
 }
 
@@ -305,11 +549,11 @@ fn a_group_hears_from_it_when_it_is_meant() {
     stage.bot.say_in(-55, ANN, "@omni_test_bot hello");
     stage.bot.say(ANN, "hello");
     stage.bot.hears(ANN.0, "re: hello");
-    assert!(stage.bot.said(-55).is_empty());
     stage.bot.say(ANN, "/snapshot soup");
     stage.bot.hears(ANN.0, "it is kept; /restore soup goes back");
     stage.bot.say(ANN, "/restore soup");
     stage.bot.hears(ANN.0, "the conversation is what it was");
+    assert!(stage.bot.said(-55).is_empty());
     stage.behaved();
 }
 
@@ -638,6 +882,128 @@ fn a_line_that_is_cut_loses_nothing() {
     stage.behaved();
 }
 
+/// A stage in a group, with a model that looks something up twice before it answers, each time for so many seconds.
+fn looking(first: u32, second: u32) -> Stage {
+    let stage = Stage::with(&format!("users = [7001]\ngroups = [{GROUP}]\nfeedback = false"));
+    let look = "import time\nfrom omni import tool\n\n\n@tool(read_only=True)\ndef up(seconds: int) -> str:\n    \
+                \"\"\"Look.\"\"\"\n    time.sleep(seconds)\n    return \"seen\"\n";
+    stage.world.skill("look", look);
+    for (said, seconds) in [("I look it up.", first), ("I look again.", second)] {
+        stage.vendor.answer(Answer::call("look__up", json!({ "seconds": seconds })).saying(said));
+    }
+    stage.vendor.answer(Answer::text("It is **done**."));
+    stage.bot.group(GROUP, "Cooks");
+    stage
+}
+
+#[test]
+fn an_edit_that_comes_after_the_last_one_spoils_nothing() {
+    let stage = looking(6, 6);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    // It is under way for longer than anybody waits, and done after all that comes later.
+    bot.fault("editMessageText", Fault::Late(Duration::from_secs(15)));
+    bot.say_in(GROUP, ANN, "@omni_test_bot look it up");
+    bot.hears(GROUP, "It is done.");
+    bot.until("the late edit", |bot| {
+        bot.wrongs().into_iter().find(|wrong| wrong.contains("message to edit not found"))
+    });
+    let said = bot.said(GROUP);
+    assert!(matches!(&said[..], [one] if one.text == "It is done."), "{said:#?}");
+}
+
+#[test]
+fn a_message_that_is_gone_is_said_anew() {
+    let stage = looking(6, 0);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    let asked = bot.say_in(GROUP, ANN, "@omni_test_bot look it up");
+    let growing = bot.hears(GROUP, "I look it up.");
+    bot.erase(GROUP, growing.id);
+    // What it answers goes as well.
+    bot.erase(GROUP, asked);
+    let done = bot.hears(GROUP, "It is done.");
+    assert_eq!((done.id > growing.id, done.reply), (true, None));
+    assert_eq!(bot.said(GROUP).len(), 1, "{:#?}", bot.transcript(GROUP));
+}
+
+#[test]
+fn what_people_write_anew_is_answered_as_it_was_first() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::from_millis(300));
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    let first = bot.say(ANN, "number 1");
+    let second = bot.say(ANN, "number 2");
+    // In another order than they were said in, and twice.
+    bot.correct(ANN, ANN.0, second, "number 22");
+    bot.correct(ANN, ANN.0, first, "number 11");
+    bot.correct(ANN, ANN.0, first, "/stop");
+    bot.say(ANN, "number 3");
+    bot.hears(ANN.0, "re: number 3");
+    bot.correct(ANN, ANN.0, first, "number 1");
+    bot.say(ANN, "number 4");
+    bot.hears(ANN.0, "re: number 4");
+    once_each(bot, ANN.0, 4);
+    stage.behaved();
+}
+
+#[test]
+fn what_strangers_say_meanwhile_hides_no_answer() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::from_secs(1));
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    bot.say(STRANGER, "hello?");
+    bot.hears(STRANGER.0, "I do not know you");
+    bot.fault("sendMessage", Fault::Lost);
+    bot.say(ANN, "number 1");
+    for _ in 0..40 {
+        bot.say(STRANGER, "hello?");
+    }
+    bot.hears(ANN.0, "re: number 1");
+    bot.say(ANN, "number 2");
+    bot.hears(ANN.0, "re: number 2");
+    once_each(bot, ANN.0, 2);
+    stage.behaved();
+}
+
+#[test]
+fn a_name_that_nobody_knows_for_a_while_loses_nothing() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let line = Relay::to(stage.bot.port());
+    let names = |names: &str| stage.world.write("names", &format!("127.0.0.1 localhost\n{names}"));
+    let (known, nobody) =
+        (names("127.0.0.1 telegram.test\n"), stage.world.write("servers", "nameserver 127.0.0.1\n"));
+    let places = format!(
+        "mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf",
+        known.display(),
+        nobody.display()
+    );
+    let within = format!("{places} && exec \"$0\" \"$@\"");
+    let run = stage
+        .world
+        .under(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &within], ["serve"]);
+    let server = format!("http://telegram.test:{}", line.port);
+    let door = Door::open(run.model("lab/parrot").env("OMNI_TELEGRAM__SERVER", server));
+    stage.bot.say(ANN, "number 1");
+    stage.bot.hears(ANN.0, "re: number 1");
+    names("");
+    // What is open would do without the name.
+    line.cut();
+    line.mend();
+    stage.bot.say(ANN, "number 2");
+    kill::until(|| {
+        stage.log().contains("nothing is heard from Telegram: Telegram cannot be reached").then_some(())
+    });
+    names("127.0.0.1 telegram.test\n");
+    stage.bot.hears(ANN.0, "re: number 2");
+    once_each(&stage.bot, ANN.0, 2);
+    drop(door);
+    stage.behaved();
+}
+
 #[test]
 fn entities_that_are_refused_go_as_plain_text() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
@@ -668,6 +1034,8 @@ fn a_conflict_is_told_plainly() {
     assert!(told.contains("another program asks for the news of this bot"), "{told}");
     // Once, though it was so twice.
     assert_eq!(told.matches("another program").count(), 1, "{told}");
+    let logged = stage.log();
+    assert_eq!(logged.matches("nothing is heard from Telegram: another program").count(), 1, "{logged}");
 }
 
 #[test]
@@ -755,40 +1123,57 @@ fn telegram_brings_news_to_a_webhook() {
 ///
 /// One kill in four comes at a random time. The others come where it is easiest to lose something or to
 /// say it twice: when the model is asked, when an answer was sent and is not done yet, and when it is done
-/// and that was not told.
+/// and that was not told. Each is in a chat in which nothing waits, as long as there is one; then all of them
+/// are given the time to come to rest.
 #[expect(clippy::print_stdout, reason = "the numbers are of interest")]
 fn killed(kills: usize) {
-    let settings = format!("users = [7001, 7002]\ngroups = [{GROUP}]\nfeedback = false");
+    let people: Vec<(i64, String)> = (7001..7012).map(|number| (number, format!("P{number}"))).collect();
+    let users: Vec<String> = people.iter().map(|(number, _)| number.to_string()).collect();
+    let settings = format!("users = [{}]\ngroups = [{GROUP}]\nfeedback = false", users.join(", "));
     let stage = Stage::with(&settings);
     let (bot, vendor) = (&stage.bot, &stage.vendor);
     vendor.echoes(Duration::ZERO);
     bot.group(GROUP, "Cooks");
-    let chats = [(ANN.0, "ann"), (BOB.0, "bob"), (GROUP, "group")];
+    let chats: Vec<i64> = people.iter().map(|(number, _)| *number).chain([GROUP]).collect();
     let answers = |chat| bot.said(chat).iter().filter(|message| message.text.starts_with("re:")).count();
-    let mut counts = [0; 3];
+    // Messages are not looked for from the first one on.
+    for _ in 0..40 {
+        bot.say(STRANGER, "hello?");
+    }
+    let mut counts = vec![0; chats.len()];
     let mut hits = [0; 4];
     for kill in 0..kills {
-        let (polls, asked, sent) = (bot.polls(), vendor.requests().len(), bot.count("sendMessage"));
+        let polls = bot.polls();
+        let mut door = stage.serve();
+        bot.until("a question", |bot| (bot.polls() > polls).then_some(()));
+        let free = |counts: &[usize]| {
+            let mut places = (0..chats.len()).map(|place| (kill + place) % chats.len());
+            places.find(|place| answers(chats[*place]) == counts[*place])
+        };
+        let place = free(&counts).unwrap_or_else(|| {
+            bot.until("a chat at rest", |_| {
+                (0..chats.len())
+                    .all(|place| answers(chats[place]) == counts[place])
+                    .then_some(kill % chats.len())
+            })
+        });
+        let (asked, sent) = (vendor.requests().len(), bot.count("sendMessage"));
         let pause = Duration::from_millis(250);
         match kill % 4 {
             1 => bot.fault("sendMessage", Fault::LateAnswer(pause)),
-            2 => bot.fault("sendMessage", Fault::Late(pause)),
+            // It may be done when the next process is there already.
+            2 => bot.fault("sendMessage", Fault::Late(6 * pause)),
             _ => {}
         }
-        let mut door = stage.serve();
-        bot.until("a question", |bot| (bot.polls() > polls).then_some(()));
-        for (place, (chat, words)) in chats.into_iter().enumerate() {
-            // So few that they are answered in a minute at last.
-            if counts[place] - answers(chat) < 3 {
-                counts[place] += 1;
-                let words = format!("{words} {}", counts[place]);
-                match chat {
-                    GROUP => drop(bot.say_in(GROUP, ANN, &format!("@omni_test_bot {words}"))),
-                    _ => drop(bot.say(if chat == ANN.0 { ANN } else { BOB }, &words)),
-                }
-            }
+        for _ in 0..1 + kill % 2 {
+            counts[place] += 1;
+            let words = format!("number {}", counts[place]);
+            match people.get(place) {
+                Some((number, name)) => bot.say((*number, name), &words),
+                None => bot.say_in(GROUP, ANN, &format!("@omni_test_bot {words}")),
+            };
         }
-        let patience = Instant::now() + Duration::from_secs(4);
+        let patience = Instant::now() + Duration::from_secs(10);
         let there = || match kill % 4 {
             0 => true,
             3 => vendor.requests().len() > asked,
@@ -799,23 +1184,27 @@ fn killed(kills: usize) {
         }
         hits[kill % 4] += usize::from(there());
         // The moment is what is random here; nothing waits for these sleeps.
-        let most = if kill % 4 == 0 { Duration::from_millis(2000) } else { Duration::from_millis(60) };
+        let most = if kill % 4 == 0 { Duration::from_millis(1500) } else { Duration::from_millis(60) };
         std::thread::sleep(most.mul_f64(kill::fraction()));
         door.server.kill();
         let _ = door.server.end();
         bot.forgive();
     }
     let _door = stage.serve();
-    for ((chat, words), count) in chats.into_iter().zip(counts) {
-        bot.hears(chat, &format!("re: {words} {count}"));
-        once_each(bot, chat, count);
+    for (chat, count) in chats.iter().zip(&counts) {
+        if *count > 0 {
+            bot.hears(*chat, &format!("re: number {count}"));
+        }
+        once_each(bot, *chat, *count);
     }
     let wrongs = bot.wrongs();
     let wrongs: Vec<_> = wrongs.iter().filter(|wrong| !wrong.contains("Too Many Requests")).collect();
     assert!(wrongs.is_empty(), "{wrongs:#?}");
     println!(
-        "{counts:?} messages in three chats were answered once; kills at a random time, when an answer is done and \
-         not told, when it is sent, when the model is asked: {hits:?}"
+        "{} messages in {} chats were answered once, in order; kills at a random time, when an answer is done and \
+         not told, when it is sent, when the model is asked: {hits:?}",
+        counts.iter().sum::<usize>(),
+        chats.len(),
     );
 }
 

@@ -17,7 +17,7 @@ use super::Telegram;
 use super::access::Access;
 use super::api::{CALL, Error};
 use super::outbox::{self, Body};
-use super::update::{self, Heard, Me, place};
+use super::update::{self, Heard, Me, Said, place};
 use crate::store;
 use crate::store::mail::Letter;
 
@@ -45,7 +45,7 @@ pub const AT_ONCE: &str = "";
 impl Telegram {
     /// Asks for updates for ever.
     pub(super) async fn poll(self: &Arc<Self>, me: &Me) {
-        let patience = Duration::from_secs_f64(self.config.poll.clamp(1.0, 600.0));
+        let patience = Duration::from_secs_f64(self.config.poll);
         let (mut failures, mut noted) = (0u32, None::<Instant>);
         loop {
             let next = match self.mail.cursor().await {
@@ -113,7 +113,13 @@ impl Telegram {
                     self.mail.moved(from, to, &place(to)).await?;
                     access = Access::read(&self.config, &self.mail).await?;
                 }
-                Some(heard) => letters.extend(self.letter(raw, &heard, &access).await?),
+                Some(heard) => {
+                    // Also what is not for us takes a number.
+                    if let Heard::Said(said) = &heard {
+                        self.outbox.saw(&place(said.spot.chat), said.message.into());
+                    }
+                    letters.extend(self.letter(raw, &heard, &access).await?);
+                }
                 None => {}
             }
         }
@@ -157,7 +163,7 @@ impl Telegram {
                 if said.foreign || (!said.addressed && said.bundle.is_none()) {
                     return Ok(None);
                 }
-                let at_once = said.command.as_ref().is_some_and(|(name, _)| name == "stop");
+                let at_once = stops(said) || self.asks(said, access).await?.is_some();
                 let lane = if at_once { AT_ONCE.to_owned() } else { self.lane(said) };
                 (lane, said.spot.chat, said.message, said.bundle.clone())
             }
@@ -169,13 +175,11 @@ impl Telegram {
             Heard::Stopped(spot) => (AT_ONCE.to_owned(), spot.chat, 0, None),
             Heard::Moved { .. } => return Ok(None),
         };
-        let place = place(chat);
-        self.outbox.saw(&place, message.into());
         Ok(Some(Letter {
             id,
             lane,
             bundle: bundle.unwrap_or_default(),
-            place,
+            place: place(chat),
             message: message.into(),
             turn: uuid::Uuid::now_v7().to_string(),
             body: raw.to_string(),
@@ -195,6 +199,11 @@ impl Telegram {
             tracing::warn!("nothing is heard from Telegram: {reason}");
         }
     }
+}
+
+/// Whether a message is the word that ends an answer.
+pub fn stops(said: &Said) -> bool {
+    said.command.as_ref().is_some_and(|(name, _)| name == "stop")
 }
 
 /// What a person reads who wants to know why nothing comes.

@@ -3,9 +3,10 @@
 //! Nothing of this is needed for the answer to arrive; what fails here is left out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use frankenstein::methods::{SendChatActionParams, SendMessageDraftParams};
+use frankenstein::methods::{SendChatActionParams, SendMessageDraftParams, SendMessageParams};
 use frankenstein::types::ChatAction;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -50,6 +51,8 @@ pub struct Live {
     shown: String,
     next: Instant,
     typed: Instant,
+    /// An edit may have been done, or may still be: it could come after the last one.
+    astray: Arc<AtomicBool>,
     /// One call at a time.
     showing: Option<JoinHandle<Option<Duration>>>,
 }
@@ -69,6 +72,7 @@ impl Live {
             shown: String::new(),
             next: now,
             typed: now - TYPING,
+            astray: Arc::default(),
             showing: None,
         }
     }
@@ -99,6 +103,8 @@ impl Live {
         if let Some(showing) = self.showing.take_if(|showing| showing.is_finished())
             && let Ok(Some(wait)) = showing.await
         {
+            // What was not shown is still to be.
+            self.shown.clear();
             self.next = now + wait;
         }
         if self.showing.is_some() || now < self.next {
@@ -110,14 +116,16 @@ impl Live {
             self.next = now + DRAFT;
             let draft = draft(spot, &self.turn, text);
             self.showing = Some(tokio::spawn(async move {
-                let _leave = stage.pace.spare()?;
+                let Some(_leave) = stage.pace.spare() else { return Some(DRAFT) };
                 let shown = stage.api.patiently("sendMessageDraft", &draft, CALL).await;
                 pause(shown.map(|_: serde_json::Value| ()))
             }));
         } else if now.duration_since(self.began) > PATIENCE {
             self.next = now + DRAFT;
-            let (turn, reply) = (self.turn.clone(), self.reply);
-            self.showing = Some(tokio::spawn(async move { edit(&stage, spot, &turn, reply, text).await }));
+            let (turn, astray) = (self.turn.clone(), self.astray.clone());
+            let message = outbox::message(spot, text, self.reply, None);
+            self.showing =
+                Some(tokio::spawn(async move { edit(&stage, spot, &turn, message, &astray).await }));
         } else {
             self.shown.clear();
             self.typing(now);
@@ -158,11 +166,13 @@ impl Live {
         }));
     }
 
-    /// Waits until nothing is on its way: what comes after must not be overtaken.
-    pub async fn end(&mut self) {
+    /// Waits until nothing is on its way: what comes after must not be overtaken. Returns whether it could be: of an
+    /// edit that had no answer nobody knows when it is done.
+    pub async fn end(&mut self) -> bool {
         if let Some(showing) = self.showing.take() {
             let _ = showing.await;
         }
+        self.astray.load(Ordering::SeqCst)
     }
 }
 
@@ -188,9 +198,15 @@ fn draft(spot: Spot, turn: &str, text: Text) -> SendMessageDraftParams {
         .build()
 }
 
-/// The message of a group that grows; it is sent like every other, and edited when it has arrived.
-async fn edit(stage: &Stage, spot: Spot, turn: &str, reply: Option<i32>, text: Text) -> Option<Duration> {
-    let message = outbox::message(spot, text, reply, None);
+/// The message of a group that grows; it is sent like every other, and edited when it has arrived. Returns how long to
+/// wait if it does not show this yet.
+async fn edit(
+    stage: &Stage,
+    spot: Spot,
+    turn: &str,
+    message: SendMessageParams,
+    astray: &AtomicBool,
+) -> Option<Duration> {
     let id = format!("{turn}.0");
     let posted = stage.mail.parcel(&id).await.ok()?;
     let Some(posted) = posted else {
@@ -199,11 +215,18 @@ async fn edit(stage: &Stage, spot: Spot, turn: &str, reply: Option<i32>, text: T
         return None;
     };
     if posted.message == 0 {
-        return None;
+        return Some(DRAFT);
     }
-    let mut leave = stage.pace.perhaps(spot.chat)?;
+    let Some(mut leave) = stage.pace.perhaps(spot.chat) else { return Some(DRAFT) };
     let edit = outbox::edit(&message, posted.message);
     let edited = stage.api.patiently("editMessageText", &edit, CALL).await.map(|_: serde_json::Value| ());
+    let edited = match edited {
+        Err(error) if error.says(400, "not modified") => Ok(()),
+        other => other,
+    };
+    if matches!(edited, Err(Error::Unclear(_))) {
+        astray.store(true, Ordering::SeqCst);
+    }
     let pause = pause(edited);
     if let Some(wait) = pause {
         leave.refused(wait);

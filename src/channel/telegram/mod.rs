@@ -7,7 +7,9 @@
 
 mod access;
 mod api;
+mod ask;
 mod files;
+mod form;
 pub mod format;
 mod inbox;
 mod live;

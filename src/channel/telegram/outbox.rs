@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use frankenstein::methods::{EditMessageReplyMarkupParams, EditMessageTextParams, SendMessageParams};
+use frankenstein::methods::{
+    DeleteMessageParams, EditMessageReplyMarkupParams, EditMessageTextParams, SendMessageParams,
+};
 use frankenstein::types::{ChatId, InlineKeyboardMarkup, LinkPreviewOptions, ReplyMarkup, ReplyParameters};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -53,6 +55,11 @@ pub enum Body {
         of: String,
         /// The text; a message of its own where there is no other.
         message: Box<SendMessageParams>,
+    },
+    /// The message that a parcel before became goes.
+    Gone {
+        /// That parcel.
+        of: String,
     },
     /// A file of the output folder.
     File {
@@ -237,6 +244,7 @@ impl Outbox {
         let (message, number) = match body {
             Body::Text { message } => (message, None),
             Body::Edit { of, message } => (message, self.became(of).await),
+            Body::Gone { of } => return self.delete(parcel.chat, of).await,
             Body::File { thread, reply, path } => {
                 return self.upload(parcel.chat, *thread, *reply, path).await;
             }
@@ -251,6 +259,18 @@ impl Outbox {
             Ok(_) => Ok(number),
             Err(error) if error.says(400, "not modified") => Ok(number),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the message away that a parcel became; it has no number then.
+    async fn delete(&self, chat: i64, of: &str) -> Result<i64, Error> {
+        let Some(message) = self.became(of).await.and_then(|message| i32::try_from(message).ok()) else {
+            return Ok(0);
+        };
+        let parameters = DeleteMessageParams::builder().chat_id(chat).message_id(message).build();
+        match self.api.call::<serde_json::Value>("deleteMessage", &parameters).await {
+            Err(error) if !error.says(400, "not found") => Err(error),
+            _ => Ok(0),
         }
     }
 
@@ -318,6 +338,7 @@ impl Outbox {
         let markup = match body {
             // An edit does no harm when it is done again.
             Body::Edit { of, .. } if self.became(of).await.is_some() => return Ok(Looked::Nowhere),
+            Body::Gone { .. } => return Ok(Looked::Nowhere),
             Body::Edit { message, .. } | Body::Text { message } => keyboard(message),
             Body::File { .. } => None,
         };
@@ -387,7 +408,7 @@ fn simpler(body: Body, error: &Error) -> Option<Body> {
         Body::File { thread: Some(_), reply, path } if known("thread not found") => {
             Some(Body::File { thread: None, reply, path })
         }
-        Body::File { .. } => None,
+        Body::File { .. } | Body::Gone { .. } => None,
     }
 }
 

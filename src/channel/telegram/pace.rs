@@ -110,3 +110,48 @@ impl Drop for Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// How long after this a chat may be spoken in again.
+    async fn rests(chat: i64, refused: Option<Duration>) -> Duration {
+        let pace = Pace::default();
+        let mut leave = pace.speak(chat).await;
+        if let Some(wait) = refused {
+            leave.refused(wait);
+        }
+        let now = Instant::now();
+        drop(leave);
+        let next = *pace.chat(chat).lock().await;
+        next - now
+    }
+
+    #[tokio::test]
+    async fn a_chat_is_spoken_in_as_often_as_telegram_allows() {
+        const SECOND: Duration = Duration::from_secs(1);
+        assert!(rests(7, None).await >= SECOND, "once a second");
+        assert!(20 * rests(-7, None).await >= 60 * SECOND, "twenty times a minute in a group");
+        assert!(rests(7, Some(5 * SECOND)).await >= 5 * SECOND, "later where the server says so");
+    }
+
+    #[tokio::test]
+    async fn all_chats_together_are_spoken_in_as_often_as_telegram_allows() {
+        let pace = Pace::default();
+        let mut held = Vec::new();
+        while let Some(leave) = pace.call().now_or_never() {
+            held.push(leave);
+        }
+        assert!((20..=30).contains(&held.len()), "{} in a second", held.len());
+        assert!(pace.spare().is_none(), "nothing is left for what need not be said");
+        // What has ended counts for a while more.
+        held.clear();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pace.call().now_or_never().is_none());
+    }
+}

@@ -1,16 +1,18 @@
-//! Questions to people: may this call run? Asked with buttons under exactly what would run.
+//! Questions to people: may this call run, and what does a tool want to know (pure, but for who waits).
 //!
-//! A question is named by the digest of its run, its call and the arguments, which is what a button
-//! carries. It is answered once, by somebody who may, and in time; what is not answered is a no.
+//! A question is named by the digest of its run, of where in it it was asked, and of all that is asked, which is what
+//! a button carries. It is answered once, by somebody who may, and in time; what is not answered is a no.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use frankenstein::types::{InlineKeyboardButton, InlineKeyboardMarkup};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
+use super::form::{Form, Reply};
 use super::format::{self, Text};
 use super::update::{Person, Spot};
 use crate::hub::run::{Run, Said};
@@ -20,6 +22,8 @@ use crate::message::event::Consent;
 const WAITING: usize = 256;
 /// UTF-16 units that a question's text may have, so that its end can be added.
 const ROOM: usize = format::LIMIT - 200;
+/// Letters of buttons that stand side by side.
+const ROW: usize = 24;
 
 /// The questions that wait.
 #[derive(Default)]
@@ -47,34 +51,57 @@ pub struct Asked {
     pub user: Person,
     /// The run it belongs to.
     pub run: Run,
+    /// The event of the run that asks.
+    pub event: u64,
     /// The call it is about.
     pub call: String,
-    /// The parcel it was sent with.
-    pub parcel: String,
-    /// Its text.
-    pub text: Text,
+    /// What is asked.
+    pub what: What,
+    /// Until when it waits.
+    pub until: Instant,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Whether it may run.
+    Consent(Wanted),
+    /// The field at this place of a form.
+    Field(Box<Form>, usize),
+}
+
+/// A question as it is shown.
+pub struct Sheet {
+    /// Its name.
+    pub name: String,
+    /// Its messages, the last of which has the buttons.
+    pub texts: Vec<Text>,
+    /// Its buttons.
+    pub buttons: InlineKeyboardMarkup,
 }
 
 impl Questions {
-    /// Takes a question in. Returns its name, its messages, the last of which is the one for the
-    /// buttons, and whether there was room.
-    pub fn ask(&self, wanted: Wanted, spot: Spot, user: &Person, run: &Run) -> Option<(String, Vec<Text>)> {
-        let name = name(&wanted, &run.id);
-        let texts = texts(&wanted);
-        let text = texts.last()?.clone();
-        let parcel = format!("{}.ask.{name}", run.id);
-        let asked = Asked { spot, user: user.clone(), run: run.clone(), call: wanted.call, parcel, text };
+    /// Takes a question in. Returns whether there was room.
+    pub fn keep(&self, name: &str, asked: Asked) -> bool {
         let mut waiting = self.0.lock().expect("no panic while held");
-        if waiting.len() >= WAITING {
-            return None;
+        let is_room = waiting.len() < WAITING;
+        if is_room {
+            waiting.insert(name.to_owned(), asked);
         }
-        waiting.insert(name.clone(), asked);
-        Some((name, texts))
+        is_room
     }
 
     /// The question of this name, if it waits.
     pub fn get(&self, name: &str) -> Option<Asked> {
         self.0.lock().expect("no panic while held").get(name).cloned()
+    }
+
+    /// The forms that wait in a place.
+    pub fn forms(&self, spot: Spot) -> Vec<(String, Asked)> {
+        let waiting = self.0.lock().expect("no panic while held");
+        let here =
+            waiting.iter().filter(|(_, asked)| asked.spot == spot && matches!(asked.what, What::Field(..)));
+        here.map(|(name, asked)| (name.clone(), asked.clone())).collect()
     }
 
     /// Whether a question of this run waits.
@@ -98,20 +125,45 @@ impl Questions {
 
 impl Asked {
     /// Gives the answer. Returns whether it was waited for.
-    pub async fn answer(&self, consent: Consent) -> bool {
-        let said = Said { consent: Some(consent), answer: None };
+    pub async fn answer(&self, said: Said) -> bool {
         self.run.answer(&self.call, said).await.unwrap_or_else(|error| {
             tracing::warn!("an answer is lost: {error}");
             false
         })
     }
-}
 
-/// The name of a question: the same for the same call with the same arguments alone.
-fn name(wanted: &Wanted, run: &str) -> String {
-    let said = serde_json::json!([run, wanted.call, wanted.tool, wanted.arguments]);
-    let digest = Sha256::digest(said.to_string());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    /// Says no.
+    pub async fn refuse(&self) -> bool {
+        self.answer(Said { consent: Some(Consent::No), answer: None }).await
+    }
+
+    /// As it is shown.
+    pub fn sheet(&self) -> Sheet {
+        let name = self.name();
+        match &self.what {
+            What::Consent(wanted) => Sheet { texts: texts(wanted), buttons: consents(&name), name },
+            What::Field(form, at) => Sheet {
+                texts: form.texts(*at, self.spot.chat < 0, ROOM),
+                buttons: picks(&name, form, *at),
+                name,
+            },
+        }
+    }
+
+    /// What it is called: the same for the same question, and for no other.
+    pub fn name(&self) -> String {
+        let what = match &self.what {
+            What::Consent(wanted) => json!([wanted.tool, wanted.arguments]),
+            What::Field(form, at) => json!([form.asked(), at]),
+        };
+        let digest = Sha256::digest(json!([self.run.id, self.event, self.call, what]).to_string());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The parcel it is sent with.
+    pub fn parcel(&self) -> String {
+        format!("{}.ask.{}", self.run.id, self.name())
+    }
 }
 
 /// What a person reads: the tool, why it asks, and exactly what it is given.
@@ -129,43 +181,67 @@ fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
-/// The buttons of a question.
-pub fn buttons(name: &str) -> InlineKeyboardMarkup {
-    let button = |text: &str, answer: &str| {
-        InlineKeyboardButton::builder().text(text).callback_data(format!("q:{name}:{answer}")).build()
-    };
-    let rows = vec![
+fn button(text: &str, data: String) -> InlineKeyboardButton {
+    InlineKeyboardButton::builder().text(text).callback_data(data).build()
+}
+
+fn keyboard(rows: Vec<Vec<InlineKeyboardButton>>) -> InlineKeyboardMarkup {
+    InlineKeyboardMarkup::builder().inline_keyboard(rows).build()
+}
+
+/// The buttons of a question for consent.
+fn consents(name: &str) -> InlineKeyboardMarkup {
+    let button = |text: &str, answer: &str| button(text, format!("q:{name}:{answer}"));
+    keyboard(vec![
         vec![button("✅ Once", "once"), button("❌ No", "no")],
         vec![button("♾ Always in this conversation", "always")],
-    ];
-    InlineKeyboardMarkup::builder().inline_keyboard(rows).build()
+    ])
+}
+
+/// The buttons of a field.
+fn picks(name: &str, form: &Form, at: usize) -> InlineKeyboardMarkup {
+    let choices = form.choices(at);
+    let side_by_side = choices.iter().map(|choice| choice.chars().count()).sum::<usize>() <= ROW;
+    let button = |text: &str, answer: &str| button(text, format!("f:{name}:{answer}"));
+    let choices: Vec<_> =
+        choices.iter().enumerate().map(|(number, text)| button(text, &number.to_string())).collect();
+    let mut rows: Vec<Vec<_>> = match side_by_side {
+        true => Some(choices).filter(|choices| !choices.is_empty()).into_iter().collect(),
+        false => choices.into_iter().map(|choice| vec![choice]).collect(),
+    };
+    let skip = form.skip(at).map(|text| button(&text, "-"));
+    rows.push(skip.into_iter().chain([button("❌ Decline", "x")]).collect());
+    keyboard(rows)
 }
 
 /// The buttons that judge an answer.
 pub fn thumbs(turn: &str) -> InlineKeyboardMarkup {
-    let button = |text: &str, sign: &str| {
-        InlineKeyboardButton::builder().text(text).callback_data(format!("j:{turn}:{sign}")).build()
-    };
-    InlineKeyboardMarkup::builder().inline_keyboard(vec![vec![button("👍", "+"), button("👎", "-")]]).build()
+    let button = |text: &str, sign: &str| button(text, format!("j:{turn}:{sign}"));
+    keyboard(vec![vec![button("👍", "+"), button("👎", "-")]])
 }
 
 /// What a button says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Button {
-    /// An answer to a question.
+    /// An answer to a question for consent.
     Answer(String, Consent),
+    /// An answer to a field; `None` declines the form.
+    Pick(String, Option<Reply>),
     /// A verdict on a turn.
     Verdict(String, bool),
 }
 
 /// Reads what a button carries.
-pub fn button(data: &str) -> Option<Button> {
+pub fn pressed(data: &str) -> Option<Button> {
     let mut parts = data.splitn(3, ':');
     let (kind, name, answer) = (parts.next()?, parts.next()?.to_owned(), parts.next()?);
     Some(match (kind, answer) {
         ("q", "once") => Button::Answer(name, Consent::Once),
         ("q", "always") => Button::Answer(name, Consent::Always),
         ("q", "no") => Button::Answer(name, Consent::No),
+        ("f", "x") => Button::Pick(name, None),
+        ("f", "-") => Button::Pick(name, Some(Reply::Nothing)),
+        ("f", number) => Button::Pick(name, Some(Reply::Choice(number.parse().ok()?))),
         ("j", "+") => Button::Verdict(name, true),
         ("j", "-") => Button::Verdict(name, false),
         _ => return None,

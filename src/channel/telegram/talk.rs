@@ -17,17 +17,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Telegram;
 use super::access::Access;
+use super::ask;
 use super::files;
 use super::format::{self, Text};
-use super::inbox::AT_ONCE;
+use super::inbox::{self, AT_ONCE};
 use super::live::{Live, Stage};
 use super::outbox::{self, Body};
-use super::question::{self, Button, Wanted};
-use super::update::{self, Heard, Me, Person, Pressed, Said, Spot};
+use super::question::{self, Button};
+use super::update::{self, Heard, Me, Pressed, Said, Spot};
 use crate::config::paths::OUTPUT;
-use crate::hub::run::{Key, Question, Run};
+use crate::hub::run::{Key, Run};
 use crate::hub::{self, Order, command};
-use crate::message::event::{Consent, Finished, StopReason};
+use crate::message::event::{Finished, StopReason};
 use crate::message::{Incoming, Message, Part, Role};
 use crate::store::mail::{Letter, Parcel};
 
@@ -53,6 +54,19 @@ pub(super) enum Left {
     Stopping,
     /// The database does not answer.
     Store(crate::store::Error),
+    /// It belongs to this lane.
+    Elsewhere(String),
+}
+
+/// The first message of an answer, which may be there already.
+#[derive(Clone, Copy)]
+enum Grown {
+    /// It is not.
+    No,
+    /// It is, and becomes the answer.
+    Yes,
+    /// It is, and an edit of it is under way of which nobody knows when it is done. It makes room for another.
+    Astray,
 }
 
 impl From<crate::store::Error> for Left {
@@ -77,7 +91,7 @@ impl Telegram {
             };
             match done {
                 Ok(()) => {}
-                Err(Left::Stopping) => return,
+                Err(Left::Stopping | Left::Elsewhere(_)) => return,
                 Err(Left::Store(error)) => {
                     tracing::warn!("a letter waits: {error}");
                     tokio::time::sleep(PAUSE).await;
@@ -116,6 +130,11 @@ impl Telegram {
         let lane = lane.to_owned();
         let answering = async move { telegram.answered(&lane, &turn, heard, &stop).await };
         let parcels = match tokio::spawn(answering).await {
+            Ok(Err(Left::Elsewhere(lane))) => {
+                self.mail.readdress(&ids, &lane).await?;
+                self.arrived.notify_one();
+                return Ok(());
+            }
             Ok(parcels) => parcels?,
             Err(error) => {
                 tracing::error!("a letter is given up, it broke what reads it: {error}");
@@ -141,7 +160,15 @@ impl Telegram {
             match heard {
                 Heard::Said(one) if lane == AT_ONCE => {
                     let lane = self.lane(&one);
-                    return Ok(vec![self.note(one.spot, turn, self.stop(&lane).await)]);
+                    if inbox::stops(&one) {
+                        return Ok(vec![self.note(one.spot, turn, self.stop(&lane).await)]);
+                    }
+                    let Some(name) = self.surely_asks(&one, &access).await? else {
+                        // What it was an answer to is over, so it is a message like any other.
+                        return Err(Left::Elsewhere(lane));
+                    };
+                    let told = self.worded(&name, &one).await;
+                    return Ok(told.map(|told| self.note(one.spot, turn, &told)).into_iter().collect());
                 }
                 Heard::Said(one) => said.push(*one),
                 Heard::Pressed(pressed) => self.pressed(&pressed, &access).await?,
@@ -279,15 +306,19 @@ impl Telegram {
         for asked in self.questions.over(&run.id) {
             self.close(&asked, "This question is over.").await;
         }
-        let Some(finished) = finished else {
+        let Some((finished, astray)) = finished else {
             // The program ends, or the session is gone.
             return match stop.is_cancelled() || self.hub.is_draining() {
                 true => Err(Left::Stopping),
                 false => Ok(plain("This conversation was deleted before there was an answer.")),
             };
         };
-        let grows = self.mail.parcel(&format!("{}.0", run.id)).await?.is_some();
-        let mut parcels = self.answer(first.spot, &run.id, &finished, reply, grows);
+        let grown = match self.mail.parcel(&format!("{}.0", run.id)).await? {
+            None => Grown::No,
+            Some(_) if astray => Grown::Astray,
+            Some(_) => Grown::Yes,
+        };
+        let mut parcels = self.answer(first.spot, &run.id, &finished, reply, grown);
         parcels.extend(self.files(first.spot, &run.id, &finished.text, reply));
         Ok(parcels)
     }
@@ -347,6 +378,7 @@ impl Telegram {
                 instructions: Some(INSTRUCTIONS.to_owned()),
                 earlier: None,
                 purse: None,
+                patience: Some(self.patience() + ask::SLACK),
             };
             match self.hub.run(order, Some(key.clone())).await {
                 Err(hub::Error::Full(_) | hub::Error::Busy) => tokio::select! {
@@ -359,7 +391,13 @@ impl Telegram {
     }
 
     /// Shows what happens in a run until it is over.
-    async fn follow(self: &Arc<Self>, run: &Run, said: &Said, reply: Option<i32>) -> Option<Finished> {
+    /// Returns its end, and whether what was shown of it may still change.
+    async fn follow(
+        self: &Arc<Self>,
+        run: &Run,
+        said: &Said,
+        reply: Option<i32>,
+    ) -> Option<(Finished, bool)> {
         let stage = Stage {
             api: self.api.clone(),
             pace: self.pace.clone(),
@@ -389,13 +427,13 @@ impl Telegram {
                 "tool.started" if event["parent"].is_null() => {
                     live.works(event["tool"].as_str().unwrap_or_default());
                 }
-                "approval.requested" => self.wanted(event, said, run).await,
+                "approval.requested" | "elicitation.requested" => self.wanted(event, said, run).await,
                 _ => {}
             }
         }
-        live.end().await;
+        let astray = live.end().await;
         match run.finished().await {
-            Ok(finished) => finished,
+            Ok(finished) => finished.map(|finished| (finished, astray)),
             Err(error) => {
                 tracing::warn!("how a run ended is not known yet: {error}");
                 None
@@ -403,14 +441,14 @@ impl Telegram {
         }
     }
 
-    /// An answer as what is sent. `grows` says that its first message is there already.
+    /// An answer as what is sent.
     fn answer(
         &self,
         spot: Spot,
         turn: &str,
         finished: &Finished,
         reply: Option<i32>,
-        grows: bool,
+        grown: Grown,
     ) -> Vec<Parcel> {
         let mut texts = format::messages(&finished.text);
         let told = match finished.stop {
@@ -433,19 +471,28 @@ impl Telegram {
         };
         texts.extend(told.into_iter().flat_map(|told| format::plain(&told)));
         let parcels = self.texts(spot, turn, texts, reply, self.config.feedback);
-        if !grows {
-            return parcels;
-        }
-        let grown = |mut parcel: Parcel| {
-            if parcel.id == format!("{turn}.0")
+        let first = format!("{turn}.0");
+        let sent = |id: &str, body: &Body| outbox::parcel(format!("{turn}.{id}"), spot.chat, turn, body);
+        let ended = |mut parcel: Parcel| {
+            if parcel.id == first
                 && let Ok(Body::Text { message }) = serde_json::from_str(&parcel.body)
             {
-                let body = Body::Edit { of: parcel.id, message };
-                parcel = outbox::parcel(format!("{turn}.end"), spot.chat, turn, &body);
+                let body = match grown {
+                    Grown::Yes => Body::Edit { of: first.clone(), message },
+                    Grown::No | Grown::Astray => Body::Text { message },
+                };
+                parcel = sent("end", &body);
             }
             parcel
         };
-        parcels.into_iter().map(grown).collect()
+        match grown {
+            Grown::No => parcels,
+            Grown::Yes => parcels.into_iter().map(ended).collect(),
+            Grown::Astray => {
+                let gone = sent("gone", &Body::Gone { of: first.clone() });
+                std::iter::once(gone).chain(parcels.into_iter().map(ended)).collect()
+            }
+        }
     }
 
     /// Texts as what is sent, the first as a reply, with buttons to judge it under the last.
@@ -467,7 +514,7 @@ impl Telegram {
         texts.into_iter().enumerate().map(parcel).collect()
     }
 
-    fn note(&self, spot: Spot, turn: &str, text: &str) -> Parcel {
+    pub(super) fn note(&self, spot: Spot, turn: &str, text: &str) -> Parcel {
         let text = Text { text: text.to_owned(), entities: Vec::new() };
         let body = Body::Text { message: Box::new(outbox::message(spot, text, None, None)) };
         outbox::parcel(format!("{turn}.note"), spot.chat, turn, &body)
@@ -485,58 +532,11 @@ impl Telegram {
         }
     }
 
-    /// Asks a person whether a call may run, if that is still to be known. What cannot be asked is refused.
-    async fn wanted(self: &Arc<Self>, event: Value, said: &Said, run: &Run) {
-        let Ok(wanted) = serde_json::from_value::<Wanted>(event) else { return };
-        let call = wanted.call.clone();
-        if !matches!(run.asks(&call).await, Ok(Some(Question::Consent))) {
-            return;
-        }
-        let refused = hub::run::Said { consent: Some(Consent::No), answer: None };
-        let Some((name, texts)) = self.questions.ask(wanted, said.spot, &said.user, run) else {
-            let _ = run.answer(&call, refused).await;
-            return;
-        };
-        let count = texts.len();
-        let parcel = |(number, text): (usize, Text)| {
-            let last = number + 1 == count;
-            let message = outbox::message(said.spot, text, None, last.then(|| question::buttons(&name)));
-            let end = if last { String::new() } else { format!(".{number}") };
-            let id = format!("{}.ask.{name}{end}", run.id);
-            outbox::parcel(id, said.spot.chat, &run.id, &Body::Text { message: Box::new(message) })
-        };
-        let parcels: Vec<_> = texts.into_iter().enumerate().map(parcel).collect();
-        if let Err(error) = self.outbox.post(&parcels).await {
-            tracing::warn!("a question is refused, it cannot be asked: {error}");
-            self.questions.take(&name);
-            let _ = run.answer(&call, refused).await;
-            return;
-        }
-        let telegram = self.clone();
-        let patience = Duration::from_secs_f64(self.config.patience);
-        tokio::spawn(async move {
-            tokio::time::sleep(patience).await;
-            if let Some(asked) = telegram.questions.take(&name) {
-                asked.answer(Consent::No).await;
-                telegram.close(&asked, "⌛ Nobody answered in time, so it did not run.").await;
-            }
-        });
-    }
-
-    /// Writes under a question what came of it, and takes its buttons away.
-    async fn close(&self, asked: &question::Asked, how: &str) {
-        let message = outbox::message(asked.spot, question::closed(&asked.text, how), None, None);
-        let body = Body::Edit { of: asked.parcel.clone(), message: Box::new(message) };
-        let parcel = outbox::parcel(format!("{}.end", asked.parcel), asked.spot.chat, &asked.run.id, &body);
-        if let Err(error) = self.outbox.post(&[parcel]).await {
-            tracing::warn!("the buttons of a question stay: {error}");
-        }
-    }
-
     /// A button was pressed.
-    async fn pressed(&self, pressed: &Pressed, access: &Access) -> Result<(), Left> {
-        let told = match question::button(&pressed.data) {
+    async fn pressed(self: &Arc<Self>, pressed: &Pressed, access: &Access) -> Result<(), Left> {
+        let told = match question::pressed(&pressed.data) {
             Some(Button::Answer(name, consent)) => self.consented(&name, consent, pressed, access).await,
+            Some(Button::Pick(name, reply)) => self.picked(&name, reply, pressed, access).await,
             Some(Button::Verdict(turn, good)) => self.verdict(&turn, good, pressed, access).await?,
             None => "This button is of another time.".to_owned(),
         };
@@ -550,29 +550,6 @@ impl Telegram {
             told.inspect_err(|error| tracing::debug!("a press is not acknowledged: {error}"))
         });
         Ok(())
-    }
-
-    async fn consented(&self, name: &str, consent: Consent, pressed: &Pressed, access: &Access) -> String {
-        let Some(asked) = self.questions.get(name) else { return "This question is over.".to_owned() };
-        let here = pressed.at.is_some_and(|(spot, _)| spot.chat == asked.spot.chat);
-        let person = &pressed.user;
-        if !here || !may_answer(person, &asked.user, access) {
-            return format!("Only {} can answer this, or an admin.", asked.user.name);
-        }
-        let Some(asked) = self.questions.take(name) else { return "This question is over.".to_owned() };
-        if !asked.answer(consent).await {
-            self.close(&asked, "This question is over.").await;
-            return "This question is over.".to_owned();
-        }
-        let (how, told) = match consent {
-            Consent::Once => ("✅ Once", "It runs."),
-            Consent::Always => {
-                ("♾ Always in this conversation", "It runs, and is not asked about again here.")
-            }
-            Consent::No | Consent::Never => ("❌ No", "It does not run."),
-        };
-        self.close(&asked, &format!("{how}: {}", person.name)).await;
-        told.to_owned()
     }
 
     async fn verdict(
@@ -608,12 +585,6 @@ impl Telegram {
             tracing::warn!("a verdict is not kept: {error}");
         }
     }
-}
-
-/// Whether somebody may answer a question that came of what another has asked for: that person, if they
-/// are known by themselves, or an admin. Being in a group is not enough.
-fn may_answer(person: &Person, asker: &Person, access: &Access) -> bool {
-    access.is_admin(person.id) || (person.id == asker.id && access.knows(person.id))
 }
 
 /// What the model is told of where it is; the same in every turn.

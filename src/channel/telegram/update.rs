@@ -67,7 +67,9 @@ pub struct Said {
     pub foreign: bool,
     /// The command it is, without slash and name of the bot, and what follows.
     pub command: Option<(String, String)>,
-    /// What it answers.
+    /// The message it answers.
+    pub answers: Option<i32>,
+    /// What is said there.
     pub quoted: Option<String>,
     /// Its files.
     pub files: Vec<Attached>,
@@ -211,8 +213,8 @@ fn said(message: &Message, me: &Me) -> Option<Said> {
         reply.and_then(|reply| reply.from.as_deref()).is_some_and(|from| from.id == me.id && from.is_bot);
     let quote = message.quote.as_ref().map(|quote| quote.text.clone());
     // The first message of a topic is what all others of it answer.
-    let quoted = reply.filter(|reply| reply.forum_topic_created.is_none());
-    let quoted = quote.or_else(|| quoted.and_then(|reply| reply.text.clone().or(reply.caption.clone())));
+    let answered = reply.filter(|reply| reply.forum_topic_created.is_none());
+    let quoted = quote.or_else(|| answered.and_then(|reply| reply.text.clone().or(reply.caption.clone())));
     Some(Said {
         spot: spot(message),
         group,
@@ -223,6 +225,7 @@ fn said(message: &Message, me: &Me) -> Option<Said> {
         addressed: !group || (!foreign && (mentioned || answers_us || command.is_some())),
         foreign,
         command,
+        answers: answered.map(|answered| answered.message_id),
         quoted: quoted.map(|quoted| quoted.chars().take(QUOTE).collect()),
         files,
         bundle: message.media_group_id.clone(),

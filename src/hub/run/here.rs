@@ -39,6 +39,8 @@ struct Desk {
     waiting: BTreeMap<String, (Asked, Instant)>,
     end: Option<End>,
     changed: bool,
+    /// How long a question waits for a person.
+    patience: Duration,
 }
 
 /// A place for what a person says.
@@ -186,15 +188,53 @@ impl Here {
         }
     }
 
-    /// Says no to everything that has waited for so long.
-    pub(super) fn refuse(&self, patience: Duration) {
+    /// How long a question waits for a person from now on.
+    pub(super) fn wait(&self, patience: Duration) {
+        self.desk().patience = patience;
+    }
+
+    /// Says no to everything that has waited for too long.
+    pub(super) fn refuse(&self, now: Instant) {
         let overdue: Vec<_> = {
             let desk = self.desk();
-            let overdue = desk.waiting.iter().filter(|(_, (_, since))| since.elapsed() > patience);
+            let is_long = |since: &Instant| now.saturating_duration_since(*since) > desk.patience;
+            let overdue = desk.waiting.iter().filter(|(_, (_, since))| is_long(since));
             overdue.map(|(call, _)| call.clone()).collect()
         };
         for call in overdue {
             self.say(&call, Said { consent: None, answer: None });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::event::Elicitation;
+
+    #[test]
+    fn a_question_waits_as_long_as_whoever_asks_wants() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let row = table::Run {
+            id: "r".to_owned(),
+            session: "s".to_owned(),
+            digest: String::new(),
+            request: String::new(),
+            is_over: false,
+            owner: String::new(),
+            tries: 0,
+            waiting: Vec::new(),
+            result: String::new(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let here = Here::new(&row, 0, true, CancellationToken::new());
+        here.wait(8 * HOUR);
+        let (answer, mut answered) = Answer::channel();
+        let (call, tool, message) = ("c".to_owned(), "t".to_owned(), "?".to_owned());
+        here.hear(EventKind::Elicitation(Elicitation { call, tool, message, schema: Value::Null, answer }));
+        here.refuse(Instant::now() + 7 * HOUR);
+        assert_eq!((here.waiting(), answered.try_recv().ok()), (vec!["c".to_owned()], None));
+        here.refuse(Instant::now() + 9 * HOUR);
+        assert_eq!((here.waiting(), answered.try_recv().ok()), (Vec::new(), Some(None)));
     }
 }

@@ -17,8 +17,6 @@ use crate::store::run::{self as table, Page};
 
 /// How long events wait for others, to be written down with them.
 const PACE: Duration = Duration::from_millis(40);
-/// How long a question waits for a person; it is refused then.
-const PATIENCE: Duration = Duration::from_secs(600);
 /// How often a turn is begun before it is taken for what ends its process.
 const TRIES: i64 = 5;
 /// How often one looks after runs of others, and for what is said to one's own elsewhere.
@@ -240,7 +238,7 @@ impl Hub {
         if all.is_empty() {
             return;
         }
-        all.iter().for_each(|here| here.refuse(PATIENCE));
+        all.iter().for_each(|here| here.refuse(Instant::now()));
         match self.runs.table.heard(&self.owner).await {
             Ok(words) => {
                 for word in words {

@@ -1,6 +1,7 @@
 //! Runs that are taken, and played when their session is free.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,17 @@ use crate::session::{self, Began, Entry, Session};
 use crate::store::run as table;
 use crate::trace;
 
+/// How long a question waits for a person where nobody says so; it is refused then.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// What was asked for, as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) message: Message,
     pub(super) instructions: Option<String>,
     pub(super) asks: bool,
+    #[serde(default)]
+    pub(super) patience: Option<Duration>,
 }
 
 /// What a turn begins with.
@@ -60,12 +66,12 @@ impl Hub {
             return Ok(known);
         }
         let place = self.place()?;
-        let Order { incoming, asks, instructions, .. } = order;
+        let Order { incoming, asks, instructions, patience, .. } = order;
         let session = self.addressed(incoming.session, None).await?;
         let lane = self.lane(&session);
         let queued = lane.place(&session)?;
         let id = uuid::Uuid::now_v7().to_string();
-        let request = Request { message: incoming.message, instructions, asks };
+        let request = Request { message: incoming.message, instructions, asks, patience };
         let row = table::Run {
             id: id.clone(),
             session: session.clone(),
@@ -141,6 +147,7 @@ impl Hub {
 
     pub(super) fn play_of(self: &Arc<Self>, here: &Arc<Here>, request: Request, lane: &Lane) -> Play {
         let (hub, heard) = (self.clone(), here.clone());
+        here.wait(request.patience.unwrap_or(PATIENCE));
         Play {
             turn: here.id.clone(),
             message: request.message,

@@ -195,6 +195,15 @@ impl Mail {
         write.commit().await
     }
 
+    /// Says that these letters belong to another conversation.
+    pub async fn readdress(&self, letters: &[i64], lane: &str) -> Result<(), Error> {
+        for id in letters {
+            let query = sqlx::query("UPDATE mail_in SET lane = $3 WHERE account = $1 AND id = $2");
+            self.change(query.bind(&self.account).bind(*id).bind(lane)).await?;
+        }
+        Ok(())
+    }
+
     /// Keeps the answer and takes the letters off the pile, together. Their texts are not needed
     /// any more and go.
     pub async fn answer(&self, letters: &[i64], parcels: &[Parcel], now: Timestamp) -> Result<(), Error> {

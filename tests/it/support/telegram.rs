@@ -14,9 +14,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri};
 use frankenstein::methods::{
-    AnswerCallbackQueryParams, DeleteWebhookParams, EditMessageReplyMarkupParams, EditMessageTextParams,
-    GetFileParams, GetUpdatesParams, SendChatActionParams, SendMessageDraftParams, SendMessageParams,
-    SetMyCommandsParams,
+    AnswerCallbackQueryParams, DeleteMessageParams, DeleteWebhookParams, EditMessageReplyMarkupParams,
+    EditMessageTextParams, GetFileParams, GetUpdatesParams, SendChatActionParams, SendMessageDraftParams,
+    SendMessageParams, SetMyCommandsParams,
 };
 use frankenstein::types::{ChatId, MessageEntity, MessageEntityType};
 use frankenstein::updates::Update;
@@ -243,6 +243,27 @@ impl Bot {
         }}));
         drop(world);
         self.desk.news.notify_waiters();
+    }
+
+    /// Somebody writes a message of theirs anew.
+    pub fn correct(&self, user: (i64, &str), chat: i64, message: i64, text: &str) {
+        let mut world = self.lock();
+        let mut edited = world.shown(chat, message);
+        edited["from"] = person(user);
+        edited["edit_date"] = 1_700_000_001.into();
+        edited["text"] = text.into();
+        edited["entities"] = marks(text);
+        let known = world.chats.get_mut(&chat).and_then(|chat| chat.messages.get_mut(&message));
+        known.expect("a message").text = text.to_owned();
+        world.update(json!({ "edited_message": edited }));
+        drop(world);
+        self.desk.news.notify_waiters();
+    }
+
+    /// A message is gone: somebody who may has deleted it.
+    pub fn erase(&self, chat: i64, message: i64) {
+        let mut world = self.lock();
+        world.chats.get_mut(&chat).expect("a chat").messages.remove(&message).expect("a message");
     }
 
     /// An update as it stands, even one that no type knows.
@@ -724,6 +745,7 @@ impl World {
             }
             "sendMessage" => self.send(parameters),
             "editMessageText" => self.edit(parameters),
+            "deleteMessage" => self.delete(parameters),
             "editMessageReplyMarkup" => self.mark(parameters),
             "sendMessageDraft" => self.draft(parameters),
             "sendChatAction" => {
@@ -846,6 +868,23 @@ impl World {
         known.markup = parameters["reply_markup"].clone();
         known.edits += 1;
         Ok(self.shown(chat, message))
+    }
+
+    fn delete(&mut self, parameters: &Value) -> Result<Value, No> {
+        let asked: DeleteMessageParams = read(parameters)?;
+        let (chat, message) = (chat_of(&asked.chat_id)?, i64::from(asked.message_id));
+        let here = self.here(chat, None)?;
+        match here.messages.get(&message) {
+            None => Err(bad("message to delete not found")),
+            // In a private chat it may take away what it hears, too.
+            Some(known) if known.from != "omni" && here.kind != "private" => {
+                Err(bad("message can't be deleted"))
+            }
+            Some(_) => {
+                here.messages.remove(&message);
+                Ok(true.into())
+            }
+        }
     }
 
     fn mark(&mut self, parameters: &Value) -> Result<Value, No> {
