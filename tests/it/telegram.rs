@@ -1349,6 +1349,19 @@ fn ten_thousand_documents_are_accepted_and_lose_no_letter() {
 }
 
 #[test]
+fn blanks_at_the_beginning_stay_in_blocks_of_code_only() {
+    let first = |markdown: &str| {
+        let messages = format::messages(markdown);
+        accepted(&messages, markdown).unwrap_or_else(|error| panic!("{error}"));
+        messages.into_iter().next().map(|message| message.text).unwrap_or_default()
+    };
+    assert_eq!(first("`\u{a0}\u{2003}x` is it"), "x is it");
+    assert_eq!(first("```\n  x\n```"), "  x");
+    assert_eq!(first("```\n \n\n```\n\nend"), "end");
+    assert_eq!(first("\u{a0}\n\n```\n  x\n```"), "  x");
+}
+
+#[test]
 fn markdown_reads_well_in_a_chat() {
     let markdown = "# Plan\n\nWe **cook** *leek* soup, see [here](https://soup.org).\n\n1. wash\n2. cut\n   - thin\n\n> As `usual`.\n\n```sh\nboil --long\n```\n\n| what | much |\n|---|---|\n| leek | 2 |\n\n- [x] salt\n- [ ] pepper";
     let [message] = &format::messages(markdown)[..] else { panic!("one message") };

@@ -402,16 +402,19 @@ fn split(text: &str, spans: &[Span], limit: usize) -> Vec<Text> {
     pieces
 }
 
-/// Where a piece begins: after blank lines; in code the blanks of the line belong to it.
+/// Where a piece begins: after blanks; in a block of code those of its first line belong to it.
 fn skip_blank(text: &str, from: usize, spans: &[Span]) -> usize {
     let rest = &text[from..];
     let blank = rest.len() - rest.trim_start().len();
     let begins = from + blank;
-    let within = spans.iter().any(|span| span.is_verbatim() && span.start < begins && begins < span.end);
-    let leads = spans.iter().any(|span| span.is_verbatim() && from <= span.start && span.start < begins);
-    match within || leads {
-        true => from + (rest.len() - rest.trim_start_matches('\n').len()),
-        false => begins,
+    let block = |span: &&Span| matches!(span.kind, Kind::Pre(_)) && span.start < begins && begins < span.end;
+    match spans.iter().find(block) {
+        Some(span) => {
+            let start = from.max(span.start);
+            let rest = &text[start..];
+            start + (rest.len() - rest.trim_start_matches('\n').len())
+        }
+        None => begins,
     }
 }
 
