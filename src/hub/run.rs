@@ -27,8 +27,8 @@ use super::{Error, Hub};
 use crate::message::Event;
 use crate::message::event::{Consent, EventKind, Finished};
 use crate::store::run::Word;
-use crate::tool::schema::Checker;
 
+pub use crate::tool::schema::fits;
 pub(super) use here::Here;
 pub(super) use keep::Runs;
 pub(super) use take::Ground;
@@ -288,13 +288,6 @@ impl News {
         self.pause = keep::LOOK.min(self.pause * 2);
         true
     }
-}
-
-/// Whether a value may be that of a property with this schema; the error says why not.
-pub fn fits(name: &str, schema: &Value, value: &Value) -> Result<(), String> {
-    let whole = serde_json::json!({ "type": "object", "properties": { name: schema } });
-    let given = Map::from_iter([(name.to_owned(), value.clone())]);
-    Checker::new(&whole)?.check(given).map(drop)
 }
 
 fn digest(text: &str) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{JsonType, PatternOptions, ValidationError, Validator};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Errors told about one call; a model mends the first few and sees the others next time.
 const ERRORS: usize = 5;
@@ -136,6 +136,13 @@ impl Checker {
             _ => out.push(located(error)),
         }
     }
+}
+
+/// Whether a value may be that of a property with this schema; the error says why not.
+pub fn fits(name: &str, schema: &Value, value: &Value) -> Result<(), String> {
+    let whole = json!({ "type": "object", "properties": { name: schema } });
+    let given = Map::from_iter([(name.to_owned(), value.clone())]);
+    Checker::new(&whole)?.check(given).map(drop)
 }
 
 fn unknown(path: &str, key: &str, known: &[String], top: bool) -> String {

@@ -159,10 +159,9 @@ impl Jobs {
     async fn spoiled(&self, row: &sqlx::any::AnyRow, error: &Error) -> Result<(), Error> {
         tracing::error!("a job is paused: {error}");
         let Ok(id) = row.try_get::<String, _>("id") else { return Ok(()) };
-        let mut write = self.store.write().await?;
         let pause = sqlx::query("UPDATE job SET state = 'paused' WHERE id = $1");
-        self.execute(&mut write, pause.bind(id)).await?;
-        Ok(write.commit().await?)
+        self.store.once(pause.bind(id)).await?;
+        Ok(())
     }
 
     /// Gives a job a run now, whatever its schedule says. Returns its id.
@@ -351,14 +350,11 @@ impl Jobs {
     /// Takes note of a try before it is made; it is tried again at `again` unless it works. `false`:
     /// another process tries.
     pub async fn tries(&self, run: &Run, again: Timestamp) -> Result<bool, Error> {
-        let mut write = self.store.write().await?;
         let update = sqlx::query(
             "UPDATE job_run SET tries = tries + 1, again = $3 WHERE id = $1 AND tries = $2 AND delivery = 'pending'",
         );
         let update = update.bind(run.id.clone()).bind(i64::from(run.tries)).bind(again.as_millisecond());
-        let tried = self.execute(&mut write, update).await?;
-        write.commit().await?;
-        Ok(tried == 1)
+        Ok(self.store.once(update).await? == 1)
     }
 
     /// Takes note that somebody was told, or why not; `last` says that it is not tried again.

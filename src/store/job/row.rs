@@ -217,13 +217,11 @@ impl Jobs {
         next: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let mut write = self.store.write().await?;
         let update =
             sqlx::query("UPDATE job SET state = $3, next = $4, updated = $5 WHERE id = $1 AND state = $2");
         let update = update.bind(job.id.clone()).bind(job.state.word()).bind(state.word());
         let update = update.bind(milliseconds(next)).bind(now.as_millisecond());
-        let done = self.execute(&mut write, update).await?;
-        write.commit().await?;
+        let done = self.store.once(update).await?;
         self.nudge();
         match done {
             1 => Ok(()),

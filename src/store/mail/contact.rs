@@ -36,13 +36,13 @@ impl Mail {
              ON CONFLICT (account, id) DO UPDATE SET name = $3, admin = $4",
         );
         let query = query.bind(&self.account).bind(id).bind(super::text(name));
-        self.change(query.bind(i64::from(admin)).bind(now.as_millisecond())).await.map(drop)
+        self.store.once(query.bind(i64::from(admin)).bind(now.as_millisecond())).await.map(drop)
     }
 
     /// Lets somebody talk no more. Returns whether they could.
     pub async fn forbid(&self, id: i64) -> Result<bool, Error> {
         let query = sqlx::query("DELETE FROM mail_contact WHERE account = $1 AND id = $2");
-        Ok(self.change(query.bind(&self.account).bind(id)).await? > 0)
+        Ok(self.store.once(query.bind(&self.account).bind(id)).await? > 0)
     }
 
     /// Everybody who was let in, the first ones first.

@@ -197,11 +197,12 @@ impl Mail {
 
     /// Says that these letters belong to another conversation.
     pub async fn readdress(&self, letters: &[i64], lane: &str) -> Result<(), Error> {
+        let mut write = self.store.write().await?;
         for id in letters {
             let query = sqlx::query("UPDATE mail_in SET lane = $3 WHERE account = $1 AND id = $2");
-            self.change(query.bind(&self.account).bind(*id).bind(lane)).await?;
+            self.execute(&mut write, query.bind(&self.account).bind(*id).bind(lane)).await?;
         }
-        Ok(())
+        write.commit().await
     }
 
     /// Keeps the answer and takes the letters off the pile, together. Their texts are not needed
@@ -296,13 +297,13 @@ impl Mail {
                 named("UPDATE mail_out SET state = $3 WHERE account = $1 AND id = $2")
             }
         };
-        self.change(query).await.map(drop)
+        self.store.once(query).await.map(drop)
     }
 
     /// Writes a parcel anew that was not accepted as it was.
     pub async fn rewrite(&self, id: &str, body: &str) -> Result<(), Error> {
         let query = sqlx::query("UPDATE mail_out SET body = $3 WHERE account = $1 AND id = $2");
-        self.change(query.bind(&self.account).bind(id).bind(text(body))).await.map(drop)
+        self.store.once(query.bind(&self.account).bind(id).bind(text(body))).await.map(drop)
     }
 
     /// A chat has another number now: what is to be sent to it goes there.
@@ -355,7 +356,7 @@ impl Mail {
             "INSERT INTO mail_lane (account, lane, session) VALUES ($1, $2, $3) \
              ON CONFLICT (account, lane) DO UPDATE SET session = $3",
         );
-        self.change(query.bind(&self.account).bind(lane).bind(session)).await.map(drop)
+        self.store.once(query.bind(&self.account).bind(lane).bind(session)).await.map(drop)
     }
 
     /// Forgets what has been done for long.
@@ -369,16 +370,6 @@ impl Mail {
         );
         self.execute(&mut write, query.bind(&self.account).bind(before)).await?;
         write.commit().await
-    }
-
-    async fn change(
-        &self,
-        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
-    ) -> Result<u64, Error> {
-        let mut write = self.store.write().await?;
-        let changed = self.execute(&mut write, query).await?;
-        write.commit().await?;
-        Ok(changed)
     }
 
     async fn execute(
