@@ -1,10 +1,11 @@
 """Running programs, and ending them."""
 
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_output_is_a_sign_of_life_and_silence_is_none(ctx: Context, use: Use) ->
     assert reports[0][2] == "1"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have programs hear SIGINT: what runs in the background of a shell ignores it, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("request_", ["INT", "TERM"])
 def test_what_has_to_end_may_put_things_in_order(
     ctx: Context, workspace: Path, request_: str, monkeypatch: pytest.MonkeyPatch
