@@ -295,7 +295,7 @@ def test_the_editor_writes(edit: Use, workspace: Path, buffers: dict[str, str]) 
     edit("edit", path="a.txt", old="unsaved", new="changed")
     assert buffers[str(workspace / "a.txt")] == "one\nchanged\nthree\n"
     assert (workspace / "a.txt").read_text() == "one\ntwo\nthree\n"
-    assert edit("write", path="new.txt", content="here\n") == "created `new.txt`: 1 lines, 5 bytes"
+    assert edit("write", path="new.txt", content="here\n") == "created `new.txt`: 1 line, 5 bytes"
     assert buffers[str(workspace / "new.txt")] == "here\n"
     assert not (workspace / "new.txt").exists()
 

@@ -82,7 +82,7 @@ def write(path: str, content: str, ctx: Context) -> str:
     if before is not None:
         ctx.edited(file, before, content)
     count = content.count("\n") + (not content.endswith("\n") and bool(content))
-    return f"{'replaced' if existed else 'created'} `{path}`: {count} lines, {len(data)} bytes"
+    return f"{'replaced' if existed else 'created'} `{path}`: {_counted(count, 'line')}, {_counted(len(data), 'byte')}"
 
 
 @tool(
@@ -121,7 +121,7 @@ def edit(path: str, old: str, new: str, ctx: Context, all: bool = False) -> str:
         if shared is None or not ctx.write_buffer(file, edited.decode()):
             _replace(file, edited)
     line = data.count(b"\n", 0, first) + 1
-    return f"replaced {count} occurrence{'s' if count > 1 else ''} in `{path}`, the first in line {line}"
+    return f"replaced {_counted(count, 'occurrence')} in `{path}`, the first in line {line}"
 
 
 @tool(
@@ -339,6 +339,10 @@ def _where(data: bytes, text: bytes) -> str:
         places.append(str(data.count(b"\n", 0, at) + 1))
         at = data.find(text, at + len(text))
     return ", ".join(places) + ("…" if at >= 0 else "")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _nearest(data: bytes, old: str) -> str:
