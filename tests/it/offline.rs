@@ -303,6 +303,10 @@ async fn sentences_find_their_tools() {
         ("please never write to a.txt", "-"),
         ("could you run cargo check?", r#"process.run {"command":"cargo check"}"#),
         ("run git.status", "git.status"),
+        ("read README.md`", r#"fs.read {"path":"README.md"}"#),
+        // What was piped in is no question.
+        ("git status\n\n```\nread README.md\n```", "git.status"),
+        ("summarise\n\n```\nread README.md, run git.status\n```", "-"),
     ];
     let mut wrong = Vec::new();
     for (sentence, wanted) in table {

@@ -262,7 +262,10 @@ fn a_mode_is_chosen_and_what_was_used_is_told_and_written_down() {
     let server = json!({"mcpServers": {"off": {"command": "none", "disabled": true}}});
     world.write("servers.json", &server.to_string());
     let chat = chat(&world, &vendor, &["--mcp-config", "servers.json", "chat"]);
-    let enter = |words: &str| chat.types(words).presses(&["Enter"]);
+    let enter = |words: &str| {
+        chat.when("a prompt", |screen| screen.ends_with('›'));
+        chat.types(words).presses(&["Enter"])
+    };
     enter("/mode").until("allow: ");
     enter("/mode never").until("there is no mode");
     enter("/mode allow").until("allow, in this");

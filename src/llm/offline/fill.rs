@@ -326,7 +326,7 @@ fn next_quoted(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn value_in(word: &str) -> Option<Found> {
-    let word = word.trim_end_matches([',', ';', '?', '!', ')']).trim_start_matches('(');
+    let word = word.trim_end_matches([',', ';', '?', '!', ')', '`']).trim_start_matches(['(', '`']);
     let word = word.strip_suffix('.').filter(|rest| !rest.is_empty() && !rest.ends_with('.')).unwrap_or(word);
     if word.starts_with("http://") || word.starts_with("https://") {
         return Some(Found::Url(word.to_owned()));

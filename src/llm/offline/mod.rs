@@ -56,13 +56,22 @@ fn answer(request: &Request) -> Message {
         return Message::assistant(show::results(last, &request.tools));
     }
     let text = last.text();
-    let sentence = Sentence::read(&text);
+    let text = asked(&text);
+    let sentence = Sentence::read(text);
     if let Some(pending) = pending(request) {
-        return resume(request, pending, &text, &sentence);
+        return resume(request, pending, text, &sentence);
     }
-    match rank::find(&request.tools, &text, &sentence.plain) {
+    match rank::find(&request.tools, text, &sentence.plain) {
         Some(tool) => go_on(request, tool, &sentence, &Map::new()),
         None => Message::assistant(show::help(&request.tools)),
+    }
+}
+
+// What is asked, without the block of text that was sent with it: its words are not the question's.
+fn asked(text: &str) -> &str {
+    match text.split_once("\n\n```") {
+        Some((words, _)) if !words.trim().is_empty() => words,
+        _ => text,
     }
 }
 
