@@ -16,6 +16,8 @@ use omni::tool::{Error, Output, Scope, Toolbox, result};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use super::support::mcp::{self, Client};
+use super::support::omni::World as Place;
 use super::support::tools::{self, PATIENCE};
 
 // Making a world.
@@ -211,6 +213,40 @@ async fn who_harms_its_process_harms_itself_alone() {
             let next = world.text(&format!("{skill}.says"), json!({"text": "next"})).await;
             assert_eq!(next.as_deref(), Ok("next"), "after {skill}.{tool}");
         }
+    }
+}
+
+/// In the program itself, where a skill may ask to be once somebody vouches for it: whatever a limit
+/// or an exception can end. What ends the process, or keeps the interpreter's lock, is not tried.
+#[test]
+fn who_harms_the_program_itself_is_told_and_the_next_call_works() {
+    let world = Place::new();
+    variant(&world.home().join("config/skills"), "inside", "  isolation: thread\n");
+    world.omni(["--yes", "skill", "trust", "inside"]).run().succeeded();
+    world.omni(["sync"]).run().succeeded();
+    let cases = [
+        ("loops", "time limit"),
+        ("sleeps", "time limit"),
+        ("blocks", "time limit"),
+        ("swallows", "time limit"),
+        ("deadlocks", "time limit"),
+        ("imports", "time limit"),
+        ("exits", "broke"),
+        ("leaves_a_thread", "left"),
+        ("prints", "printed"),
+    ];
+    for (tool, told) in cases {
+        let server = world.omni(["mcp"]).env("IMPORTS", "endless").talking().start();
+        let mut client = Client::on(server).introduced();
+        let program = client.server.id().to_string();
+        let whoami = |client: &mut Client| mcp::text(&client.call("inside__whoami", json!({}))).to_owned();
+        assert_eq!(whoami(&mut client), program, "it runs elsewhere");
+        let began = Instant::now();
+        let result = client.call(&format!("inside__{tool}"), json!({}));
+        println!("{tool}: {} in {:?}", mcp::text(&result), began.elapsed());
+        assert!(mcp::text(&result).contains(told), "{tool}: {result}");
+        let next = client.call("inside__says", json!({"text": "next"}));
+        assert_eq!(mcp::text(&next), "next", "after {tool}");
     }
 }
 
