@@ -21,6 +21,7 @@ pub mod server;
 mod skills;
 pub mod stdio;
 mod supervise;
+mod task;
 mod theirs;
 mod view;
 
