@@ -225,7 +225,8 @@ impl Run {
                 },
                 outcome = &mut self.work => return ended(outcome),
                 Some(()) = asking.next() => {}
-                () = context.cancelled() => return Err(TaskExit::Cancelled),
+                // It has a moment to let go, as any call has.
+                () = context.cancelled(), if !self.cancel.is_cancelled() => self.cancel.cancel(),
             }
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::mcp::{said, until};
-use crate::support::omni::{OMNI, Started, World};
+use crate::support::omni::{OMNI, Started, World, write};
 use crate::support::servers::servers;
 use crate::support::tools::{self, PATIENCE};
 
@@ -90,7 +90,10 @@ struct Both {
 impl Both {
     async fn new() -> Self {
         let world = World::new();
-        world.skill("long", SCRIPT);
+        let skill = world.skill("long", SCRIPT);
+        // What is in a worker is killed, and cannot say that it was cancelled.
+        let card = "---\nname: long\ndescription: Takes long.\nmetadata:\n  isolation: thread\n---\n";
+        write(&skill.join("SKILL.md"), card);
         world.omni(["skill", "trust", "long"]).run().succeeded();
         let mut far = world.omni(["mcp", "--skill", "long", "--http", "127.0.0.1:0"]).start();
         let url = far.until("http://").trim().to_owned();
@@ -184,7 +187,7 @@ async fn a_task_that_nobody_wants_any_more_is_cancelled() {
         };
         let (ended, ()) = tokio::join!(both.call(server, "naps", json!({"marker": marker}), scope), asleep);
         assert_eq!(ended, Err(Error::Cancelled), "{server}");
-        let woken = || until("the server was told", || said(&marker) == "cancelled");
+        let woken = || until(&format!("{server} was told"), || said(&marker) == "cancelled");
         tokio::task::block_in_place(woken);
     }
     both.shutdown.finish(PATIENCE).await;
