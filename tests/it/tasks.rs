@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::mcp::{said, until};
 use crate::support::omni::{OMNI, Started, World, write};
-use crate::support::servers::servers;
+use crate::support::servers::{odd, servers};
 use crate::support::tools::{self, PATIENCE};
 
 const SCRIPT: &str = r#"
@@ -170,6 +170,32 @@ async fn what_a_task_asks_is_answered_once() {
         assert_eq!(*asked.lock().unwrap(), ["Where?", "Who else?", "Who?"], "{server}");
     }
     both.shutdown.finish(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_slow_to_hear_is_answered_once_and_one_that_forgets_is_told_of() {
+    let folder = TempDir::new().unwrap();
+    let (shutdown, servers) = servers(&[("odd", odd(&["task"]))], folder.path());
+    assert_eq!(servers.met(PATIENCE).await, Vec::<&str>::new(), "{:?}", servers.status());
+    let toolbox = tools::toolbox(servers);
+    let asked = Arc::new(Mutex::new(0));
+    let count = asked.clone();
+    let asker = move |question: Elicitation| {
+        question.answer.give(Some(serde_json::Map::new()));
+        *count.lock().unwrap() += 1;
+    };
+    let scope = Arc::new(Scope { asker: Some(Arc::new(asker)), ..Scope::new(folder.path()) });
+    let call = |text: &str| {
+        let arguments = json!({ "text": text }).into();
+        let call = ToolCall { id: "c1".into(), name: "odd.odd".into(), arguments };
+        let (toolbox, scope) = (toolbox.clone(), scope.clone());
+        async move { toolbox.call(call.clone(), &scope).await.map(|output| result(&call, Ok(output)).text()) }
+    };
+    assert_eq!(call("work").await.unwrap(), "answered 1 times");
+    assert_eq!(*asked.lock().unwrap(), 1);
+    let failed = call("forget").await.unwrap_err().to_string();
+    assert!(failed.contains("no such task"), "{failed}");
+    shutdown.finish(PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
