@@ -159,7 +159,8 @@ fn beside(row: Row, peers: Vec<(String, String)>) -> Vec<Row> {
 }
 
 /// The encoder that `make setup` has downloaded.
-fn encoder(world: &World) -> Result<Option<Encoder>> {
+/// MiniLM, if `make setup` has brought it.
+pub fn encoder(world: &World) -> Result<Option<Encoder>> {
     let Ok(peers) = world.peers() else { return Ok(None) };
     let Ok(files) = std::fs::read_dir(peers.join("encoder")) else { return Ok(None) };
     let wheel =

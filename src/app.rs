@@ -24,6 +24,7 @@ use crate::config::{self, ConfigError, Loaded, Paths, layers};
 use crate::hub::{Bounds, Hub};
 use crate::kernel::guide::Guide;
 use crate::kernel::{Interpreter, Kernel, describe, interpreter};
+use crate::llm::embed::Embedder;
 use crate::llm::{self, Model, detect};
 use crate::mcp::config::{Chosen, Files, Left, Trust, Variables, places};
 use crate::mcp::{self, Servers};
@@ -124,6 +125,7 @@ pub struct App {
     audit: OnceLock<Option<Arc<Audit>>>,
     model: OnceCell<Arc<dyn Model>>,
     memory: Arc<OnceCell<Arc<Memory>>>,
+    embedder: OnceLock<Result<Option<Arc<dyn Embedder>>, llm::Error>>,
     /// Whether the model is given a tool to show its plan with.
     plans: bool,
     /// Whether it is given tools to plan jobs with.
@@ -148,6 +150,7 @@ impl App {
             shutdown: self.shutdown.clone(),
             store: self.store.clone(),
             memory: self.memory.clone(),
+            embedder: self.embedder.clone(),
             ..Self::within(folder, choices, self.interpreter)?
         })
     }
@@ -197,6 +200,7 @@ impl App {
             audit: OnceLock::new(),
             model: OnceCell::new(),
             memory: Arc::default(),
+            embedder: OnceLock::new(),
             plans: false,
             schedules: false,
             given: None,
@@ -297,6 +301,7 @@ impl App {
             config.policy.allow.extend(servers.allowed());
             let mut settings = Settings::new(&config, &self.paths, self.choices.yes)?;
             settings.audit = self.audit();
+            settings.meanings = self.meanings();
             let mut sets: Vec<Arc<dyn Toolset>> = vec![self.kernel().await?, self.guide().await?, servers];
             sets.extend(self.memory_tools());
             sets.extend(self.given.clone());

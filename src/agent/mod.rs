@@ -38,11 +38,16 @@ use turn::{Ask, Ending, Step, Turn};
 const ANSWER: usize = 4;
 /// How long a turn waits for its memory before it goes on without.
 const RECALL: Duration = Duration::from_secs(3);
+/// Sessions of which it is remembered which tools were shown because they had worked, and tools of each.
+const SESSIONS: usize = 256;
+const USED: usize = 16;
 
 /// A model with its tools.
 pub struct Agent {
     model: Arc<dyn Model>,
     offer: Mutex<Offer>,
+    /// The tools that earlier turns have told of, by session, the latest last.
+    used: Mutex<Vec<(String, Vec<String>)>>,
     limits: Limits,
     workspace: Arc<PathBuf>,
     skills: Skills,
@@ -87,7 +92,8 @@ impl Agent {
         skills: Skills,
     ) -> Self {
         let offer = Mutex::new(Offer::new(toolbox));
-        Self { model, offer, limits, workspace: Arc::new(workspace), skills, memory: None }
+        let (workspace, used) = (Arc::new(workspace), Mutex::default());
+        Self { model, offer, used, limits, workspace, skills, memory: None }
     }
 
     /// The same, with a memory of earlier turns.
@@ -103,6 +109,24 @@ impl Agent {
             *offer = Offer::new(toolbox);
         }
         offer.clone()
+    }
+
+    /// The tools that have worked where something was asked like what is asked in this session: those that are
+    /// told of now, and those of turns before. What is shown once stays, for as long as sessions are remembered.
+    fn used<'a>(&self, session: &str, worked: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let mut sessions = self.used.lock().expect("no panic while held");
+        let before = sessions.iter().position(|(known, _)| known == session);
+        let mut used = before.map(|place| sessions.remove(place).1).unwrap_or_default();
+        for tool in worked {
+            if !used.iter().any(|known| known == tool) {
+                used.push(tool.to_owned());
+            }
+        }
+        used.drain(..used.len().saturating_sub(USED));
+        sessions.push((session.to_owned(), used.clone()));
+        let surplus = sessions.len().saturating_sub(SESSIONS);
+        sessions.drain(..surplus);
+        used
     }
 
     /// The tools there are now.
@@ -130,8 +154,9 @@ impl Agent {
     pub async fn turn(&self, sessions: &Sessions, session: Session, play: Play) -> Finished {
         let mut stage = Stage::new(self, sessions, session, play);
         let mut turn = Turn::begin(&self.limits, Duration::ZERO);
-        stage.compact(&mut turn).await;
         stage.recall().await;
+        stage.choose().await;
+        stage.compact(&mut turn).await;
         let ending = loop {
             if stage.play.cancel.is_cancelled() {
                 turn.cancelled(None);
@@ -270,7 +295,7 @@ impl<'a> Stage<'a> {
             consents: play.consents.clone(),
             whole: false,
         });
-        let offer = agent.offer().for_turn(agent.model.window(), &session.messages);
+        let offer = agent.offer();
         let system = agent.system(&session, play.instructions.as_deref());
         let began = Instant::now();
         let place = asked_at(&session.messages, &play.message);
@@ -367,6 +392,17 @@ impl<'a> Stage<'a> {
             let episodes = self.recall.shown.iter().map(|shown| shown.id.clone()).collect();
             (self.play.events)(EventKind::Recalled { episodes });
         }
+    }
+
+    /// Chooses the tools that the model is shown, where it is not shown all.
+    async fn choose(&mut self) {
+        let window = self.agent.model.window();
+        if self.offer.fits(window) {
+            return;
+        }
+        let worked = self.recall.fine.iter().flat_map(|experience| outcome::worked(experience));
+        let used = self.agent.used(self.session.id(), worked);
+        self.offer = self.offer.clone().for_turn(window, &self.session.messages, &used).await;
     }
 
     /// What the model is asked, and how many tokens we take it for.

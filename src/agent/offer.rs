@@ -34,49 +34,59 @@ impl Offer {
         Self { toolbox, tools }
     }
 
-    /// Those for a turn of this conversation with a model of this window, in the order of their names.
+    /// Whether a model of this window is shown all of them.
+    pub(super) fn fits(&self, window: usize) -> bool {
+        weight(&self.tools) <= room(window)
+    }
+
+    /// Those for a turn of this conversation with a model of this window, in the order of their names. `used` are
+    /// those that have worked where something like it was asked; they come before others.
     ///
     /// They stay the same to the end of the turn, and as far as they can from turn to turn: what comes first in a
     /// prompt is cached. A message adds what it may be about; only where there is no more room they begin anew
     /// with it.
-    pub(super) fn for_turn(self, window: usize, messages: &[Message]) -> Self {
-        let room = (window / SHARE).max(LEAST);
-        if weight(&self.tools) <= room {
+    pub(super) async fn for_turn(self, window: usize, messages: &[Message], used: &[String]) -> Self {
+        if self.fits(window) {
             return self;
         }
         let finders: Vec<ToolDefinition> = self.toolbox.finders().iter().map(definition).collect();
-        let room = room.saturating_sub(weight(&finders));
+        let room = room(window).saturating_sub(weight(&finders));
+        let used = self.places(used.iter().map(String::as_str));
         let mut shown = Shown::default();
+        shown.add_each(&used, room / 2, &self.tools);
         let from = messages.len().saturating_sub(MESSAGES);
-        for message in &messages[from..] {
-            let wanted = self.wanted(message);
+        let messages = &messages[from..];
+        for wanted in self.wanted(messages).await {
             let first = &wanted[..wanted.len().min(FIRST)];
             if !shown.add(first, room, &self.tools) {
                 shown = Shown::default();
+                shown.add_each(&used, room / 2, &self.tools);
                 shown.add(first, room, &self.tools);
             }
             // Half of the room is left for what comes later.
-            for place in &wanted[first.len()..] {
-                shown.add(&[*place], room / 2, &self.tools);
-            }
+            shown.add_each(&wanted[first.len()..], room / 2, &self.tools);
         }
         let shown = self.tools.iter().enumerate().filter(|(place, _)| shown.places.contains(place));
         let tools = shown.map(|(_, tool)| tool.clone()).chain(finders).collect();
         Self { tools, ..self }
     }
 
-    /// The places of the tools that a message calls or may be about, the likeliest first.
-    fn wanted(&self, message: &Message) -> Vec<usize> {
-        match message.role {
-            Role::User => {
-                let said = message.text();
-                let said: Vec<_> = said.split_whitespace().take(WORDS).collect();
-                self.toolbox.rank(&said.join(" "))
-            }
+    /// The places of the tools that each message calls or may be about, the likeliest first.
+    async fn wanted(&self, messages: &[Message]) -> Vec<Vec<usize>> {
+        let said = messages.iter().filter(|message| message.role == Role::User).map(|message| {
+            let said = message.text();
+            said.split_whitespace().take(WORDS).collect::<Vec<_>>().join(" ")
+        });
+        let said: Vec<String> = said.collect();
+        let ranked = self.toolbox.rank(&said.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let mut ranked = ranked.into_iter();
+        let wanted = messages.iter().map(|message| match message.role {
+            Role::User => ranked.next().unwrap_or_default(),
             // What was kept of a result is for another tool.
             Role::Tool => self.places(std::iter::once(spill::READ)),
             _ => self.places(message.calls().map(find::about)),
-        }
+        });
+        wanted.collect()
     }
 
     fn places<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<usize> {
@@ -106,6 +116,18 @@ impl Shown {
         }
         fits
     }
+
+    /// Adds each of these for which there is room.
+    fn add_each(&mut self, places: &[usize], room: usize, tools: &[ToolDefinition]) {
+        for place in places {
+            self.add(&[*place], room, tools);
+        }
+    }
+}
+
+/// Tokens that tools may take of a window.
+fn room(window: usize) -> usize {
+    (window / SHARE).max(LEAST)
 }
 
 /// Tokens of the definitions of tools, estimated.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::memory::{Outcome, Reward, Source, Trust, episode};
 use crate::message::event::StopReason;
 use crate::message::{Arguments, Message, Role, ToolCall, ToolResult};
+use crate::tool::find;
 
 /// Steps that are kept of a turn: its last ones.
 const STEPS: usize = 8;
@@ -16,6 +17,10 @@ const BEFORE: usize = 3;
 /// Characters of a call's arguments, and of the reason why it failed.
 const ARGUMENTS: usize = 160;
 const REASON: usize = 120;
+
+/// How a step begins, and how one ends that has worked.
+const THEN: &str = "then: ";
+const WORKED: &str = ", which worked";
 
 /// What was read from a turn.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -128,8 +133,14 @@ fn experience(earlier: &[Message], correction: Option<&str>, steps: &[(&ToolCall
         );
         lines.push(format!("the user then said: {}", one_line(correction, episode::EXPERIENCE / 2)));
     }
-    lines.extend(steps.iter().rev().take(STEPS).rev().map(|step| format!("then: {}", told(step))));
+    lines.extend(steps.iter().rev().take(STEPS).rev().map(|step| format!("{THEN}{}", told(step))));
     lines.join("\n")
+}
+
+/// The tools that an experience tells of as having worked, in their order.
+pub fn worked(experience: &str) -> impl Iterator<Item = &str> {
+    let steps = experience.lines().filter_map(|line| line.strip_prefix(THEN)?.strip_suffix(WORKED));
+    steps.filter_map(|step| step.split_once(' ').map(|(tool, _)| tool))
 }
 
 /// Calls with their results, in their order. What was done with the memory itself is no experience.
@@ -145,10 +156,12 @@ fn steps(messages: &[Message]) -> Vec<(&ToolCall, &ToolResult)> {
 /// A step in one line. Of what a tool returned, only why it failed, and that quoted: anybody may
 /// have written the rest.
 fn told((call, result): &(&ToolCall, &ToolResult)) -> String {
+    // By whatever way it was called.
+    let call = find::meant(ToolCall::clone(call));
     let name = call.name.replace("__", ".");
     let arguments = one_line(&call.arguments.text(), ARGUMENTS);
     match failed(result) {
-        false => format!("{name} {arguments}, which worked"),
+        false => format!("{name} {arguments}{WORKED}"),
         true => format!("{name} {arguments}, which failed with “{}”", one_line(&result.text(), REASON)),
     }
 }

@@ -11,6 +11,7 @@ use crate::llm::{self, detect};
 use crate::memory::tools::{self, Tools};
 use crate::memory::{self, Memory};
 use crate::tool::Toolset;
+use crate::tool::meaning::Meanings;
 
 impl App {
     /// What was learned, whether or not turns use it.
@@ -41,8 +42,27 @@ impl App {
         }
     }
 
-    /// What turns texts into vectors, if that is configured.
+    /// What tools mean to the same encoder, unless the memory is switched off.
+    pub(super) fn meanings(&self) -> Option<Arc<Meanings>> {
+        let embedder = self.config().memory.enabled.then(|| self.embedder().ok().flatten()).flatten()?;
+        let identity = embedder.identity().to_owned();
+        let encode = move |texts: Vec<String>| {
+            let embedder = embedder.clone();
+            async move {
+                let said = embedder.embed(&texts).await;
+                said.inspect_err(|error| tracing::warn!("tools are found by words alone: {error}")).ok()
+            }
+            .boxed()
+        };
+        Some(Arc::new(Meanings::new(&identity, &self.paths.cache, Arc::new(encode))))
+    }
+
+    /// What turns texts into vectors, if that is configured. It is the same one for all.
     pub fn embedder(&self) -> Result<Option<Arc<dyn Embedder>>, llm::Error> {
+        self.embedder.get_or_init(|| self.found_embedder()).clone()
+    }
+
+    fn found_embedder(&self) -> Result<Option<Arc<dyn Embedder>>, llm::Error> {
         let config = self.config();
         match config.memory.encoder.trim() {
             "" => Ok(None),

@@ -12,7 +12,7 @@ use super::error::{Failure, code};
 use super::signal::Stop;
 use super::ui::Screen;
 use crate::app::App;
-use crate::mcp::{Browser, Status, Visit};
+use crate::mcp::{Browser, Revoked, Status, Visit};
 
 /// How to sign in.
 #[derive(Debug, clap::Args)]
@@ -101,10 +101,16 @@ fn open(page: &str) {
 }
 
 pub(super) async fn logout(name: &str, app: &App, screen: &Screen) -> Result<u8, Failure> {
-    let forgotten = app.servers().await.sign_out(name).ok_or_else(|| super::mcp::unusable(name, app))?;
-    screen.remark(&match forgotten? {
-        true => format!("the tokens for `{name}` are gone"),
-        false => format!("nobody was signed in to `{name}`"),
+    let forgotten = app.servers().await.sign_out(name).await;
+    screen.remark(&match forgotten.ok_or_else(|| super::mcp::unusable(name, app))?? {
+        None => format!("nobody was signed in to `{name}`"),
+        Some(Revoked::Yes) => format!("the tokens for `{name}` are gone, and worth nothing any more"),
+        Some(Revoked::Never) => {
+            format!("the tokens for `{name}` are gone; who gave them takes none back, so a copy is good until it ends")
+        }
+        Some(Revoked::No(reason)) => format!(
+            "the tokens for `{name}` are gone here, but they were not taken back, so a copy is good until it ends: {reason}"
+        ),
     });
     Ok(code::OK)
 }

@@ -26,6 +26,7 @@ use tokio::sync::OnceCell;
 use super::config::{Address, OAuth};
 use super::http;
 use super::open::{self, short};
+use super::revoke::{Given, Revoked, revoke};
 
 /// How often one is asked to sign in before a server that still refuses is given up.
 const TRIES: u32 = 3;
@@ -281,9 +282,39 @@ impl Account {
         }
     }
 
-    /// Forgets who we are. Returns whether we were somebody.
-    pub(super) fn forget(&self) -> std::io::Result<bool> {
-        self.store.forget()
+    /// Forgets who we are, and has what was given to us taken back. `None` if we were nobody.
+    pub(super) async fn forget(&self) -> std::io::Result<Option<Revoked>> {
+        if !self.store.file.exists() {
+            return Ok(None);
+        }
+        // Whoever renews the tokens at this moment would bring them back.
+        let _renewal = self.store.acquire_refresh_guard().await;
+        let given = self.store.read().and_then(|kept| self.given(kept));
+        if !self.store.forget()? {
+            return Ok(None);
+        }
+        Ok(Some(match (given, self.manager().await) {
+            (None, _) => Revoked::Yes,
+            (Some(_), Err(error)) => Revoked::No(told(&error)),
+            (Some(given), Ok(manager)) => revoke(&manager, &given).await,
+        }))
+    }
+
+    /// What is there to be taken back, if there is anything.
+    fn given(&self, kept: Kept) -> Option<Given> {
+        let Kept { registered, credentials, .. } = kept;
+        let StoredCredentials { client_id, token_response, issuer, .. } = credentials?;
+        // The trait that would read them is not handed on by those who have it.
+        let tokens = serde_json::to_value(token_response?).ok()?;
+        let token = |name: &str| tokens[name].as_str().map(str::to_owned);
+        let (own, known_by) = registered.map(|known| (known.secret, known.issuer)).unwrap_or_default();
+        Some(Given {
+            issuer: issuer.or(known_by),
+            id: client_id,
+            secret: own.or_else(|| self.oauth.secret.clone()),
+            renewal: token("refresh_token"),
+            access: token("access_token"),
+        })
     }
 }
 

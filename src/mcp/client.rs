@@ -8,12 +8,12 @@ use std::time::Duration;
 use rmcp::ClientHandler;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ClientRequest,
-    CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
+    CreateMessageRequestParams, CreateMessageResult, CreateTaskResult, ElicitRequestParams, ElicitResult,
     ElicitationCapability, ErrorCode, ErrorData, FormElicitationCapability, Implementation,
-    InputRequiredResult, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam,
+    InputRequiredResult, JsonObject, ListRootsResult, LoggingLevel, LoggingMessageNotificationParam,
     PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
     RequestMetaObject, RootsCapabilities, SamplingCapability, ServerResult, SetLevelRequestParams, Skill,
-    SubscriptionFilter, Tool, UrlElicitationCapability,
+    SubscriptionFilter, TASKS_EXTENSION_ID, Task, Tool, UrlElicitationCapability,
 };
 use rmcp::service::{
     ClientCacheConfig, NotificationContext, Peer, PeerRequestOptions, RequestContext, RequestHandle,
@@ -27,6 +27,7 @@ use super::auth::Account;
 use super::config::{Address, Era, Reach, Server};
 use super::open::{self, Refusal, short};
 use super::process::{Process, Tail};
+use super::task::{self, Tended};
 use super::{convert, theirs};
 use crate::tool::{Call, Context, Error, Output, Progress};
 use crate::trace;
@@ -40,6 +41,9 @@ const TOOLS: usize = 10_000;
 const ROUNDS: usize = 20;
 /// Until a call is made again that wanted nothing but that.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long it is waited for the answer to a call that nobody wants any more, where that may be a task: it would
+/// go on without anybody who knows of it.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 /// How long saying goodbye may take.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -76,6 +80,8 @@ enum Outcome {
     Result(CallToolResult),
     /// Nothing yet: the tool wants to know something first.
     Asks(InputRequiredResult),
+    /// Nothing yet: it is a task now.
+    Task(Task, Tended),
 }
 
 /// What a server is heard with.
@@ -98,6 +104,7 @@ impl ClientHandler for Ear {
         can.elicitation = Some(elicitation);
         can.sampling = Some(SamplingCapability::default());
         can.roots = self.roots.as_ref().map(|_| RootsCapabilities::default());
+        can.extensions = Some([(TASKS_EXTENSION_ID.to_owned(), JsonObject::new())].into());
         ClientConfig::new(can, own).with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
     }
 
@@ -311,6 +318,9 @@ impl Connection {
             let asked = match self.once(params.clone(), &context).await {
                 Ok(Outcome::Result(result)) => return convert::from_result(result).map_err(Fault::Told),
                 Ok(Outcome::Asks(asked)) => asked,
+                Ok(Outcome::Task(task, tended)) => {
+                    return tended.end(task, &context, self.ear.roots.as_deref()).await;
+                }
                 // It was there before, and may have done something.
                 Err(Fault::Unsent) if round > 0 => return Err(Fault::Lost),
                 Err(fault) => return Err(fault),
@@ -335,7 +345,7 @@ impl Connection {
             let sent = self.peer.send_request_with_option(request, PeerRequestOptions::no_options()).await;
             let handle = sent.map_err(|_| Fault::Unsent)?;
             calls.push((handle.progress_token.clone(), context.clone()));
-            Pending { calls: self.ear.calls.clone(), handle: Some(handle) }
+            Pending { peer: self.peer.clone(), calls: self.ear.calls.clone(), handle: Some(handle) }
         };
         pending.wait(&context.cancel).await
     }
@@ -359,6 +369,7 @@ fn meta(request: Option<&str>) -> Option<RequestMetaObject> {
 
 /// A call that has no answer yet. Dropping it tells the server that nobody waits any more.
 struct Pending {
+    peer: Peer<RoleClient>,
     calls: Calls,
     handle: Option<RequestHandle<RoleClient>>,
 }
@@ -373,16 +384,17 @@ impl Pending {
         };
         // Each report that came before it has a task of its own, which is queued before us from here on.
         tokio::task::yield_now().await;
-        let handle = self.handle.take().expect("taken by dropping only");
-        self.calls.remove(&handle.progress_token).await;
+        let token = self.handle.take().expect("taken by dropping only").progress_token.clone();
+        if let Ok(Ok(ServerResult::CreateTaskResult(CreateTaskResult { task, .. }))) = answer {
+            let tended = Tended::new(self.peer.clone(), &task.task_id, self.calls.clone(), token);
+            return Ok(Outcome::Task(task, tended));
+        }
+        self.calls.remove(&token).await;
         let error = match answer {
             Ok(Ok(ServerResult::CallToolResult(result))) => return Ok(Outcome::Result(result)),
             Ok(Ok(ServerResult::InputRequiredResult(asked))) => return Ok(Outcome::Asks(asked)),
             Ok(Ok(_)) => Error::Failed("the server has answered with no result".to_owned()),
-            Ok(Err(ServiceError::McpError(error))) if error.code == ErrorCode::INVALID_PARAMS => {
-                Error::Retry(short(&error.message))
-            }
-            Ok(Err(ServiceError::McpError(error))) => Error::Failed(short(&error.message)),
+            Ok(Err(ServiceError::McpError(error))) => return Err(task::told(error)),
             Ok(Err(error @ ServiceError::TransportSend(_))) => match Refusal::of_request(&error) {
                 refusal @ Refusal { challenge: Some(_), .. } => return Err(Fault::Refused(refusal)),
                 Refusal { reason, .. } => Error::Failed(reason),
@@ -395,9 +407,15 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Some(handle) = self.handle.take() else { return };
-        let calls = self.calls.clone();
+        let Some(mut handle) = self.handle.take() else { return };
+        let (calls, peer) = (self.calls.clone(), self.peer.clone());
+        let knows_tasks = peer.peer_info().is_some_and(|info| info.capabilities.supports_tasks());
+        let pause = if knows_tasks { ON_ITS_WAY } else { Duration::ZERO };
         tokio::spawn(async move {
+            let answer = tokio::time::timeout(pause, &mut handle.rx).await;
+            if let Ok(Ok(Ok(ServerResult::CreateTaskResult(CreateTaskResult { task, .. })))) = answer {
+                return drop(Tended::new(peer, &task.task_id, calls, handle.progress_token.clone()));
+            }
             calls.remove(&handle.progress_token).await;
             let _ = handle.cancel(Some("nobody waits for it any more".to_owned())).await;
         });

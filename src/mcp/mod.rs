@@ -16,11 +16,13 @@ pub mod http;
 mod lines;
 mod open;
 mod process;
+mod revoke;
 mod run;
 pub mod server;
 mod skills;
 pub mod stdio;
 mod supervise;
+mod task;
 mod theirs;
 mod view;
 
@@ -35,6 +37,7 @@ use crate::tool::{self, Call, Error, Output, Spec, Toolset};
 
 pub use auth::{Browser, Visit};
 pub use http::Listener;
+pub use revoke::Revoked;
 pub use server::Server;
 pub use stdio::Pipes;
 pub use supervise::Setting;
@@ -137,9 +140,10 @@ impl Servers {
         Some(self.keepers.get(name)?.sign_in(scopes).await)
     }
 
-    /// Forgets who we are to one. Says whether we were somebody; `None` if there is no such server.
-    pub fn sign_out(&self, name: &str) -> Option<std::io::Result<bool>> {
-        Some(self.keepers.get(name)?.sign_out())
+    /// Forgets who we are to one, and says what became of the tokens it has given; of none, if we were
+    /// nobody. `None` if there is no such server.
+    pub async fn sign_out(&self, name: &str) -> Option<std::io::Result<Option<Revoked>>> {
+        Some(self.keepers.get(name)?.sign_out().await)
     }
 
     /// How each of them is, and how many tools it is known to have.

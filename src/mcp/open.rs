@@ -220,7 +220,7 @@ pub(super) fn unsent(error: &ServiceError) -> String {
 }
 
 /// The innermost reason of an error, which is the one that says something.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<StreamableHttpError<reqwest::Error>>() {
         // It keeps this one to itself.
         Some(StreamableHttpError::Client(inner)) => return cause(inner),

@@ -201,14 +201,18 @@ impl Run {
 
     async fn finish(mut self, context: TaskContext) -> Result<CallToolResult, TaskExit> {
         let mut asking = FuturesUnordered::new();
+        let mut said = "at work".to_owned();
         let open = std::mem::take(&mut self.open);
         asking.extend(open.into_iter().map(|(key, question)| put(context.clone(), key, question)));
         loop {
             tokio::select! {
                 biased;
                 Some(report) = self.reports.recv() => {
-                    if let Report::Progress { message: Some(message), .. } = report {
-                        context.set_status_message(message);
+                    if let Report::Progress { progress, total, message } = report {
+                        let share = || total.map(|total| format!("{progress} of {total}"));
+                        // A sign of life says the same again, which is news all the same.
+                        said = message.or_else(share).unwrap_or(said);
+                        context.set_status_message(said.clone());
                     }
                 }
                 Some(word) = self.words.recv() => match word {
@@ -221,7 +225,8 @@ impl Run {
                 },
                 outcome = &mut self.work => return ended(outcome),
                 Some(()) = asking.next() => {}
-                () = context.cancelled() => return Err(TaskExit::Cancelled),
+                // It has a moment to let go, as any call has.
+                () = context.cancelled(), if !self.cancel.is_cancelled() => self.cancel.cancel(),
             }
         }
     }

@@ -14,6 +14,7 @@ use super::client::{Connection, Fault, Link};
 use super::config::{Address, Era, Reach, Server};
 use super::open::Refusal;
 use super::process::Tail;
+use super::revoke::Revoked;
 use super::{convert, theirs};
 use crate::shutdown::Shutdown;
 use crate::tool::{Call, Error, Output, Spec};
@@ -281,9 +282,12 @@ impl Keeper {
         account.sign_in(challenge.as_deref(), more).await
     }
 
-    /// Forgets who we are to it. Returns whether we were somebody.
-    pub(super) fn sign_out(&self) -> std::io::Result<bool> {
-        self.account.as_ref().map_or(Ok(false), Account::forget)
+    /// Forgets who we are to it.
+    pub(super) async fn sign_out(&self) -> std::io::Result<Option<Revoked>> {
+        match &self.account {
+            Some(account) => account.forget().await,
+            None => Ok(None),
+        }
     }
 
     /// Takes up changes of its tools, for ever.

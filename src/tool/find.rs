@@ -1,13 +1,15 @@
 //! Tools that are found by what they are for, where there are too many to show them all.
 //!
 //! The ranking is BM25 over three texts of a tool: its name, the beginning of its description,
-//! and everything it says of itself. `tests/find` has the questions it is measured with.
+//! and everything it says of itself; and, where an encoder is installed, how alike what was said and
+//! the tool are in meaning. `tests/find` has the questions it is measured with.
 
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use super::meaning::{self, Key, Meanings};
 use super::toolbox::Definition;
 use super::{Annotations, Call, Error, Output, Spec, Toolset};
 use crate::message::{Arguments, ToolCall};
@@ -24,6 +26,11 @@ const SHOWN: usize = 8;
 const BEGINNING: usize = 600;
 /// What a word counts that means much the same as one that was said.
 const ALIKE: f32 = 0.35;
+/// Characters of a description that are compared in meaning.
+const MEANT: usize = 200;
+/// What a cosine counts beside words, and from which on it does without any.
+const MEANING: f32 = 50.0;
+const GATE: f32 = 0.3;
 
 /// Words that people and authors of tools use for the same thing.
 const SAME: &[&[&str]] = &[
@@ -52,20 +59,48 @@ pub struct Finder {
     names: Index,
     beginnings: Index,
     texts: Index,
+    /// What is compared in meaning.
+    meant: Vec<(Key, String)>,
 }
 
 impl Finder {
     /// Takes in tools: their place among `tools` is what is found.
     pub fn new(tools: &[Definition]) -> Self {
         let index = |text: fn(&Definition) -> String| Index::new(&tools.iter().map(text).collect::<Vec<_>>());
-        Self { names: index(name), beginnings: index(beginning), texts: index(text) }
+        let meant = |tool: &Definition| {
+            let begins: String = tool.description.chars().take(MEANT).collect();
+            let text = format!("{}: {begins}", name(tool).replace(['.', '-'], " "));
+            (meaning::key(&text), text)
+        };
+        let meant = tools.iter().map(meant).collect();
+        Self { names: index(name), beginnings: index(beginning), texts: index(text), meant }
     }
 
-    /// The places of the tools that `sentence` may be about, the likeliest first.
-    pub fn find(&self, sentence: &str) -> Vec<usize> {
+    /// The places of the tools that each sentence may be about, the likeliest first. What they mean
+    /// counts where it is known.
+    pub async fn find(&self, sentences: &[&str], meanings: Option<&Arc<Meanings>>) -> Vec<Vec<usize>> {
+        let tools = meanings.and_then(|meanings| meanings.of_tools(&self.meant));
+        let said = match meanings.filter(|_| tools.is_some()) {
+            Some(meanings) => meanings.of_words(sentences).await,
+            None => vec![None; sentences.len()],
+        };
+        let ranked = sentences.iter().zip(said).map(|(sentence, said)| {
+            let alike = |(said, tools): (Arc<[f32]>, &Vec<Arc<[f32]>>)| -> Vec<f32> {
+                tools.iter().map(|tool| meaning::alike(tool, &said)).collect()
+            };
+            self.rank(sentence, said.zip(tools.as_ref()).map(alike).as_deref())
+        });
+        ranked.collect()
+    }
+
+    fn rank(&self, sentence: &str, alike: Option<&[f32]>) -> Vec<usize> {
         let said = stems(sentence);
+        // Words that say nothing mean nothing either.
+        if said.is_empty() {
+            return Vec::new();
+        }
         let meant: Vec<String> =
-            said.iter().flat_map(|word| alike(word)).filter(|word| !said.contains(word)).collect();
+            said.iter().flat_map(|word| others(word)).filter(|word| !said.contains(word)).collect();
         let score = |query: &[String]| -> Vec<f32> {
             let parts = [(1.0, &self.names), (0.5, &self.beginnings), (0.5, &self.texts)];
             let mut sum = Vec::new();
@@ -78,14 +113,17 @@ impl Finder {
         };
         let mut scores = score(&said);
         scores.iter_mut().zip(score(&meant)).for_each(|(said, meant)| *said += ALIKE * meant);
-        let mut found: Vec<usize> = (0..scores.len()).filter(|place| scores[*place] > 0.0).collect();
+        let cosine = |place: usize| alike.map_or(0.0, |alike| alike[place]);
+        let is_about = |place: &usize| scores[*place] > 0.0 || cosine(*place) >= GATE;
+        let mut found: Vec<usize> = (0..scores.len()).filter(is_about).collect();
+        scores.iter_mut().enumerate().for_each(|(place, score)| *score += MEANING * cosine(place));
         found.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
         found
     }
 }
 
 /// Words that mean much the same, as they are compared.
-fn alike(word: &str) -> Vec<String> {
+fn others(word: &str) -> Vec<String> {
     static STEMS: LazyLock<Vec<Vec<String>>> =
         LazyLock::new(|| SAME.iter().map(|words| words.iter().map(|word| stem(word)).collect()).collect());
     let others = STEMS.iter().filter(|words| words.iter().any(|other| other == word)).flatten();
@@ -197,6 +235,7 @@ impl Toolset for Desk {
         let Some(nested) = &call.context.nested else { return Ok(Output::text("There are no tools.")) };
         let found: Vec<Value> = nested
             .find(query)
+            .await
             .take(SHOWN)
             .map(|tool| json!({"name": tool.wire, "description": tool.description, "parameters": tool.parameters}))
             .collect();

@@ -9,6 +9,7 @@ mod cache;
 mod changes;
 mod clock;
 pub mod find;
+pub mod meaning;
 pub mod nested;
 pub mod plan;
 pub mod policy;

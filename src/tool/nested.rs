@@ -226,8 +226,8 @@ impl Nested {
     }
 
     /// The tools that `query` may be about, the likeliest first.
-    pub(super) fn find(&self, query: &str) -> impl Iterator<Item = &Definition> {
-        let found = self.toolbox.rank(query).into_iter();
+    pub(super) async fn find(&self, query: &str) -> impl Iterator<Item = &Definition> {
+        let found = self.toolbox.rank(&[query]).await.into_iter().flatten();
         found.filter_map(|place| self.toolbox.definitions().get(place))
     }
 

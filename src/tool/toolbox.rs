@@ -16,6 +16,7 @@ use super::audit::{Audit, Decision};
 use super::cache::Cache;
 use super::clock::{Clock, Limits, timed};
 use super::find::{self, Finder};
+use super::meaning::Meanings;
 use super::nested::Nested;
 use super::policy::{self, Policy, Verdict};
 use super::schema::{Checker, excerpt, for_model, nearest, quoted};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub results: Option<PathBuf>,
     /// Where the policy's decisions are written down.
     pub audit: Option<Arc<Audit>>,
+    /// What tools and questions mean, where something can tell.
+    pub meanings: Option<Arc<Meanings>>,
 }
 
 impl Settings {
@@ -62,6 +65,7 @@ impl Settings {
             result_bytes: config.tools.result_bytes,
             results: Some(paths.cache.join("results")),
             audit: None,
+            meanings: None,
         })
     }
 }
@@ -203,10 +207,11 @@ impl Toolbox {
         [find::FIND, find::CALL].iter().filter_map(|name| self.entry(name)).map(definition).collect()
     }
 
-    /// The places in [`Toolbox::definitions`] of the tools that `sentence` may be about, the
+    /// The places in [`Toolbox::definitions`] of the tools that each sentence may be about, the
     /// likeliest first.
-    pub fn rank(&self, sentence: &str) -> Vec<usize> {
-        self.finder.get_or_init(|| Finder::new(self.definitions())).find(sentence)
+    pub async fn rank(&self, sentences: &[&str]) -> Vec<Vec<usize>> {
+        let finder = self.finder.get_or_init(|| Finder::new(self.definitions()));
+        finder.find(sentences, self.settings.meanings.as_ref()).await
     }
 
     /// The servers of others that tools come from.

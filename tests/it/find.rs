@@ -3,9 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use omni::tool::{Call, Error, Output, Spec, Toolbox, Toolset};
+use futures::FutureExt;
+use omni::llm::embed::Embedder;
+use omni::tool::meaning::{Encode, Meanings};
+use omni::tool::{Call, Error, Output, Settings, Spec, Toolbox, Toolset};
 use serde_json::{Value, json};
 
 use crate::support::omni::{Run, World};
@@ -32,6 +37,11 @@ fn read(name: &str) -> String {
 }
 
 fn toolbox() -> Arc<Toolbox> {
+    meaning(None)
+}
+
+/// The same, where it is known what they mean, if something says so.
+fn meaning(meanings: Option<Arc<Meanings>>) -> Arc<Toolbox> {
     let spec = |line: &str| {
         let tool: Value = serde_json::from_str(line).expect("a line of JSON");
         let text = |key: &str| tool[key].as_str().expect("a text").to_owned();
@@ -39,34 +49,120 @@ fn toolbox() -> Arc<Toolbox> {
         Arc::new(Spec { name, description, input: tool["input"].clone(), ..Spec::default() })
     };
     let set = Listed(read("tools.jsonl").lines().map(spec).collect());
-    Arc::new(Toolbox::new(vec![Arc::new(set)], settings()))
+    Arc::new(Toolbox::new(vec![Arc::new(set)], Settings { meanings, ..settings() }))
 }
 
-#[test]
-fn natural_questions_find_their_tools() {
-    let (toolbox, questions) = (toolbox(), read("questions.txt"));
+/// In how many of a hundred questions the right tool comes first, and among five. One in `every` is asked.
+async fn shares(toolbox: &Toolbox, every: usize) -> (u32, u32) {
+    let questions = read("questions.txt");
     assert!(toolbox.definitions().len() >= 200 && questions.lines().count() >= 150);
     let (mut first, mut five, mut all) = (0, 0, 0);
-    for line in questions.lines() {
+    for line in questions.lines().step_by(every) {
         let (answers, question) = line.split_once(" | ").expect("`tools | question`");
         let answers: Vec<&str> = answers.split(", ").collect();
         let unknown = answers.iter().find(|answer| toolbox.find(answer).is_none());
         assert!(unknown.is_none(), "there is no tool {unknown:?}");
-        let found = toolbox.rank(question);
+        let found = toolbox.rank(&[question]).await.remove(0);
         let place = found.iter().position(|at| answers.contains(&toolbox.definitions()[*at].name.as_str()));
         all += 1;
         first += u32::from(place == Some(0));
         five += u32::from(place.is_some_and(|place| place < 5));
     }
-    // What was measured, less a few questions.
-    assert!(first * 100 >= all * 57 && five * 100 >= all * 85, "first {first}, among five {five}, of {all}");
+    (first * 100 / all, five * 100 / all)
 }
 
-#[test]
-fn nothing_is_found_by_words_that_say_nothing() {
+#[tokio::test]
+async fn natural_questions_find_their_tools() {
+    // What was measured, less a few questions.
+    let (first, five) = shares(&toolbox(), 1).await;
+    assert!(first >= 57 && five >= 85, "first {first}, among five {five}, of 100");
+}
+
+/// What the encoder of `make setup` says, and how many texts it was given.
+fn encoder(folder: &Path) -> (Arc<Meanings>, Arc<AtomicUsize>) {
+    let encoder = crate::encoder::installed(folder);
+    let (identity, count) = (encoder.identity().to_owned(), Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    let encode = move |texts: Vec<String>| {
+        let encoder = encoder.clone();
+        counted.fetch_add(texts.len(), SeqCst);
+        async move { encoder.embed(&texts).await.ok() }.boxed()
+    };
+    (Arc::new(Meanings::new(&identity, folder, Arc::new(encode))), count)
+}
+
+async fn read_by(meanings: &Meanings) {
+    while meanings.is_reading() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn meanings_find_what_words_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (meanings, count) = encoder(folder.path());
+    let toolbox = meaning(Some(meanings.clone()));
+    let asked = ["how high above the sea is Zermatt?"];
+    let names = |found: Vec<Vec<usize>>| -> Vec<String> {
+        let five = found[0].iter().take(5).map(|at| toolbox.definitions()[*at].name.clone());
+        five.collect()
+    };
+    // Nobody waits for the meanings of tools.
+    assert_eq!(toolbox.rank(&asked).await, self::toolbox().rank(&asked).await);
+    read_by(&meanings).await;
+    let found = names(toolbox.rank(&asked).await);
+    assert!(found.contains(&"maps.maps_elevation".to_owned()), "{found:?}");
+    let (first, five) = shares(&toolbox, 3).await;
+    assert!(first >= 62 && five >= 88, "first {first}, among five {five}, of 100");
+    for idle in ["thank you", "yes please", "what would you like?", ""] {
+        let found = toolbox.rank(&[idle]).await;
+        assert_eq!(names(found), [""; 0], "{idle}");
+    }
+    // What was read once is not read again, in the next process neither.
+    let before = count.load(SeqCst);
+    toolbox.rank(&asked).await;
+    assert_eq!(count.load(SeqCst), before);
+    let (meanings, count) = encoder(folder.path());
+    let toolbox = meaning(Some(meanings.clone()));
+    toolbox.rank(&asked).await;
+    read_by(&meanings).await;
+    assert_eq!(count.load(SeqCst), 1, "the question");
+}
+
+#[tokio::test]
+async fn an_encoder_that_fails_or_is_slow_leaves_the_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = ["what do 17.5 and 24.25 make together?"];
+    let by_words = toolbox().rank(&asked).await;
+    // It takes what is asked for something about databases.
+    let strange = move |texts: Vec<String>| {
+        let vector =
+            |text: &String| if text.starts_with("mongodb") { vec![1.0, 0.0] } else { vec![0.0, 1.0] };
+        let vectors = texts.iter().map(|text| if text == asked[0] { vec![1.0, 0.0] } else { vector(text) });
+        std::future::ready(Some(vectors.collect())).boxed()
+    };
+    let strange = Arc::new(Meanings::new("strange", folder.path(), Arc::new(strange)));
+    let toolbox = meaning(Some(strange.clone()));
+    toolbox.rank(&asked).await;
+    read_by(&strange).await;
+    let found = toolbox.rank(&asked).await[0][0];
+    assert!(toolbox.definitions()[found].name.starts_with("mongodb"), "it is asked");
+    let fails: Encode = Arc::new(|_| async { None }.boxed());
+    let hangs: Encode = Arc::new(|_| std::future::pending().boxed());
+    for encode in [fails, hangs] {
+        // The meanings of tools are there, that of the question is not.
+        let meanings = Arc::new(Meanings::new("strange", folder.path(), encode.clone()));
+        assert_eq!(meaning(Some(meanings)).rank(&asked).await, by_words);
+        // Neither is there.
+        let meanings = Arc::new(Meanings::new("another", folder.path(), encode));
+        assert_eq!(meaning(Some(meanings)).rank(&asked).await, by_words);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_found_by_words_that_say_nothing() {
     let toolbox = toolbox();
-    assert_eq!(toolbox.rank("what is it that you would like of us?"), [0; 0]);
-    assert_eq!(toolbox.rank(""), [0; 0]);
+    assert_eq!(toolbox.rank(&["what is it that you would like of us?", ""]).await, [[0; 0], [0; 0]]);
 }
 
 /// The names of the tools that a request offers.
@@ -129,6 +225,30 @@ fn what_is_shown_stays_from_turn_to_turn() {
     assert!(has(0, "kitchen") && !has(0, "hall") && has(2, "hall"), "{shown:?}");
     assert!(has(2, "kitchen"), "what was there stays: {shown:?}");
     assert_eq!(shown[2], shown[3], "no subject at all");
+}
+
+#[test]
+fn what_has_worked_before_is_shown_where_something_like_it_is_asked() {
+    let (world, vendor) = (many(), Vendor::launch());
+    let has = |turn: usize, tool: &str| offered(&vendor.requests()[turn].body).contains(&tool.to_owned());
+    // Neither its name nor anything it says of itself is in the question.
+    vendor.answer(Answer::call("call_tool", json!({"name": "attic__attic_5", "arguments": {"no": 1}})));
+    vendor.answer(Answer::call("call_tool", json!({"name": "cellar__cellar_3", "arguments": {}})));
+    vendor.answer(Answer::text("It is soft now."));
+    asked(world.omni(["ask", "my sourdough bread is hard"]), &vendor).run().succeeded();
+    assert!(!has(0, "cellar__cellar_3"), "nothing is known yet");
+    for text in ["Try that again.", "Not at all."] {
+        vendor.answer(Answer::text(text));
+    }
+    let said = "the sourdough bread is hard again\nthank you\n";
+    asked(world.omni(["stdio"]), &vendor).input(said).run().succeeded();
+    assert!(has(3, "cellar__cellar_3"), "it has worked: {:?}", offered(&vendor.requests()[3].body));
+    assert!(!has(3, "attic__attic_5"), "it has not");
+    let shown = |turn: usize| offered(&vendor.requests()[turn].body);
+    assert_eq!(shown(3), shown(4), "it stays");
+    vendor.answer(Answer::text("Who knows."));
+    asked(world.omni(["ask", "which moon is the largest?"]), &vendor).run().succeeded();
+    assert!(!has(5, "cellar__cellar_3"), "it was for something else");
 }
 
 /// A world with more tools than fit.

@@ -51,6 +51,7 @@ const FENCES: &[(&str, &[&str])] = &[
             "llm/",
             "mcp/open.rs",
             "mcp/auth.rs",
+            "mcp/revoke.rs",
             "mcp/events.rs",
             "update.rs",
         ],

@@ -355,6 +355,7 @@ async fn hub(data: &std::path::Path, script: &str, bounds: Bounds) -> Arc<Hub> {
         result_bytes: 10_000,
         results: None,
         audit: None,
+        meanings: None,
     };
     let toolbox = Arc::new(Toolbox::new(Vec::new(), settings));
     let model = Arc::new(Scripted::parse("test", script).expect("a script"));

@@ -91,6 +91,8 @@ mod skill;
 mod stdio;
 /// The database: opening, migrating, leases, and what happens when it cannot do its work.
 mod store;
+/// Calls that a server of others makes tasks: how they are looked after.
+mod tasks;
 /// Telegram: stories, everything that goes wrong with it, kills, limits, and how texts are shown.
 mod telegram;
 /// The chat at a real terminal: what is typed, and what the screen shows.

@@ -1197,6 +1197,7 @@ async fn day(data: &Path, remembers: bool, says: &[&str]) -> (Vec<String>, Vec<V
         result_bytes: 10_000,
         results: None,
         audit: None,
+        meanings: None,
     };
     let toolbox = Arc::new(Toolbox::new(vec![shop.clone()], settings));
     let limits = omni::config::Config::default().limits;

@@ -489,6 +489,7 @@ fn hub(store: Store, model: Arc<Echo>, bounds: Bounds) -> Arc<Hub> {
         result_bytes: 10_000,
         results: None,
         audit: None,
+        meanings: None,
     };
     let toolbox = Arc::new(Toolbox::new(Vec::new(), settings));
     let agent = Agent::new(model, toolbox, config.limits, "/w".into(), Arc::new(Vec::new));

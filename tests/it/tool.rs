@@ -81,6 +81,7 @@ fn settings() -> Settings {
         result_bytes: 1000,
         results: None,
         audit: None,
+        meanings: None,
     }
 }
 

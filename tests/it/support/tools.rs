@@ -17,6 +17,7 @@ pub fn settings() -> Settings {
         result_bytes: 4000,
         results: None,
         audit: None,
+        meanings: None,
     }
 }
 
