@@ -1045,10 +1045,26 @@ fn a_webhook_that_is_in_the_way_is_found() {
     let doctor = stage.run(&["doctor"]);
     assert!(doctor.out.contains("the token is that of @omni_test_bot"), "{doctor}");
     assert!(doctor.out.contains("https://elsewhere.example/hook gets its news"), "{doctor}");
-    assert!(doctor.out.contains("may talk to it: people 1, admins among them 0, groups 0"), "{doctor}");
+    assert!(doctor.out.contains("may talk to it: 7001\n"), "{doctor}");
     stage.run(&["channel", "unhook"]).succeeded();
     let doctor = stage.run(&["doctor"]);
     assert!(!doctor.out.contains("elsewhere"), "{doctor}");
+}
+
+#[test]
+fn the_doctor_names_those_who_may_talk() {
+    let stage = Stage::with("");
+    let told = || stage.run(&["doctor"]).out;
+    assert!(told().contains("nobody may talk to it"), "{}", told());
+    stage.run(&["channel", "allow", "7001", "Ann", "--admin"]).succeeded();
+    stage.run(&["channel", "allow", "7002"]).succeeded();
+    stage.run(&["channel", "allow", "-55", "Cooks"]).succeeded();
+    let who = "may talk to it: Ann (7001, admin); 7002; the group Cooks (-55)\n";
+    assert!(told().contains(who), "{}", told());
+    for number in 7003..7012 {
+        stage.run(&["channel", "allow", &number.to_string()]).succeeded();
+    }
+    assert!(told().contains("; 7010 and 2 more, whom `omni channel list` shows"), "{}", told());
 }
 
 #[test]
