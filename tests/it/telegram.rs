@@ -480,6 +480,29 @@ fn photos_that_were_sent_together_are_one_message() {
 }
 
 #[test]
+fn a_document_is_put_where_tools_find_it_and_nowhere_else() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    bot.say(ANN, "/start");
+    bot.hears(ANN.0, "Hello Ann");
+    bot.file("list", b"milk");
+    let document = |name: &str, size: u64| json!({ "file_id": "list", "file_unique_id": "l", "file_name": name, "mime_type": "text/plain", "file_size": size });
+    let number = bot.tell(
+        ANN.0,
+        ANN,
+        json!({ "document": document("../../../list.txt", 4), "caption": "what is on it?" }),
+    );
+    let file = format!("inbox/telegram-7001/{number}-_.._.._list.txt");
+    bot.hears(ANN.0, &format!("re: what is on it?\n[document: {file}, text/plain, 4 bytes]"));
+    assert_eq!(std::fs::read(stage.world.work().join(&file)).expect("the file"), b"milk");
+    bot.tell(ANN.0, ANN, json!({ "document": document("film.mp4", 21 << 20), "caption": "and this?" }));
+    bot.hears(ANN.0, "it could not be had: Telegram hands out no files of more than 20 MB");
+    stage.behaved();
+}
+
+#[test]
 fn a_voice_is_written_down_by_a_tool() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.world.skill(
@@ -674,6 +697,19 @@ fn a_long_answer_is_shown_while_it_is_written() {
         Some(())
     });
     assert!(stage.bot.drafts(GROUP).is_empty());
+    stage.behaved();
+}
+
+#[test]
+fn whoever_waits_sees_that_somebody_writes() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    // The sign fades after five seconds.
+    stage.vendor.echoes(Duration::from_secs(6));
+    let _door = stage.serve();
+    stage.bot.say(ANN, "think");
+    stage.bot.until("the sign", |bot| (bot.typed(ANN.0) == 1).then_some(()));
+    stage.bot.hears(ANN.0, "re: think");
+    assert_eq!(stage.bot.typed(ANN.0), 2);
     stage.behaved();
 }
 

@@ -307,6 +307,11 @@ impl Bot {
         self.lock().chats.get(&chat).map(|chat| chat.drafts.clone()).unwrap_or_default()
     }
 
+    /// How often a chat was shown that somebody writes.
+    pub fn typed(&self, chat: i64) -> usize {
+        self.lock().chats.get(&chat).map_or(0, |chat| chat.typed)
+    }
+
     /// What was told to those who pressed buttons.
     pub fn answered(&self) -> Vec<(String, String)> {
         self.lock().answered.clone()
