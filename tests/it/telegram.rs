@@ -14,6 +14,7 @@ use crate::support::omni::World;
 use crate::support::relay::Relay;
 use crate::support::telegram::{self, Bot, Fault, TOKEN};
 use crate::support::vendor::{Answer, Vendor};
+use crate::support::wall::Wall;
 
 const ANN: (i64, &str) = (7001, "Ann");
 const BOB: (i64, &str) = (7002, "Bob");
@@ -631,6 +632,84 @@ fn a_job_in_the_background_reports_back() {
     stage.bot.hears(ANN.0, "re: still once?");
     let after = stage.bot.transcript(ANN.0);
     assert_eq!(after.len(), told.len() + 2, "{after:?}");
+    stage.behaved_twice();
+}
+
+#[test]
+fn a_daily_schedule_is_kept_across_restarts_and_both_changes_of_the_clock() {
+    let stage = Stage::with("admins = [7001]\nfeedback = false");
+    let wall = Wall::at("2026-10-23T20:00:00+02:00");
+    let omni = |arguments: &[&str]| wall.over(stage.world.omni(arguments).model("lab/parrot"));
+    let serve = || Door::open(omni(&["serve"]));
+    let (bot, vendor) = (&stage.bot, &stage.vendor);
+    let mut story = Vec::new();
+    let mut scene = |when: &str| {
+        let lines = bot.transcript(ANN.0);
+        let seen = story.iter().filter(|line: &&String| !line.starts_with('(')).count();
+        story.push(format!("({when})"));
+        story.extend(lines.into_iter().skip(seen));
+    };
+    let says = |text: &str| {
+        vendor.answer(Answer::text(text));
+        bot.hears(ANN.0, text);
+    };
+
+    let mut door = serve();
+    let daily =
+        json!({ "when": "every day at 8:00", "zone": "Europe/Berlin", "ask": "say what wants water" });
+    vendor.answer(Answer::call("schedule__add", daily));
+    vendor.answer(Answer::text("Every day at eight."));
+    bot.say(ANN, "tell me every morning what wants water");
+    bot.hears(ANN.0, "May schedule.add run?");
+    bot.press_named(ANN, ANN.0, "Once");
+    bot.hears(ANN.0, "Every day at eight.");
+    bot.hears(ANN.0, "✅ Once: Ann");
+    scene("Friday evening");
+    wall.set("2026-10-24T07:59:58+02:00");
+    says("The basil.");
+    scene("Saturday, summer time");
+
+    door.server.kill();
+    let _ = door.server.end();
+    wall.set("2026-10-25T07:59:58+01:00");
+    door = serve();
+    says("The fern.");
+    scene("Sunday, after a kill, winter time");
+
+    door.server.kill();
+    let _ = door.server.end();
+    wall.set("2026-10-27T12:00:00+01:00");
+    door = serve();
+    says("All of them.");
+    scene("Tuesday noon, after two mornings without power");
+    wall.set("2026-10-28T07:59:58+01:00");
+    says("None.");
+    scene("Wednesday");
+
+    door.server.signal(libc::SIGTERM);
+    door.server.end().succeeded();
+    wall.set("2027-03-27T12:00:00+01:00");
+    let _door = serve();
+    says("Nothing lives.");
+    scene("five months later, on a Saturday");
+    wall.set("2027-03-28T07:59:58+02:00");
+    says("What you have sown.");
+    scene("Sunday, summer time again");
+
+    let job = omni(&["job", "list", "--json"]).run().succeeded().last();
+    let id = job["id"].as_str().expect("an id");
+    let shown = omni(&["job", "show", "--json", "--limit", "50", id]).run().succeeded().last();
+    let due = shown["runs"].as_array().expect("runs").iter().rev();
+    let due: Vec<_> = due.map(|run| run["due"].as_str().expect("a time")).collect();
+    // Always eight in Berlin, to the second; what makes up for several mornings is due at the first of them.
+    let eight = ["24T06", "25T07", "26T07", "28T07", "29T07"].map(|hour| format!("2026-10-{hour}:00:00Z"));
+    assert_eq!(due, [&eight[..], &["2027-03-28T06:00:00Z".to_owned()]].concat());
+    bot.say(ANN, &format!("/job {id} remove"));
+    bot.until("an answer", |bot| {
+        bot.transcript(ANN.0).last().filter(|last| last.starts_with("omni")).map(drop)
+    });
+    scene("at breakfast");
+    insta::assert_snapshot!(story.join("\n").replace(id, "[job]"));
     stage.behaved_twice();
 }
 
