@@ -1252,6 +1252,8 @@ fn telegram_brings_news_to_a_webhook() {
 
 /// Talks while the program is killed this often, at any moment; then every message has one answer.
 ///
+/// All news comes twice, and at every second kill something else goes wrong as well.
+///
 /// One kill in four comes at a random time. The others come where it is easiest to lose something or to
 /// say it twice: when the model is asked, when an answer was sent and is not done yet, and when it is done
 /// and that was not told. Each is in a chat in which nothing waits, as long as there is one; then all of them
@@ -1271,6 +1273,23 @@ fn killed(kills: usize) {
     for _ in 0..40 {
         bot.say(STRANGER, "hello?");
     }
+    let busy = Fault::Refuse(429, "Too Many Requests: retry after 1", Some(1));
+    let faults = [
+        ("sendMessage", Fault::Lost),
+        ("getUpdates", Fault::Lost),
+        ("sendMessage", Fault::Half),
+        ("getUpdates", Fault::Half),
+        ("sendMessage", Fault::PageAfter(502)),
+        ("getUpdates", Fault::Page(502)),
+        ("sendMessage", Fault::Hang),
+        ("getUpdates", Fault::Hang),
+        ("sendMessage", busy.clone()),
+        ("getUpdates", busy),
+        ("sendMessage", Fault::Drip(Duration::from_millis(5))),
+        ("getUpdates", Fault::Refuse(409, "Conflict: terminated by other getUpdates request", None)),
+        ("sendMessage", Fault::Page(502)),
+    ];
+    bot.repeats();
     let mut counts = vec![0; chats.len()];
     let mut hits = [0; 4];
     for kill in 0..kills {
@@ -1294,7 +1313,11 @@ fn killed(kills: usize) {
             1 => bot.fault("sendMessage", Fault::LateAnswer(pause)),
             // It may be done when the next process is there already.
             2 => bot.fault("sendMessage", Fault::Late(6 * pause)),
-            _ => {}
+            // One of all that goes wrong without a kill, too.
+            _ => {
+                let (method, fault) = faults[kill / 2 % faults.len()].clone();
+                bot.fault(method, fault);
+            }
         }
         for _ in 0..1 + kill % 2 {
             counts[place] += 1;
