@@ -704,6 +704,8 @@ fn a_daily_schedule_is_kept_across_restarts_and_both_changes_of_the_clock() {
     // Always eight in Berlin, to the second; what makes up for several mornings is due at the first of them.
     let eight = ["24T06", "25T07", "26T07", "28T07", "29T07"].map(|hour| format!("2026-10-{hour}:00:00Z"));
     assert_eq!(due, [&eight[..], &["2027-03-28T06:00:00Z".to_owned()]].concat());
+    // Two questions to the model on the first evening, one each time: for nothing else in five months.
+    assert_eq!(vendor.requests().len(), 2 + due.len());
     bot.say(ANN, &format!("/job {id} remove"));
     bot.until("an answer", |bot| {
         bot.transcript(ANN.0).last().filter(|last| last.starts_with("omni")).map(drop)
