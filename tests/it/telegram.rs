@@ -119,6 +119,33 @@ fn somebody_new_is_let_in_by_a_code() {
 }
 
 #[test]
+fn a_group_is_let_in_by_a_code_and_a_link_has_one() {
+    let stage = Stage::with("feedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let bot = &stage.bot;
+    bot.group(GROUP, "Cooks");
+    // Another name for `serve`.
+    let _door = Door::open(stage.world.omni(["channel"]).model("lab/parrot"));
+    let code = || stage.run(&["channel", "pair"]).succeeded().out.trim().to_owned();
+    bot.say_in(GROUP, ANN, "@omni_test_bot hello?");
+    bot.say_in(GROUP, ANN, &format!("/pair@omni_test_bot {}", code()));
+    bot.hears(GROUP, "Hello everybody.");
+    bot.say_in(GROUP, BOB, "@omni_test_bot what do we cook?");
+    bot.hears(GROUP, "re: what do we cook?");
+    assert_eq!(bot.said(GROUP).len(), 2, "{:#?}", bot.transcript(GROUP));
+    // Being in a group is not being known.
+    bot.say(BOB, "and alone?");
+    bot.hears(BOB.0, "I do not know you");
+    bot.say(EVE, &format!("/start {}", code()));
+    bot.hears(EVE.0, "Hello Eve.");
+    bot.say(EVE, "alone");
+    bot.hears(EVE.0, "re: alone");
+    let listed = stage.run(&["channel", "list"]).succeeded().out;
+    assert!(listed.contains(&format!("{GROUP}  Cooks")) && listed.contains("7003  Eve"), "{listed}");
+    stage.behaved();
+}
+
+#[test]
 fn whoever_guesses_codes_is_not_heard_for_a_while() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.vendor.echoes(Duration::ZERO);
@@ -975,7 +1002,7 @@ fn once_each(bot: &Bot, chat: i64, count: usize) {
 }
 
 #[test]
-fn a_line_that_is_cut_loses_nothing() {
+fn a_line_that_is_cut_or_half_closed_loses_nothing() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.vendor.echoes(Duration::ZERO);
     let line = Relay::to(stage.bot.port());
@@ -986,16 +1013,20 @@ fn a_line_that_is_cut_loses_nothing() {
     stage.bot.say(ANN, "number 1, before there was a line");
     line.mend();
     stage.bot.hears(ANN.0, "re: number 1");
-    for number in 2..6 {
+    for number in 2..10 {
         stage.bot.say(ANN, &format!("number {number}"));
         // Somewhere between the question and the answer; nothing waits for this sleep.
         std::thread::sleep(Duration::from_millis(300).mul_f64(kill::fraction()));
+        if number % 2 == 0 {
+            line.halve();
+            continue;
+        }
         line.cut();
         std::thread::sleep(Duration::from_millis(100));
         line.mend();
     }
-    stage.bot.hears(ANN.0, "re: number 5");
-    once_each(&stage.bot, ANN.0, 5);
+    stage.bot.hears(ANN.0, "re: number 9");
+    once_each(&stage.bot, ANN.0, 9);
     stage.behaved();
 }
 
