@@ -19,6 +19,9 @@ use crate::mcp::config::{Chosen, Left};
 /// beside words alone.
 const GAIN: &str = "measured: 77 % of what answers is among the first ten, instead of 74 %";
 
+/// People and groups that are named, of those who may talk.
+const SHOWN: usize = 10;
+
 /// One line of the report.
 struct Finding {
     fine: bool,
@@ -291,15 +294,15 @@ async fn telegram(app: &App) -> Vec<Finding> {
         let text = format!("the webhook {url} gets its news, so omni hears none");
         findings.push(Finding::wrong(subject, text, "`omni channel unhook` takes it away"));
     }
-    findings.push(match examined.access.is_empty() {
-        true => {
-            Finding::wrong(subject, "nobody may talk to it", "`omni channel pair` makes a code to send it")
-        }
-        false => {
-            let (people, admins, groups) = examined.access.counts();
-            let text =
-                format!("may talk to it: people {people}, admins among them {admins}, groups {groups}");
-            Finding::fine(subject, text)
+    findings.push(match &examined.who[..] {
+        [] => Finding::wrong(subject, "nobody may talk to it", "`omni channel pair` makes a code to send it"),
+        who => {
+            let more = match who.len().saturating_sub(SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more, whom `omni channel list` shows"),
+            };
+            let shown = who.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+            Finding::fine(subject, format!("may talk to it: {shown}{more}"))
         }
     });
     findings

@@ -44,15 +44,18 @@ fn a_unit_says_what_is_run_and_where() {
 #[test]
 fn installing_tells_systemd_and_uninstalling_leaves_nothing() {
     let world = World::new();
-    // The one program that is not real: a test must not touch the services of who runs it.
+    // The programs that are not real: a test must not touch the services of who runs it.
     let bin = world.home().join("bin");
     let said = world.home().join("said");
-    let fake = write(&bin.join("systemctl"), &format!("#!/bin/sh\necho \"$@\" >> '{}'\n", said.display()));
-    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    for name in ["systemctl", "journalctl"] {
+        let script = format!("#!/bin/sh\necho {name} \"$@\" | tee -a '{}'\n", said.display());
+        let fake = write(&bin.join(name), &script);
+        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("a file of ours");
+    }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let service = |word: &str| world.omni(["service", word]).env("PATH", &path).run();
     let installed = service("install").succeeded();
-    let file = std::path::PathBuf::from(installed.out.trim());
+    let file = std::path::PathBuf::from(installed.out.lines().next().expect("a path"));
     assert!(
         file.ends_with(file.file_name().expect("a name"))
             && file.parent().is_some_and(|folder| folder.ends_with(".config/systemd/user"))
@@ -60,15 +63,20 @@ fn installing_tells_systemd_and_uninstalling_leaves_nothing() {
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(name.starts_with("omni-work-") && name.ends_with(".service"), "{name}");
     assert!(std::fs::read_to_string(&file).expect("a unit").contains("ExecStart="));
+    // What systemd says goes straight to whoever asks.
+    assert!(service("status").succeeded().out.starts_with("systemctl --user"));
+    assert!(service("logs").succeeded().out.starts_with("journalctl --user"));
     service("uninstall").succeeded();
     assert!(!file.exists());
     let told = std::fs::read_to_string(&said).expect("it was called");
     let expected = [
-        "--user daemon-reload".to_owned(),
-        format!("--user enable {name}"),
-        format!("--user restart {name}"),
-        format!("--user disable --now {name}"),
-        "--user daemon-reload".to_owned(),
+        "systemctl --user daemon-reload".to_owned(),
+        format!("systemctl --user enable {name}"),
+        format!("systemctl --user restart {name}"),
+        format!("systemctl --user --no-pager status {name}"),
+        format!("journalctl --user --no-pager --lines 100 --unit {name}"),
+        format!("systemctl --user disable --now {name}"),
+        "systemctl --user daemon-reload".to_owned(),
     ];
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
     assert!(service("uninstall").exited(2).err.contains("there is no unit"));

@@ -14,6 +14,7 @@ use crate::support::omni::World;
 use crate::support::relay::Relay;
 use crate::support::telegram::{self, Bot, Fault, TOKEN};
 use crate::support::vendor::{Answer, Vendor};
+use crate::support::wall::Wall;
 
 const ANN: (i64, &str) = (7001, "Ann");
 const BOB: (i64, &str) = (7002, "Bob");
@@ -114,6 +115,33 @@ fn somebody_new_is_let_in_by_a_code() {
     stage.bot.say(ANN, "and me?");
     stage.bot.hears(ANN.0, "I do not know you");
     assert!(!stage.bot.transcript(EVE.0).last().expect("a line").contains("re: still"));
+    stage.behaved();
+}
+
+#[test]
+fn a_group_is_let_in_by_a_code_and_a_link_has_one() {
+    let stage = Stage::with("feedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let bot = &stage.bot;
+    bot.group(GROUP, "Cooks");
+    // Another name for `serve`.
+    let _door = Door::open(stage.world.omni(["channel"]).model("lab/parrot"));
+    let code = || stage.run(&["channel", "pair"]).succeeded().out.trim().to_owned();
+    bot.say_in(GROUP, ANN, "@omni_test_bot hello?");
+    bot.say_in(GROUP, ANN, &format!("/pair@omni_test_bot {}", code()));
+    bot.hears(GROUP, "Hello everybody.");
+    bot.say_in(GROUP, BOB, "@omni_test_bot what do we cook?");
+    bot.hears(GROUP, "re: what do we cook?");
+    assert_eq!(bot.said(GROUP).len(), 2, "{:#?}", bot.transcript(GROUP));
+    // Being in a group is not being known.
+    bot.say(BOB, "and alone?");
+    bot.hears(BOB.0, "I do not know you");
+    bot.say(EVE, &format!("/start {}", code()));
+    bot.hears(EVE.0, "Hello Eve.");
+    bot.say(EVE, "alone");
+    bot.hears(EVE.0, "re: alone");
+    let listed = stage.run(&["channel", "list"]).succeeded().out;
+    assert!(listed.contains(&format!("{GROUP}  Cooks")) && listed.contains("7003  Eve"), "{listed}");
     stage.behaved();
 }
 
@@ -480,6 +508,29 @@ fn photos_that_were_sent_together_are_one_message() {
 }
 
 #[test]
+fn a_document_is_put_where_tools_find_it_and_nowhere_else() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    stage.vendor.echoes(Duration::ZERO);
+    let bot = &stage.bot;
+    let _door = stage.serve();
+    bot.say(ANN, "/start");
+    bot.hears(ANN.0, "Hello Ann");
+    bot.file("list", b"milk");
+    let document = |name: &str, size: u64| json!({ "file_id": "list", "file_unique_id": "l", "file_name": name, "mime_type": "text/plain", "file_size": size });
+    let number = bot.tell(
+        ANN.0,
+        ANN,
+        json!({ "document": document("../../../list.txt", 4), "caption": "what is on it?" }),
+    );
+    let file = format!("inbox/telegram-7001/{number}-_.._.._list.txt");
+    bot.hears(ANN.0, &format!("re: what is on it?\n[document: {file}, text/plain, 4 bytes]"));
+    assert_eq!(std::fs::read(stage.world.work().join(&file)).expect("the file"), b"milk");
+    bot.tell(ANN.0, ANN, json!({ "document": document("film.mp4", 21 << 20), "caption": "and this?" }));
+    bot.hears(ANN.0, "it could not be had: Telegram hands out no files of more than 20 MB");
+    stage.behaved();
+}
+
+#[test]
 fn a_voice_is_written_down_by_a_tool() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.world.skill(
@@ -612,6 +663,86 @@ fn a_job_in_the_background_reports_back() {
 }
 
 #[test]
+fn a_daily_schedule_is_kept_across_restarts_and_both_changes_of_the_clock() {
+    let stage = Stage::with("admins = [7001]\nfeedback = false");
+    let wall = Wall::at("2026-10-23T20:00:00+02:00");
+    let omni = |arguments: &[&str]| wall.over(stage.world.omni(arguments).model("lab/parrot"));
+    let serve = || Door::open(omni(&["serve"]));
+    let (bot, vendor) = (&stage.bot, &stage.vendor);
+    let mut story = Vec::new();
+    let mut scene = |when: &str| {
+        let lines = bot.transcript(ANN.0);
+        let seen = story.iter().filter(|line: &&String| !line.starts_with('(')).count();
+        story.push(format!("({when})"));
+        story.extend(lines.into_iter().skip(seen));
+    };
+    let says = |text: &str| {
+        vendor.answer(Answer::text(text));
+        bot.hears(ANN.0, text);
+    };
+
+    let mut door = serve();
+    let daily =
+        json!({ "when": "every day at 8:00", "zone": "Europe/Berlin", "ask": "say what wants water" });
+    vendor.answer(Answer::call("schedule__add", daily));
+    vendor.answer(Answer::text("Every day at eight."));
+    bot.say(ANN, "tell me every morning what wants water");
+    bot.hears(ANN.0, "May schedule.add run?");
+    bot.press_named(ANN, ANN.0, "Once");
+    bot.hears(ANN.0, "Every day at eight.");
+    bot.hears(ANN.0, "✅ Once: Ann");
+    scene("Friday evening");
+    wall.set("2026-10-24T07:59:58+02:00");
+    says("The basil.");
+    scene("Saturday, summer time");
+
+    door.server.kill();
+    let _ = door.server.end();
+    wall.set("2026-10-25T07:59:58+01:00");
+    door = serve();
+    says("The fern.");
+    scene("Sunday, after a kill, winter time");
+
+    door.server.kill();
+    let _ = door.server.end();
+    wall.set("2026-10-27T12:00:00+01:00");
+    door = serve();
+    says("All of them.");
+    scene("Tuesday noon, after two mornings without power");
+    wall.set("2026-10-28T07:59:58+01:00");
+    says("None.");
+    scene("Wednesday");
+
+    door.server.signal(libc::SIGTERM);
+    door.server.end().succeeded();
+    wall.set("2027-03-27T12:00:00+01:00");
+    let _door = serve();
+    says("Nothing lives.");
+    scene("five months later, on a Saturday");
+    wall.set("2027-03-28T07:59:58+02:00");
+    says("What you have sown.");
+    scene("Sunday, summer time again");
+
+    let job = omni(&["job", "list", "--json"]).run().succeeded().last();
+    let id = job["id"].as_str().expect("an id");
+    let shown = omni(&["job", "show", "--json", "--limit", "50", id]).run().succeeded().last();
+    let due = shown["runs"].as_array().expect("runs").iter().rev();
+    let due: Vec<_> = due.map(|run| run["due"].as_str().expect("a time")).collect();
+    // Always eight in Berlin, to the second; what makes up for several mornings is due at the first of them.
+    let eight = ["24T06", "25T07", "26T07", "28T07", "29T07"].map(|hour| format!("2026-10-{hour}:00:00Z"));
+    assert_eq!(due, [&eight[..], &["2027-03-28T06:00:00Z".to_owned()]].concat());
+    // Two questions to the model on the first evening, one each time: for nothing else in five months.
+    assert_eq!(vendor.requests().len(), 2 + due.len());
+    bot.say(ANN, &format!("/job {id} remove"));
+    bot.until("an answer", |bot| {
+        bot.transcript(ANN.0).last().filter(|last| last.starts_with("omni")).map(drop)
+    });
+    scene("at breakfast");
+    insta::assert_snapshot!(story.join("\n").replace(id, "[job]"));
+    stage.behaved_twice();
+}
+
+#[test]
 fn what_is_planned_is_told_where_it_was_wished_and_to_nobody_who_has_left() {
     let stage = Stage::with(&format!("users = [7001, 7002]\ngroups = [{GROUP}]\nfeedback = false"));
     stage.vendor.echoes(Duration::ZERO);
@@ -674,6 +805,19 @@ fn a_long_answer_is_shown_while_it_is_written() {
         Some(())
     });
     assert!(stage.bot.drafts(GROUP).is_empty());
+    stage.behaved();
+}
+
+#[test]
+fn whoever_waits_sees_that_somebody_writes() {
+    let stage = Stage::with("users = [7001]\nfeedback = false");
+    // The sign fades after five seconds.
+    stage.vendor.echoes(Duration::from_secs(6));
+    let _door = stage.serve();
+    stage.bot.say(ANN, "think");
+    stage.bot.until("the sign", |bot| (bot.typed(ANN.0) == 1).then_some(()));
+    stage.bot.hears(ANN.0, "re: think");
+    assert_eq!(stage.bot.typed(ANN.0), 2);
     stage.behaved();
 }
 
@@ -858,7 +1002,7 @@ fn once_each(bot: &Bot, chat: i64, count: usize) {
 }
 
 #[test]
-fn a_line_that_is_cut_loses_nothing() {
+fn a_line_that_is_cut_or_half_closed_loses_nothing() {
     let stage = Stage::with("users = [7001]\nfeedback = false");
     stage.vendor.echoes(Duration::ZERO);
     let line = Relay::to(stage.bot.port());
@@ -869,16 +1013,20 @@ fn a_line_that_is_cut_loses_nothing() {
     stage.bot.say(ANN, "number 1, before there was a line");
     line.mend();
     stage.bot.hears(ANN.0, "re: number 1");
-    for number in 2..6 {
+    for number in 2..10 {
         stage.bot.say(ANN, &format!("number {number}"));
         // Somewhere between the question and the answer; nothing waits for this sleep.
         std::thread::sleep(Duration::from_millis(300).mul_f64(kill::fraction()));
+        if number % 2 == 0 {
+            line.halve();
+            continue;
+        }
         line.cut();
         std::thread::sleep(Duration::from_millis(100));
         line.mend();
     }
-    stage.bot.hears(ANN.0, "re: number 5");
-    once_each(&stage.bot, ANN.0, 5);
+    stage.bot.hears(ANN.0, "re: number 9");
+    once_each(&stage.bot, ANN.0, 9);
     stage.behaved();
 }
 
@@ -1045,10 +1193,26 @@ fn a_webhook_that_is_in_the_way_is_found() {
     let doctor = stage.run(&["doctor"]);
     assert!(doctor.out.contains("the token is that of @omni_test_bot"), "{doctor}");
     assert!(doctor.out.contains("https://elsewhere.example/hook gets its news"), "{doctor}");
-    assert!(doctor.out.contains("may talk to it: people 1, admins among them 0, groups 0"), "{doctor}");
+    assert!(doctor.out.contains("may talk to it: 7001\n"), "{doctor}");
     stage.run(&["channel", "unhook"]).succeeded();
     let doctor = stage.run(&["doctor"]);
     assert!(!doctor.out.contains("elsewhere"), "{doctor}");
+}
+
+#[test]
+fn the_doctor_names_those_who_may_talk() {
+    let stage = Stage::with("");
+    let told = || stage.run(&["doctor"]).out;
+    assert!(told().contains("nobody may talk to it"), "{}", told());
+    stage.run(&["channel", "allow", "7001", "Ann", "--admin"]).succeeded();
+    stage.run(&["channel", "allow", "7002"]).succeeded();
+    stage.run(&["channel", "allow", "-55", "Cooks"]).succeeded();
+    let who = "may talk to it: Ann (7001, admin); 7002; the group Cooks (-55)\n";
+    assert!(told().contains(who), "{}", told());
+    for number in 7003..7012 {
+        stage.run(&["channel", "allow", &number.to_string()]).succeeded();
+    }
+    assert!(told().contains("; 7010 and 2 more, whom `omni channel list` shows"), "{}", told());
 }
 
 #[test]
@@ -1121,6 +1285,8 @@ fn telegram_brings_news_to_a_webhook() {
 
 /// Talks while the program is killed this often, at any moment; then every message has one answer.
 ///
+/// All news comes twice, and at every second kill something else goes wrong as well.
+///
 /// One kill in four comes at a random time. The others come where it is easiest to lose something or to
 /// say it twice: when the model is asked, when an answer was sent and is not done yet, and when it is done
 /// and that was not told. Each is in a chat in which nothing waits, as long as there is one; then all of them
@@ -1140,6 +1306,23 @@ fn killed(kills: usize) {
     for _ in 0..40 {
         bot.say(STRANGER, "hello?");
     }
+    let busy = Fault::Refuse(429, "Too Many Requests: retry after 1", Some(1));
+    let faults = [
+        ("sendMessage", Fault::Lost),
+        ("getUpdates", Fault::Lost),
+        ("sendMessage", Fault::Half),
+        ("getUpdates", Fault::Half),
+        ("sendMessage", Fault::PageAfter(502)),
+        ("getUpdates", Fault::Page(502)),
+        ("sendMessage", Fault::Hang),
+        ("getUpdates", Fault::Hang),
+        ("sendMessage", busy.clone()),
+        ("getUpdates", busy),
+        ("sendMessage", Fault::Drip(Duration::from_millis(5))),
+        ("getUpdates", Fault::Refuse(409, "Conflict: terminated by other getUpdates request", None)),
+        ("sendMessage", Fault::Page(502)),
+    ];
+    bot.repeats();
     let mut counts = vec![0; chats.len()];
     let mut hits = [0; 4];
     for kill in 0..kills {
@@ -1163,7 +1346,11 @@ fn killed(kills: usize) {
             1 => bot.fault("sendMessage", Fault::LateAnswer(pause)),
             // It may be done when the next process is there already.
             2 => bot.fault("sendMessage", Fault::Late(6 * pause)),
-            _ => {}
+            // One of all that goes wrong without a kill, too.
+            _ => {
+                let (method, fault) = faults[kill / 2 % faults.len()].clone();
+                bot.fault(method, fault);
+            }
         }
         for _ in 0..1 + kill % 2 {
             counts[place] += 1;

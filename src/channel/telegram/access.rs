@@ -1,13 +1,13 @@
 //! Who may talk. Whoever is not known is told how to become so, now and then, and nothing else.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::update::{Person, Said, Spot};
 use crate::config;
 use crate::store;
-use crate::store::mail::{Mail, contact};
+use crate::store::mail::{Contact, Mail, contact};
 
 /// How often a stranger is told that they are one.
 const HINT: Duration = Duration::from_secs(3600);
@@ -54,14 +54,20 @@ impl Access {
         if spot.chat < 0 { self.groups.contains(&spot.chat) } else { self.knows(user) }
     }
 
-    /// Whether nobody may talk.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.admins.is_empty() && self.groups.is_empty()
-    }
-
-    /// How many people, admins and groups there are.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        (self.users.union(&self.admins).count(), self.admins.len(), self.groups.len())
+    /// Everybody by number, and by name where that is known: people first, then groups.
+    pub fn everybody(&self, contacts: &[Contact]) -> Vec<String> {
+        let called = |id: i64, what: &str, role: &str| {
+            let contact = contacts.iter().find(|contact| contact.id == id && !contact.name.is_empty());
+            match contact {
+                Some(contact) => format!("{what}{} ({id}{role})", contact.name),
+                None => format!("{what}{id}{role}"),
+            }
+        };
+        let people: BTreeSet<i64> = self.users.union(&self.admins).copied().collect();
+        let groups: BTreeSet<i64> = self.groups.iter().copied().collect();
+        let role = |id| if self.is_admin(id) { ", admin" } else { "" };
+        let people = people.into_iter().map(|id| called(id, "", role(id)));
+        people.chain(groups.into_iter().map(|id| called(id, "the group ", ""))).collect()
     }
 }
 

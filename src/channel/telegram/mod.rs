@@ -41,8 +41,7 @@ use crate::store::lease::{self, Acquired, Lease, Owner};
 use crate::store::mail::Mail;
 use crate::store::{self, Store};
 
-pub use access::Access;
-use access::Strangers;
+use access::{Access, Strangers};
 pub use api::{Api, Error};
 use outbox::Outbox;
 use pace::Pace;
@@ -351,7 +350,7 @@ pub struct Examined {
     /// The webhook that is set.
     pub webhook: Option<String>,
     /// Who may talk.
-    pub access: Access,
+    pub who: Vec<String>,
     /// When Telegram last answered.
     pub heard: Option<Timestamp>,
 }
@@ -372,7 +371,7 @@ pub async fn examine(api: &Api, mail: &Mail, config: &config::Telegram) -> Resul
     Ok(Examined {
         name,
         webhook: webhook.filter(|url| !url.is_empty()),
-        access: Access::read(config, mail).await?,
+        who: Access::read(config, mail).await?.everybody(&mail.contacts().await?),
         heard: mail.cursor().await?.heard,
     })
 }

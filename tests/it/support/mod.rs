@@ -17,3 +17,4 @@ pub mod telegram;
 pub mod terminal;
 pub mod tools;
 pub mod vendor;
+pub mod wall;

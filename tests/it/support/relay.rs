@@ -57,6 +57,14 @@ impl Relay {
         }
     }
 
+    /// Ends what is open in one direction: whoever has come hears that nothing comes any more, and what is at the port
+    /// does not hear of it.
+    pub fn halve(&self) {
+        for [near, _] in &self.lines.lock().unwrap().open {
+            let _ = near.shutdown(Shutdown::Write);
+        }
+    }
+
     /// Lets people through again.
     pub fn mend(&self) {
         self.lines.lock().unwrap().is_cut = false;

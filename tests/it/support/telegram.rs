@@ -15,10 +15,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, Uri};
 use frankenstein::methods::{
     AnswerCallbackQueryParams, DeleteMessageParams, DeleteWebhookParams, EditMessageReplyMarkupParams,
-    EditMessageTextParams, GetFileParams, GetUpdatesParams, SendChatActionParams, SendMessageDraftParams,
-    SendMessageParams, SetMyCommandsParams,
+    EditMessageTextParams, GetFileParams, GetUpdatesParams, SendChatActionParams, SendDocumentParams,
+    SendMessageDraftParams, SendMessageParams, SendPhotoParams, SetMyCommandsParams, SetWebhookParams,
 };
-use frankenstein::types::{ChatId, MessageEntity, MessageEntityType};
+use frankenstein::types::{AllowedUpdate, ChatId, MessageEntity, MessageEntityType, ReplyParameters};
 use frankenstein::updates::Update;
 use futures::stream;
 use serde::Serialize;
@@ -57,6 +57,7 @@ struct World {
     wrongs: Vec<String>,
     spoken: VecDeque<Instant>,
     webhook: String,
+    wanted: Vec<AllowedUpdate>,
     busiest: usize,
     twice: bool,
     polls: usize,
@@ -233,9 +234,12 @@ impl Bot {
         self.press(user, chat, message, &data);
     }
 
-    /// Somebody puts a reaction on a message.
+    /// Somebody puts a reaction on a message, which is told to those alone who have asked for it.
     pub fn react(&self, user: (i64, &str), chat: i64, message: i64, emoji: &str) {
         let mut world = self.lock();
+        if !world.wanted.contains(&AllowedUpdate::MessageReaction) {
+            return;
+        }
         let described = world.described(chat);
         world.update(json!({ "message_reaction": {
             "chat": described, "message_id": message, "user": person(user), "date": 1,
@@ -305,6 +309,11 @@ impl Bot {
     /// The drafts that were shown in a chat.
     pub fn drafts(&self, chat: i64) -> Vec<String> {
         self.lock().chats.get(&chat).map(|chat| chat.drafts.clone()).unwrap_or_default()
+    }
+
+    /// How often a chat was shown that somebody writes.
+    pub fn typed(&self, chat: i64) -> usize {
+        self.lock().chats.get(&chat).map_or(0, |chat| chat.typed)
     }
 
     /// What was told to those who pressed buttons.
@@ -662,7 +671,11 @@ async fn updates(desk: &Arc<Desk>, parameters: Value) -> Result<Value, No> {
     let asked: GetUpdatesParams = read(&parameters)?;
     let deadline = Instant::now() + Duration::from_secs(asked.timeout.unwrap_or(0).into());
     let round = {
-        let world = desk.lock();
+        let mut world = desk.lock();
+        // What it asked for before stays so.
+        if let Some(wanted) = asked.allowed_updates {
+            world.wanted = wanted;
+        }
         if !world.webhook.is_empty() {
             let reason = "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first";
             return Err(No(409, reason.to_owned(), None, None));
@@ -717,6 +730,7 @@ fn chat_of(id: &ChatId) -> Result<i64, No> {
 impl World {
     fn done(&mut self, method: &str, parameters: &Value) -> Result<Value, No> {
         match method {
+            "getMe" | "getWebhookInfo" if *parameters != json!({}) => Err(bad("this takes no parameters")),
             "getMe" => Ok(json!({ "id": ID, "is_bot": true, "first_name": "omni", "username": NAME })),
             "getWebhookInfo" => Ok(json!({
                 "url": self.webhook, "has_custom_certificate": false, "pending_update_count": self.updates.len(),
@@ -727,8 +741,9 @@ impl World {
                 Ok(true.into())
             }
             "setWebhook" => {
-                let asked: frankenstein::methods::SetWebhookParams = read(parameters)?;
+                let asked: SetWebhookParams = read(parameters)?;
                 self.webhook = asked.url;
+                self.wanted = asked.allowed_updates.unwrap_or_default();
                 Ok(true.into())
             }
             "setMyCommands" => {
@@ -809,6 +824,16 @@ impl World {
         Ok(())
     }
 
+    /// The message that is answered, if it is still there or need not be.
+    fn replied(&self, chat: i64, reply: Option<&ReplyParameters>) -> Result<Option<i64>, No> {
+        let answered = reply.and_then(|reply| reply.message_id).map(i64::from);
+        let missing = answered.is_some_and(|number| !self.chats[&chat].messages.contains_key(&number));
+        match missing && reply.and_then(|reply| reply.allow_sending_without_reply) != Some(true) {
+            true => Err(bad("message to be replied not found")),
+            false => Ok(answered.filter(|_| !missing)),
+        }
+    }
+
     fn send(&mut self, parameters: &Value) -> Result<Value, No> {
         let asked: SendMessageParams = read(parameters)?;
         let chat = chat_of(&asked.chat_id)?;
@@ -816,12 +841,7 @@ impl World {
         let entities = asked.entities.unwrap_or_default();
         check(&asked.text, &entities)?;
         let buttons = buttons(&parameters["reply_markup"])?;
-        let reply = asked.reply_parameters.as_ref();
-        let answered = reply.and_then(|reply| reply.message_id).map(i64::from);
-        let missing = answered.is_some_and(|number| !self.chats[&chat].messages.contains_key(&number));
-        if missing && reply.and_then(|reply| reply.allow_sending_without_reply) != Some(true) {
-            return Err(bad("message to be replied not found"));
-        }
+        let reply = self.replied(chat, asked.reply_parameters.as_ref())?;
         self.speak(chat)?;
         let id = self.number(chat);
         let message = Message {
@@ -831,7 +851,7 @@ impl World {
             entities,
             buttons,
             markup: parameters["reply_markup"].clone(),
-            reply: answered.filter(|_| !missing),
+            reply,
             thread: asked.message_thread_id,
             file: None,
             edits: 0,
@@ -924,15 +944,33 @@ impl World {
     }
 
     fn upload(&mut self, method: &str, parameters: &Value) -> Result<Value, No> {
-        let chat = parameters["chat_id"].as_str().and_then(|chat| chat.parse().ok());
-        let chat: i64 = chat.ok_or_else(|| bad("chat_id is empty"))?;
-        let thread = parameters["message_thread_id"].as_str().and_then(|thread| thread.parse().ok());
+        let field = if method == "sendPhoto" { "photo" } else { "document" };
+        let (name, bytes) = (parameters[field]["name"].as_str(), parameters[field]["bytes"].as_array());
+        let (Some(name), Some(bytes)) = (name, bytes) else {
+            return Err(bad("there is no file in the request"));
+        };
+        let bytes: Vec<u8> = bytes.iter().filter_map(|byte| Some(byte.as_u64()? as u8)).collect();
+        if bytes.is_empty() || bytes.len() > 50 << 20 {
+            return Err(bad("file must be non-empty, and of 50 MB at most"));
+        }
+        // A form has texts only; what they mean is JSON.
+        let mut meant = parameters.clone();
+        for (_, value) in meant.as_object_mut().into_iter().flatten() {
+            if let Some(read) = value.as_str().and_then(|text| serde_json::from_str(text).ok()) {
+                *value = read;
+            }
+        }
+        meant[field] = name.into();
+        let (chat, thread, reply) = if method == "sendPhoto" {
+            let asked: SendPhotoParams = read(&meant)?;
+            (asked.chat_id, asked.message_thread_id, asked.reply_parameters)
+        } else {
+            let asked: SendDocumentParams = read(&meant)?;
+            (asked.chat_id, asked.message_thread_id, asked.reply_parameters)
+        };
+        let chat = chat_of(&chat)?;
         self.here(chat, thread)?;
-        let file = &parameters[if method == "sendPhoto" { "photo" } else { "document" }];
-        let name = file["name"].as_str().ok_or_else(|| bad("there is no file in the request"))?.to_owned();
-        let bytes =
-            file["bytes"].as_array().into_iter().flatten().filter_map(|byte| Some(byte.as_u64()? as u8));
-        let bytes: Vec<u8> = bytes.collect();
+        let reply = self.replied(chat, reply.as_ref())?;
         self.speak(chat)?;
         let id = self.number(chat);
         let message = Message {
@@ -942,9 +980,9 @@ impl World {
             entities: Vec::new(),
             buttons: Vec::new(),
             markup: Value::Null,
-            reply: None,
+            reply,
             thread,
-            file: Some((name, bytes)),
+            file: Some((name.to_owned(), bytes)),
             edits: 0,
         };
         self.chats.get_mut(&chat).expect("looked at before").messages.insert(id, message);
