@@ -241,9 +241,7 @@ fn who_harms_the_program_itself_is_told_and_the_next_call_works() {
         let program = client.server.id().to_string();
         let whoami = |client: &mut Client| mcp::text(&client.call("inside__whoami", json!({}))).to_owned();
         assert_eq!(whoami(&mut client), program, "it runs elsewhere");
-        let began = Instant::now();
         let result = client.call(&format!("inside__{tool}"), json!({}));
-        println!("{tool}: {} in {:?}", mcp::text(&result), began.elapsed());
         assert!(mcp::text(&result).contains(told), "{tool}: {result}");
         let next = client.call("inside__says", json!({"text": "next"}));
         assert_eq!(mcp::text(&next), "next", "after {tool}");
