@@ -545,16 +545,12 @@ impl<'a> Stage<'a> {
         let mut entries: Vec<_> = last.iter().cloned().map(Entry::Message).collect();
         entries.push(Entry::TurnEnded(ended.clone()));
         if let Some(memory) = &self.agent.memory {
-            let learning = self.learning(memory, last, ended.stop).await;
-            let mut write = self.sessions.begin().await?;
-            self.sessions.add(&mut write, &self.session, &self.play.turn, &entries, now).await?;
-            match memory.add(&mut write, &learning, now).await {
-                Ok(()) => {
-                    self.sessions.commit(write, &mut self.session, entries, now).await?;
-                    return Ok(());
-                }
-                Err(error) => tracing::error!("the turn taught nothing: {error}"),
+            let taught = memory.lines(&self.learning(memory, last, ended.stop).await, now);
+            let (session, turn) = (&mut self.session, &self.play.turn);
+            if !self.sessions.append_with(session, turn, entries, taught, now).await? {
+                tracing::error!("the turn taught nothing");
             }
+            return Ok(());
         }
         self.sessions.append(&mut self.session, &self.play.turn, entries, now).await
     }

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::guard::RequestId;
 use super::key::{Again, replayed};
 use super::openapi;
-use crate::hub::Order;
+use crate::hub::{Order, session_id};
 use crate::message::event::{Finished, StopReason};
 use crate::message::{Event, Incoming, Message};
 
@@ -58,11 +58,11 @@ pub(super) async fn post(
     let name = request.session_id.as_deref().map(str::trim);
     let session = match name {
         Some("") => return Err(Error::invalid("`session_id` is empty").of("session_id")),
-        Some(name) => Some(gateway.hub.session(name).await?),
+        Some(name) => Some(session_id(name)),
         None => None,
     };
     let incoming = Incoming { session, message: Message::user(message) };
-    let order = Order::new(incoming);
+    let order = Order { begins: true, ..Order::new(incoming) };
     let key = again.key(&json!({"message": message, "session": name}));
     let turn = gateway.begin(order, key).await?;
     let (is_known, session) = (turn.is_known, name.unwrap_or(&turn.session).to_owned());

@@ -126,6 +126,8 @@ impl Default for Lane {
 pub struct Order {
     /// What was said, and where.
     pub incoming: Incoming,
+    /// Whether the session is begun where there is none of exactly this id.
+    pub begins: bool,
     /// Whether the face will answer [`EventKind::Approval`].
     pub asks: bool,
     /// What the program that asks wants of the answer; the end of the system prompt.
@@ -142,7 +144,15 @@ pub struct Order {
 impl Order {
     /// A message, and nothing more about it.
     pub fn new(incoming: Incoming) -> Self {
-        Self { incoming, asks: false, instructions: None, earlier: None, purse: None, patience: None }
+        Self {
+            incoming,
+            begins: false,
+            asks: false,
+            instructions: None,
+            earlier: None,
+            purse: None,
+            patience: None,
+        }
     }
 }
 
@@ -300,13 +310,13 @@ impl Hub {
 
     async fn accept(self: &Arc<Self>, order: Order, editor: Option<Editor>) -> Result<Running, Error> {
         let place = self.place()?;
-        let Order { incoming, asks, instructions, earlier, purse, .. } = order;
+        let Order { incoming, begins, asks, instructions, earlier, purse, .. } = order;
         let id = match earlier {
             Some(_) => {
                 self.tab("", purse.clone()).spend(Usage::default()).await?;
                 String::new()
             }
-            None => self.addressed(incoming.session, purse.clone()).await?,
+            None => self.addressed(incoming.session, begins, purse.clone()).await?,
         };
         let turn = uuid::Uuid::now_v7().to_string();
         let cancel = self.shutdown.signal().child_token();
@@ -355,13 +365,19 @@ impl Hub {
 
     /// The id of the session that a message goes to: the one it names, or a new one. What cannot be paid
     /// is refused before there is a new one.
-    async fn addressed(&self, session: Option<String>, purse: Option<Arc<Purse>>) -> Result<String, Error> {
+    async fn addressed(
+        &self,
+        session: Option<String>,
+        begins: bool,
+        purse: Option<Arc<Purse>>,
+    ) -> Result<String, Error> {
         let named = match session {
-            Some(id) => Some(self.sessions.resolve(&id).await?.id),
-            None => None,
+            Some(id) if !begins => Some(self.sessions.resolve(&id).await?.id),
+            named => named,
         };
         self.tab(named.as_deref().unwrap_or_default(), purse).spend(Usage::default()).await?;
         match named {
+            Some(id) if begins => self.session(&id).await,
             Some(id) => Ok(id),
             None => Ok(self.sessions.create(self.agent.workspace(), Timestamp::now()).await?.id().to_owned()),
         }

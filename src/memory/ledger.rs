@@ -16,7 +16,7 @@ use super::episode::Episode;
 use super::rank::Ranked;
 use super::text;
 use super::value::{Reward, Source, verdict};
-use crate::store::{Store, Write};
+use crate::store::{Statement, Store, Write};
 
 /// Numbers are kept in millionths: the portable columns are texts and whole numbers.
 const UNIT: f64 = 1e6;
@@ -115,38 +115,43 @@ impl Ledger {
 
     /// Adds a turn's part. It is there when `write` is committed; a second time changes nothing.
     pub async fn add(&self, write: &mut Write, learning: &Learning, now: Timestamp) -> Result<(), Error> {
+        for statement in self.lines(learning, now) {
+            self.execute(write, statement).await?;
+        }
+        Ok(())
+    }
+
+    /// The statements that do so, in one transaction.
+    pub fn lines(&self, learning: &Learning, now: Timestamp) -> Vec<Statement> {
         let (turn, now) = (&learning.turn, now.as_millisecond());
-        self.advance(write).await?;
         let new = sqlx::query(
             "INSERT INTO memory_turn (turn, session, asked, tick, undone, created, changed) \
              VALUES ($1, $2, $3, (SELECT COALESCE(MAX(tick), 0) + 1 FROM memory_turn), 0, $4, \
              (SELECT now FROM memory_clock)) ON CONFLICT (turn) DO NOTHING",
         );
         let new = new.bind(turn).bind(&learning.session).bind(text::cut(&learning.asked, ASKED)).bind(now);
-        self.execute(write, new).await?;
-        for (place, ranked) in (1i64..).zip(&learning.shown) {
+        let mut all = vec![advance(), new];
+        all.extend((1i64..).zip(&learning.shown).map(|(place, ranked)| {
             let shown = sqlx::query(
                 "INSERT INTO memory_shown (turn, episode, place, similarity, value, score) \
                  VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (turn, episode) DO NOTHING",
             );
             let shown = shown.bind(turn).bind(&ranked.id).bind(place).bind(fixed(ranked.similarity));
-            self.execute(write, shown.bind(fixed(ranked.value)).bind(fixed(ranked.score))).await?;
-        }
+            shown.bind(fixed(ranked.value)).bind(fixed(ranked.score))
+        }));
         for (about, reward) in &learning.rewards {
-            self.earn(write, about, *reward, 0, now).await?;
-            if about != turn {
-                self.touch(write, about).await?;
-            }
+            all.push(earn(about, *reward, 0, now));
+            all.extend((about != turn).then(|| touch(about)));
         }
-        for episode in &learning.episodes {
+        all.extend(learning.episodes.iter().map(|episode| {
             let body = serde_json::to_string(episode).expect("an episode is texts");
             let pending = sqlx::query(
                 "INSERT INTO memory_pending (episode, body, created) VALUES ($1, $2, $3) \
                  ON CONFLICT (episode) DO NOTHING",
             );
-            self.execute(write, pending.bind(&episode.id).bind(body).bind(now)).await?;
-        }
-        Ok(())
+            pending.bind(&episode.id).bind(body).bind(now)
+        }));
+        all
     }
 
     /// Writes down a person's verdict on a turn; the last one counts.
@@ -157,63 +162,35 @@ impl Ledger {
         );
         let number =
             query.bind(turn).fetch_one(&mut *write).await.map_err(|error| self.store.explain(error))?;
-        self.earn(&mut write, turn, Reward::new(Source::Person, amount), number, now.as_millisecond())
-            .await?;
-        self.advance(&mut write).await?;
-        self.touch(&mut write, turn).await?;
+        let reward = Reward::new(Source::Person, amount);
+        self.execute(&mut write, earn(turn, reward, number, now.as_millisecond())).await?;
+        self.execute(&mut write, advance()).await?;
+        self.execute(&mut write, touch(turn)).await?;
         Ok(write.commit().await?)
     }
 
-    /// Counts a change. Until the transaction ends nobody else can count one, so changes are
-    /// numbered in the order in which they can be seen.
-    async fn advance(&self, write: &mut Write) -> Result<(), Error> {
-        self.execute(write, sqlx::query("UPDATE memory_clock SET now = now + 1")).await
-    }
-
-    /// Says that a turn has changed with the present change.
-    async fn touch(&self, write: &mut Write, turn: &str) -> Result<(), Error> {
-        let touched =
-            sqlx::query("UPDATE memory_turn SET changed = (SELECT now FROM memory_clock) WHERE turn = $1");
-        self.execute(write, touched.bind(turn)).await
-    }
-
-    /// What has changed since a change.
-    pub async fn changes(&self, since: i64) -> Result<Changes, Error> {
-        let row = sqlx::query(
+    /// How far it has come, and what has changed since a change; with what waits for its table.
+    pub async fn look(&self, since: i64) -> Result<(Vec<String>, Changes), Error> {
+        let now = sqlx::query(
             "SELECT now AS change, (SELECT COALESCE(MAX(tick), 0) FROM memory_turn) AS tick FROM memory_clock",
         );
-        let row = row.fetch_one(self.store.pool()).await.map_err(|error| self.store.explain(error))?;
-        let now = Now { tick: self.get(&row, "tick")?, change: self.get(&row, "change")? };
-        let mut changes = Changes { now, ..Changes::default() };
-        if since == 0 || now.change == since {
-            return Ok(changes);
-        }
-        let rows = sqlx::query(
+        let changed = sqlx::query(
             "SELECT t.turn AS turn, COALESCE(s.episode, '') AS episode FROM memory_turn t \
              LEFT JOIN memory_shown s ON s.turn = t.turn WHERE t.changed > $1",
         );
-        let rows = rows.bind(since).fetch_all(self.store.pool()).await;
-        for row in rows.map_err(|error| self.store.explain(error))? {
-            changes.turns.push(self.get(&row, "turn")?);
-            changes.episodes.push(self.get(&row, "episode")?);
+        // To whom nothing is known nothing is new.
+        let changed = changed.bind(if since == 0 { i64::MAX } else { since });
+        let found = self.store.rows(vec![sqlx::query(WAITING), now, changed]).await?;
+        let mut changes = Changes::default();
+        for row in &found[1] {
+            changes.now = Now { tick: self.get(row, "tick")?, change: self.get(row, "change")? };
         }
-        Ok(changes)
-    }
-
-    async fn earn(
-        &self,
-        write: &mut Write,
-        turn: &str,
-        reward: Reward,
-        number: i64,
-        now: i64,
-    ) -> Result<(), Error> {
-        let earned = sqlx::query(
-            "INSERT INTO memory_reward (turn, source, number, amount, created) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (turn, source, number) DO NOTHING",
-        );
-        let earned = earned.bind(turn).bind(reward.source.name()).bind(number);
-        self.execute(write, earned.bind(fixed(reward.amount)).bind(now)).await
+        for row in &found[2] {
+            changes.turns.push(self.get(row, "turn")?);
+            changes.episodes.push(self.get(row, "episode")?);
+        }
+        let waiting = found[0].iter().map(|row| self.get(row, "episode")).collect::<Result<_, _>>()?;
+        Ok((waiting, changes))
     }
 
     /// Takes back what a turn taught, or lets it count again.
@@ -221,8 +198,8 @@ impl Ledger {
         let mut write = self.store.write().await?;
         let query = sqlx::query("UPDATE memory_turn SET undone = $2 WHERE turn = $1");
         self.execute(&mut write, query.bind(turn).bind(i64::from(undone))).await?;
-        self.advance(&mut write).await?;
-        self.touch(&mut write, turn).await?;
+        self.execute(&mut write, advance()).await?;
+        self.execute(&mut write, touch(turn)).await?;
         Ok(write.commit().await?)
     }
 
@@ -343,7 +320,7 @@ impl Ledger {
 
     /// The ids of episodes that are not in their table yet, the oldest first.
     pub async fn waiting(&self) -> Result<Vec<String>, Error> {
-        sqlx::query_scalar("SELECT episode FROM memory_pending ORDER BY created, episode")
+        sqlx::query_scalar(WAITING)
             .fetch_all(self.store.pool())
             .await
             .map_err(|error| self.store.explain(error).into())
@@ -450,6 +427,28 @@ impl Ledger {
             score: real(self.get(row, "score")?),
         })
     }
+}
+
+/// What waits for its table, the oldest first.
+const WAITING: &str = "SELECT episode FROM memory_pending ORDER BY created, episode";
+
+/// Counts a change. Until the transaction ends nobody else can count one, so changes are numbered in
+/// the order in which they can be seen.
+fn advance() -> Statement {
+    sqlx::query("UPDATE memory_clock SET now = now + 1")
+}
+
+/// Says that a turn has changed with the present change.
+fn touch(turn: &str) -> Statement {
+    sqlx::query("UPDATE memory_turn SET changed = (SELECT now FROM memory_clock) WHERE turn = $1").bind(turn)
+}
+
+fn earn(turn: &str, reward: Reward, number: i64, now: i64) -> Statement {
+    let earned = sqlx::query(
+        "INSERT INTO memory_reward (turn, source, number, amount, created) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (turn, source, number) DO NOTHING",
+    );
+    earned.bind(turn).bind(reward.source.name()).bind(number).bind(fixed(reward.amount)).bind(now)
 }
 
 /// What is known of the turn an episode was born in.

@@ -52,7 +52,7 @@ impl Mirror {
     /// Looks at what has changed.
     pub async fn refresh(&mut self, ledger: &Ledger, table: Option<&Table>) -> Result<(), Error> {
         // What is on its way is seen twice rather than not at all.
-        let waiting = ledger.waiting().await?;
+        let (waiting, changes) = ledger.look(self.now.change).await?;
         let version = match table {
             Some(table) => Some(table.version().await?),
             None => None,
@@ -84,7 +84,6 @@ impl Mirror {
             self.skipped.extend(skipped);
         }
         self.waiting = waiting;
-        let changes = ledger.changes(self.now.change).await?;
         let born = changes.turns.iter().filter_map(|turn| self.born.remove(turn)).flatten();
         for id in born.chain(changes.episodes) {
             self.histories.remove(&id);

@@ -28,6 +28,7 @@ pub mod value;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::config;
 use crate::llm::embed::{Embedder, TEXTS};
 use crate::store::lease::Owner;
-use crate::store::{Store, Write};
+use crate::store::{Statement, Store, Write};
 
 pub use episode::{Episode, Kind, Outcome, Reader, Scope};
 pub use error::Error;
@@ -76,6 +77,8 @@ pub struct Memory {
     writer: tokio::sync::Mutex<()>,
     embedder: Option<Arc<dyn Embedder>>,
     vectors: tokio::sync::Mutex<Option<Vectors>>,
+    /// There may be more that waits for the table than when it was last looked at.
+    has_news: AtomicBool,
 }
 
 /// How it recalls, and how much it keeps.
@@ -139,6 +142,7 @@ impl Memory {
             writer: tokio::sync::Mutex::default(),
             embedder: None,
             vectors: tokio::sync::Mutex::default(),
+            has_news: AtomicBool::new(true),
         }
     }
 
@@ -317,7 +321,16 @@ impl Memory {
 
     /// Writes down what a turn teaches, in the transaction that ends it.
     pub async fn add(&self, write: &mut Write, learning: &Learning, now: Timestamp) -> Result<(), Error> {
-        self.ledger.add(write, learning, now).await
+        for statement in self.lines(learning, now) {
+            statement.execute(&mut **write).await.map_err(|error| self.store.explain(error))?;
+        }
+        Ok(())
+    }
+
+    /// The statements that do so.
+    pub fn lines(&self, learning: &Learning, now: Timestamp) -> Vec<Statement> {
+        self.has_news.fetch_or(!learning.episodes.is_empty(), Ordering::SeqCst);
+        self.ledger.lines(learning, now)
     }
 
     /// The table of the embedder's vectors, if there is one; with a `length` it is made where there

@@ -1,6 +1,7 @@
 //! How what is learned gets into the table, and what has no room there any more.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,6 +30,10 @@ impl Memory {
     pub async fn settle(&self) -> Result<(), Error> {
         self.backfill(BACKFILL).await?;
         let unsaved = self.mirror.lock().await.meanings.unsaved().len();
+        // Where this process has added nothing since, others look after what they have added.
+        if !self.has_news.swap(false, Ordering::SeqCst) && unsaved < BATCH {
+            return Ok(());
+        }
         if self.ledger.waiting().await?.len() < BATCH && unsaved < BATCH {
             return Ok(());
         }
@@ -76,7 +81,7 @@ impl Memory {
         }
         let all = table.all().await?;
         let histories = self.ledger.histories(&all.iter().collect::<Vec<_>>()).await?;
-        let tick = self.ledger.changes(0).await?.now.tick;
+        let tick = self.ledger.look(0).await?.1.now.tick;
         let mut worth: Vec<(f64, &Episode)> = Vec::new();
         for episode in all.iter().filter(|episode| !episode.pinned && episode.kind == Kind::Episode) {
             let history = &histories[&episode.id];

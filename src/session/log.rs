@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row};
+use sqlx::{Any, AssertSqlSafe, Row};
 
 use super::view::view;
 use super::{Entry, Error, Session, Stored, Summary, repair};
 use crate::message::{Message, Role, Usage};
-use crate::store::{Store, Write};
+use crate::store::{Statement, Store, Undone, Write};
 
 /// Characters of a title, and of the last text in a list.
 const TITLE: usize = 80;
@@ -74,6 +74,16 @@ impl Sessions {
 
     /// The session of this id, or the only one whose id begins so.
     pub async fn open(&self, id: &str) -> Result<Session, Error> {
+        check(id)?;
+        let explain = |error| Error::from(self.store.explain(error));
+        let found = sqlx::query(summaries!("WHERE id = $1")).bind(id);
+        let entries = sqlx::query(entries!("WHERE session = $1 ORDER BY seq")).bind(id);
+        if let [found, entries] = &self.store.rows(vec![found, entries]).await?[..]
+            && let Some(found) = found.first()
+        {
+            let entries = entries.iter().map(|row| stored(id, row, &self.store)).collect::<Result<_, _>>()?;
+            return Ok(Self::loaded(summary(found).map_err(explain)?, entries));
+        }
         let summary = self.resolve(id).await?;
         self.load(summary).await
     }
@@ -217,9 +227,38 @@ impl Sessions {
             extend(session, entries, now);
             return Ok(());
         }
-        let mut write = self.begin().await?;
-        self.add(&mut write, session, turn, &entries, now).await?;
-        self.commit(write, session, entries, now).await
+        self.append_with(session, turn, entries, Vec::new(), now).await.map(drop)
+    }
+
+    /// The same in one transaction with what somebody else writes. What cannot be written of that is
+    /// left out; returns whether it is there.
+    pub async fn append_with(
+        &self,
+        session: &mut Session,
+        turn: &str,
+        entries: Vec<Entry>,
+        others: Vec<Statement>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut statements = lines(session, turn, &entries, now);
+        let (own, has_others) = (statements.len(), !others.is_empty());
+        let all = own + others.len();
+        statements.extend(others);
+        let mut is_whole = true;
+        if !statements.is_empty()
+            && let Err(Undone { place, error }) = self.store.all(statements).await
+        {
+            if !(own..all).contains(&place) {
+                return Err(self.refused(session.id(), error));
+            }
+            let error = self.store.explain(error);
+            tracing::error!(session = session.id(), "the log of a turn is written without the rest: {error}");
+            is_whole = false;
+            let again = self.store.all(lines(session, turn, &entries, now)).await;
+            again.map_err(|undone| self.refused(session.id(), undone.error))?;
+        }
+        extend(session, entries, now);
+        Ok(is_whole && has_others)
     }
 
     /// Begins a transaction in which somebody else writes as well: [`Sessions::add`], then
@@ -237,22 +276,9 @@ impl Sessions {
         entries: &[Entry],
         now: Timestamp,
     ) -> Result<(), Error> {
-        if !session.kept {
-            return Ok(());
+        for statement in lines(session, turn, entries, now) {
+            statement.execute(&mut **write).await.map_err(|error| self.refused(session.id(), error))?;
         }
-        let summary = grown(&session.summary, entries, now);
-        for (seq, entry) in (session.next..).zip(entries) {
-            self.insert(write, session.id(), seq, turn, entry, now).await?;
-        }
-        sqlx::query("UPDATE session SET title = $2, messages = $3, last = $4, updated = $5 WHERE id = $1")
-            .bind(&summary.id)
-            .bind(&summary.title)
-            .bind(summary.messages as i64)
-            .bind(&summary.last)
-            .bind(now.as_millisecond())
-            .execute(&mut **write)
-            .await
-            .map_err(|error| self.store.explain(error))?;
         Ok(())
     }
 
@@ -269,41 +295,21 @@ impl Sessions {
         Ok(())
     }
 
-    async fn insert(
-        &self,
-        write: &mut Write,
-        id: &str,
-        seq: i64,
-        turn: &str,
-        entry: &Entry,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let (kind, body) = encode(entry);
-        let inserted = sqlx::query(
-            "INSERT INTO entry (session, seq, turn, kind, body, created) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(id)
-        .bind(seq)
-        .bind(turn)
-        .bind(kind)
-        .bind(body)
-        .bind(now.as_millisecond())
-        .execute(&mut **write)
-        .await;
-        match inserted {
-            Ok(_) => Ok(()),
-            Err(sqlx::Error::Database(inner)) if inner.is_unique_violation() => {
-                Err(Error::Moved(id.to_owned()))
-            }
-            Err(sqlx::Error::Database(inner)) if inner.is_foreign_key_violation() => {
-                Err(Error::Unknown(id.to_owned()))
-            }
-            Err(error) => Err(self.store.explain(error).into()),
+    /// Why entries are not in the log.
+    fn refused(&self, id: &str, error: sqlx::Error) -> Error {
+        match error {
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => Error::Moved(id.to_owned()),
+            sqlx::Error::Database(inner) if inner.is_foreign_key_violation() => Error::Unknown(id.to_owned()),
+            error => self.store.explain(error).into(),
         }
     }
 
     async fn load(&self, summary: Summary) -> Result<Session, Error> {
         let entries = self.entries(&summary.id).await?;
+        Ok(Self::loaded(summary, entries))
+    }
+
+    fn loaded(summary: Summary, entries: Vec<Stored>) -> Session {
         let next = entries.last().map_or(1, |last| last.seq + 1);
         let entries = view(entries);
         let digest = entries.iter().rev().find_map(|stored| match &stored.entry {
@@ -316,7 +322,7 @@ impl Sessions {
             _ => None,
         });
         let messages = repair::repair(messages.collect());
-        Ok(Session { summary, messages, digest, next, kept: true })
+        Session { summary, messages, digest, next, kept: true }
     }
 
     async fn find(&self, id: &str) -> Result<Option<Summary>, Error> {
@@ -351,6 +357,37 @@ pub fn check(id: &str) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::Id(cut(id, 128))),
     }
+}
+
+/// The statements that add entries to the log of a session, if it has one.
+fn lines(session: &Session, turn: &str, entries: &[Entry], now: Timestamp) -> Vec<Statement> {
+    if !session.kept {
+        return Vec::new();
+    }
+    let (summary, now) = (grown(&session.summary, entries, now), now.as_millisecond());
+    let row = |first: usize| {
+        let places: Vec<_> = (first..first + 6).map(|place| format!("${place}")).collect();
+        format!("({})", places.join(", "))
+    };
+    let rows: Vec<_> = (0..entries.len()).map(|place| row(6 * place + 1)).collect();
+    // Only numbers are spelled into it.
+    let text = AssertSqlSafe(format!(
+        "INSERT INTO entry (session, seq, turn, kind, body, created) VALUES {}",
+        rows.join(", ")
+    ));
+    let mut insert = sqlx::query(text);
+    for (seq, entry) in (session.next..).zip(entries) {
+        let (kind, body) = encode(entry);
+        insert = insert.bind(&summary.id).bind(seq).bind(turn).bind(kind).bind(body).bind(now);
+    }
+    let update =
+        sqlx::query("UPDATE session SET title = $2, messages = $3, last = $4, updated = $5 WHERE id = $1")
+            .bind(&summary.id)
+            .bind(&summary.title)
+            .bind(summary.messages as i64)
+            .bind(&summary.last)
+            .bind(now);
+    vec![insert, update]
 }
 
 /// Adds to a session what is in its log, if it has one.

@@ -1,8 +1,13 @@
 //! Hearing of changes to files, while the program runs.
+//!
+//! What is in a folder is heard of from the system. That a folder came, went or is another one, and
+//! that a single file has changed, is seen by a look now and then: the folder such a place is in may
+//! be one where much is written, the database for one.
 
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -14,6 +19,8 @@ use super::files::visible;
 const QUIET: Duration = Duration::from_millis(200);
 /// Changes that never end are acted on in between.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often places are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Hears of changes to files and folders, those that do not exist yet among them.
 ///
@@ -22,7 +29,38 @@ pub struct Watcher {
     inner: RecommendedWatcher,
     places: Vec<PathBuf>,
     watched: Vec<PathBuf>,
+    seen: Vec<Option<Seen>>,
     heard: Arc<Notify>,
+}
+
+/// What tells whether a place is another one than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    identity: (u64, u64),
+    /// Of a file: what is in a folder is heard of.
+    written: Option<(SystemTime, u64)>,
+}
+
+impl Seen {
+    fn at(place: &Path) -> Option<Self> {
+        let found = std::fs::metadata(place).ok()?;
+        let written =
+            found.is_file().then(|| (found.modified().unwrap_or(SystemTime::UNIX_EPOCH), found.len()));
+        Some(Self { identity: identity(&found), written })
+    }
+}
+
+#[cfg(unix)]
+fn identity(found: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(found: &Metadata) -> (u64, u64) {
+    let created = found.created().unwrap_or(SystemTime::UNIX_EPOCH);
+    let age = created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (age.as_secs(), u64::from(age.subsec_nanos()))
 }
 
 impl Watcher {
@@ -38,36 +76,50 @@ impl Watcher {
                 told.notify_one();
             }
         })?;
-        let mut watcher = Self { inner, places, watched: Vec::new(), heard };
+        let mut watcher = Self { inner, places, watched: Vec::new(), seen: Vec::new(), heard };
         watcher.arm();
         Ok(watcher)
     }
 
     /// Waits until something has changed and then been quiet for a moment.
     pub async fn changed(&mut self) {
-        self.heard.notified().await;
+        tokio::select! {
+            () = self.heard.notified() => {}
+            () = self.moved() => {}
+        }
         let settled = async { while tokio::time::timeout(QUIET, self.heard.notified()).await.is_ok() {} };
         let _ = tokio::time::timeout(PATIENCE, settled).await;
         self.arm();
     }
 
+    /// Waits until a place is another one than when it was last looked at.
+    async fn moved(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.look() != self.seen {
+                return;
+            }
+        }
+    }
+
+    fn look(&self) -> Vec<Option<Seen>> {
+        self.places.iter().map(|place| Seen::at(place)).collect()
+    }
+
     /// Watches what is there now: a folder that came into being or was put in another's place
     /// has to be watched anew. What changes after this is heard of.
     fn arm(&mut self) {
+        self.seen = self.look();
         for path in std::mem::take(&mut self.watched) {
             // It may have gone, and its watch with it.
             let _ = self.inner.unwatch(&path);
         }
-        // What is above a place hears of it being made, and of another one being put there.
-        let inside = self.places.iter().filter(|place| place.is_dir()).map(PathBuf::as_path);
-        let inside = inside.map(|place| (place, RecursiveMode::Recursive));
-        let outside = self.places.iter().map(|place| (above(place), RecursiveMode::NonRecursive));
-        for (path, mode) in inside.chain(outside) {
-            if self.watched.iter().any(|watched| watched == path) {
+        for path in self.places.iter().filter(|place| place.is_dir()) {
+            if self.watched.contains(path) {
                 continue;
             }
-            match self.inner.watch(path, mode) {
-                Ok(()) => self.watched.push(path.to_owned()),
+            match self.inner.watch(path, RecursiveMode::Recursive) {
+                Ok(()) => self.watched.push(path.clone()),
                 Err(error) => tracing::warn!(
                     "changes below `{}` are not seen until the next start: {error}; \
                      if there are too many files, raise `fs.inotify.max_user_watches`",
@@ -78,12 +130,7 @@ impl Watcher {
     }
 }
 
-/// The nearest folder above that exists.
-fn above(path: &Path) -> &Path {
-    path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
-}
-
-/// Whether it can have changed one of the places. Reading, which we do ourselves, has not.
+/// Whether it can have changed one of the places, which are folders. Reading, which we do ourselves, has not.
 fn matters(event: &Event, places: &[PathBuf]) -> bool {
     if event.need_rescan() {
         return true;
@@ -94,8 +141,7 @@ fn matters(event: &Event, places: &[PathBuf]) -> bool {
     event.paths.iter().any(|path| {
         places.iter().any(|place| match path.strip_prefix(place) {
             Ok(below) => below.iter().all(|name| visible(&name.to_string_lossy())),
-            // A folder above it came, went or was renamed.
-            Err(_) => place.starts_with(path),
+            Err(_) => false,
         })
     })
 }
@@ -106,14 +152,14 @@ mod tests {
 
     #[test]
     fn what_matters() {
-        let places = [PathBuf::from("/home/skills"), PathBuf::from("/data/trusted.json")];
+        let places = [PathBuf::from("/home/skills")];
         let heard = |kind: EventKind, path: &str| matters(&Event::new(kind).add_path(path.into()), &places);
         let any = EventKind::Any;
-        for path in ["/home/skills/git/scripts/a.py", "/home/skills", "/home", "/data/trusted.json"] {
+        for path in ["/home/skills/git/scripts/a.py", "/home/skills"] {
             assert!(heard(any, path), "{path}");
         }
         for path in
-            ["/home/skills/git/.a.py.swp", "/home/skills/git/__pycache__/a.pyc", "/data/omni.db", "/etc"]
+            ["/home/skills/git/.a.py.swp", "/home/skills/git/__pycache__/a.pyc", "/home", "/data/omni.db"]
         {
             assert!(!heard(any, path), "{path}");
         }

@@ -11,6 +11,7 @@ pub mod mail;
 mod migrate;
 pub mod response;
 pub mod run;
+mod together;
 pub mod token;
 
 use std::ops::{Deref, DerefMut};
@@ -21,25 +22,31 @@ use std::time::Duration;
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::Error;
+pub use together::Undone;
 
-/// Connections one process holds at most: SQLite has one writer and few readers, and a
-/// PostgreSQL server's default of 100 is shared by many.
+/// Connections one process holds at most: a PostgreSQL server's default of 100 is shared by many.
 const CONNECTIONS: u32 = 8;
+/// Connections to a file that read: each has a thread, and reads anew what others have written.
+const READERS: u32 = 4;
 /// How long one statement waits for another process, and one task for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a server has to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// A statement with its values.
+pub type Statement = Query<'static, Any, AnyArguments>;
+
 /// The database, open and migrated. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    /// For what writes. A file's is one connection: what it has in RAM of the file stays true, as
+    /// long as no other process writes.
+    writer: AnyPool,
     kind: Kind,
     place: Arc<str>,
-    writers: Arc<Semaphore>,
 }
 
 /// Which database it is.
@@ -73,27 +80,15 @@ impl Store {
         let target = Target::parse(url, data)?;
         target.prepare()?;
         migrate::bring_up_to_date(&target).await?;
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            // A server may have gone meanwhile. A file has not, and a turn asks for a connection twenty times.
-            .test_before_acquire(target.kind == Kind::Postgres)
-            .after_connect(move |connection, _| Box::pin(tune(target.kind, connection)))
-            .after_release(|connection, _| Box::pin(is_clean(connection)))
-            .connect_with(target.options.clone())
-            .await
-            .map_err(|error| Error::connecting(&target.place, error))?;
-        let writers = match target.kind {
+        let (pool, writer) = match target.kind {
             // SQLite has one writer. Queueing for it here is fair; its own busy handler polls.
-            Kind::Sqlite => 1,
-            Kind::Postgres => CONNECTIONS as usize,
+            Kind::Sqlite => (target.pool(READERS).await?, target.pool(1).await?),
+            Kind::Postgres => {
+                let pool = target.pool(CONNECTIONS).await?;
+                (pool.clone(), pool)
+            }
         };
-        Ok(Self {
-            pool,
-            kind: target.kind,
-            place: target.place.into(),
-            writers: Arc::new(Semaphore::new(writers)),
-        })
+        Ok(Self { pool, writer, kind: target.kind, place: target.place.into() })
     }
 
     /// Which database it is, for the rare statement that cannot be portable.
@@ -114,38 +109,29 @@ impl Store {
     /// Begins a transaction that writes. It is durable when [`Write::commit`] returns; dropped
     /// before that, it never happened.
     pub async fn write(&self) -> Result<Write, Error> {
-        let permit = self.permit().await?;
         let transaction = match self.kind {
             // IMMEDIATE takes the write lock at once: a transaction that reads first and wants
             // to write later is refused without waiting when somebody else wrote in between.
-            Kind::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
-            Kind::Postgres => self.pool.begin().await,
+            Kind::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
+            Kind::Postgres => self.writer.begin().await,
         };
         let transaction = transaction.map_err(|error| self.explain(error))?;
-        Ok(Write { transaction, store: self.clone(), _permit: permit })
+        Ok(Write { transaction, store: self.clone() })
     }
 
     /// Runs one statement that writes, in a transaction of its own: one way to the database and back
     /// where [`Store::write`] takes three. It is durable when this returns; returns the rows it has
     /// changed. Dropped before that, it may have happened or not.
     pub async fn once(&self, statement: Query<'_, Any, AnyArguments>) -> Result<u64, Error> {
-        let _permit = self.permit().await?;
-        let done = statement.execute(&self.pool).await.map_err(|error| self.explain(error))?;
+        let done = statement.execute(&self.writer).await.map_err(|error| self.explain(error))?;
         Ok(done.rows_affected())
-    }
-
-    /// The right to write.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let permit = tokio::time::timeout(PATIENCE, self.writers.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| Error::Busy { place: self.place.to_string() })?;
-        Ok(permit.expect("the semaphore is never closed"))
     }
 
     /// Takes deleted texts off the disk that the log still has.
     pub async fn wipe(&self) -> Result<(), Error> {
         match self.kind {
             // TRUNCATE waits for readers as long as the busy timeout says.
-            Kind::Sqlite => self.pool.execute("PRAGMA wal_checkpoint(TRUNCATE)").await,
+            Kind::Sqlite => self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").await,
             // VACUUM is the server's own business, and so are its backups.
             Kind::Postgres => return Ok(()),
         }
@@ -161,16 +147,15 @@ impl Store {
     /// Closes every connection; a SQLite log is folded into its file.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.writer.close().await;
     }
 }
 
 /// A transaction that writes; use it as a connection.
 #[derive(Debug)]
 pub struct Write {
-    // Dropped before the permit: the rollback is queued before the next writer begins.
     transaction: Transaction<'static, Any>,
     store: Store,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Write {
@@ -240,6 +225,19 @@ impl Target {
             reason: error.to_string(),
             hint: "check that the folder exists and is yours to write, or set `store.url`".to_owned(),
         })
+    }
+
+    async fn pool(&self, connections: u32) -> Result<AnyPool, Error> {
+        let kind = self.kind;
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(PATIENCE)
+            // A server may have gone meanwhile. A file has not.
+            .test_before_acquire(kind == Kind::Postgres)
+            .after_connect(move |connection, _| Box::pin(tune(kind, connection)))
+            .after_release(|connection, _| Box::pin(is_clean(connection)));
+        let pool = pool.connect_with(self.options.clone()).await;
+        pool.map_err(|error| Error::connecting(&self.place, error))
     }
 
     async fn connect(&self) -> Result<AnyConnection, Error> {

@@ -394,13 +394,7 @@ async fn a_full_disk() {
     let database = Database::sqlite();
     let store = database.open().await;
     let limit = async |pages: &'static str| {
-        let mut connections = Vec::new();
-        for _ in 0..store.pool().options().get_max_connections() {
-            connections.push(store.pool().acquire().await.unwrap());
-        }
-        for connection in &mut connections {
-            sqlx::query(pages).execute(&mut **connection).await.unwrap();
-        }
+        store.once(sqlx::query(pages)).await.unwrap();
     };
     limit("PRAGMA max_page_count = 96").await;
     fill(&store, async || limit("PRAGMA max_page_count = 1000000").await).await;

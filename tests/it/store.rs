@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use omni::store::lease::{self, Acquired, Owner};
-use omni::store::{Error, Store};
+use omni::store::{Error, Statement, Store};
 
 use crate::support::database::{Database, on_both};
 use crate::support::kill;
@@ -21,6 +21,18 @@ async fn acquire(store: &Store, owner: &Owner, second: i64) -> Acquired {
     lease::acquire(store, "session:a", owner, TTL, at(second)).await.expect("the database works")
 }
 
+fn leased(name: &str) -> Statement {
+    sqlx::query("INSERT INTO lease (name, owner, expires) VALUES ($1, $2, $3)")
+        .bind(name)
+        .bind("o")
+        .bind(1_i64)
+}
+
+async fn leases(store: &Store) -> Vec<String> {
+    let names = sqlx::query_scalar("SELECT name FROM lease ORDER BY name").fetch_all(store.pool());
+    names.await.unwrap()
+}
+
 on_both! {
     async fn what_was_written_is_there_when_opened_again(database: Database) {
         let store = database.open().await;
@@ -30,6 +42,24 @@ on_both! {
 
         let held = acquire(&database.open().await, &Owner::new(), 1).await;
         assert_eq!(held, Acquired::Held { owner: owner.as_str().to_owned(), expires: at(30) });
+    }
+
+    async fn statements_go_together(database: Database) {
+        let store = database.open().await;
+        let moved = sqlx::query("UPDATE lease SET expires = $2 WHERE expires = $1").bind(1_i64).bind(2_i64);
+        assert_eq!(store.all(vec![leased("a"), leased("b"), moved]).await.unwrap(), [1, 1, 2]);
+
+        // All or none, and whoever comes next finds nothing of it in the way.
+        let undone = store.all(vec![leased("c"), leased("a"), leased("d")]).await.unwrap_err();
+        assert_eq!(undone.place, 1);
+        assert!(undone.error.as_database_error().is_some_and(|error| error.is_unique_violation()), "{undone:?}");
+        assert_eq!(leases(&store).await, ["a", "b"]);
+        assert_eq!(store.all(vec![leased("c")]).await.unwrap(), [1]);
+
+        let named = |name: &'static str| sqlx::query("SELECT expires FROM lease WHERE name = $1").bind(name);
+        let found = store.rows(vec![named("a"), named("nobody"), sqlx::query("SELECT name FROM lease")]).await;
+        let count: Vec<_> = found.unwrap().iter().map(Vec::len).collect();
+        assert_eq!(count, [1, 0, 3]);
     }
 
     async fn several_processes_open_a_new_database_at_once(database: Database) {
@@ -245,16 +275,30 @@ async fn a_database_that_somebody_else_holds_is_busy() {
     let database = Database::sqlite();
     let (ours, theirs) = (database.open().await, database.open().await);
     let held = theirs.write().await.unwrap();
-    let mut connections = Vec::new();
-    for _ in 0..ours.pool().options().get_max_connections() {
-        connections.push(ours.pool().acquire().await.unwrap());
-    }
-    for connection in &mut connections {
-        sqlx::query("PRAGMA busy_timeout = 1").execute(&mut **connection).await.unwrap();
-    }
-    drop(connections);
+    ours.once(sqlx::query("PRAGMA busy_timeout = 1")).await.unwrap();
     let error = ours.write().await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     held.commit().await.unwrap();
     assert!(matches!(acquire(&ours, &Owner::new(), 0).await, Acquired::Mine(_)));
+}
+
+#[tokio::test]
+async fn statements_that_nobody_waits_for_any_more_hold_nobody_up() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    for round in 0..200 {
+        let all = (0..20).map(|number| leased(&format!("{round}.{number}"))).collect();
+        // Given up at another moment each time.
+        tokio::select! {
+            biased;
+            _ = store.all(all) => {}
+            () = async { for _ in 0..round % 40 { tokio::task::yield_now().await } } => {}
+        }
+    }
+    store.all(vec![leased("z")]).await.unwrap();
+    let names = leases(&store).await;
+    for round in 0..200 {
+        let there = names.iter().filter(|name| name.starts_with(&format!("{round}."))).count();
+        assert!(there == 0 || there == 20, "{there} of round {round}");
+    }
 }

@@ -374,6 +374,7 @@ impl Telegram {
         loop {
             let order = Order {
                 incoming: Incoming { session: Some(session.clone()), message: message.clone() },
+                begins: false,
                 asks: true,
                 instructions: Some(INSTRUCTIONS.to_owned()),
                 earlier: None,

@@ -20,7 +20,7 @@ use super::body::{LARGE, Sent};
 use super::error::Error;
 use super::key::{Again, replayed, unkept};
 use super::openapi;
-use crate::hub::Order;
+use crate::hub::{Order, session_id};
 use crate::message::Incoming;
 use answer::{Answer, Chunks};
 use request::Request;
@@ -83,13 +83,13 @@ pub(super) async fn chat(
     let said = request.said()?;
     let session = match &key {
         Some(key) if key.trim().is_empty() => return Err(Error::invalid("the id of the session is empty")),
-        Some(key) => Some(gateway.hub.session(key.trim()).await?),
+        Some(key) => Some(session_id(key.trim())),
         None => None,
     };
     // Where the session is ours, so is the conversation.
     let earlier = session.is_none().then_some(said.earlier);
     let incoming = Incoming { session, message: said.message };
-    let order = Order { instructions: said.instructions, earlier, ..Order::new(incoming) };
+    let order = Order { begins: true, instructions: said.instructions, earlier, ..Order::new(incoming) };
     let again = again
         .key(&json!({"chat": order.incoming.message, "session": key, "instructions": order.instructions}));
     if again.is_some() && key.is_none() {

@@ -66,8 +66,8 @@ impl Hub {
             return Ok(known);
         }
         let place = self.place()?;
-        let Order { incoming, asks, instructions, patience, .. } = order;
-        let session = self.addressed(incoming.session, None).await?;
+        let Order { incoming, begins, asks, instructions, patience, .. } = order;
+        let session = self.addressed(incoming.session, begins, None).await?;
         let lane = self.lane(&session);
         let queued = lane.place(&session)?;
         let id = uuid::Uuid::now_v7().to_string();
@@ -200,8 +200,12 @@ impl Hub {
             None => entries.push(Entry::Message(play.message.clone())),
         }
         let now = Timestamp::now();
+        if run.is_none() {
+            self.sessions.append(&mut session, &play.turn, entries, now).await?;
+            return Ok(Ground::Ready(session));
+        }
         let mut write = self.sessions.begin().await?;
-        if run.is_some() && !self.runs.table.begin(&mut write, &play.turn, &self.owner).await? {
+        if !self.runs.table.begin(&mut write, &play.turn, &self.owner).await? {
             return Err(session::Error::Moved(id.to_owned()));
         }
         self.sessions.add(&mut write, &session, &play.turn, &entries, now).await?;
