@@ -189,7 +189,9 @@ impl Memory {
             _ => mirror.index.nearest(&question, may, alike.as_ref(), DEPTH),
         };
         if let Some(table) = table.filter(|_| mirror.is_large()) {
-            let mut far = self.far(&table, &question, meant.as_deref(), &scopes).await?;
+            // Reading them is most of the work, so for a turn no more than it compares.
+            let depth = if by == By::Worth { self.settings.rank.k1 } else { DEPTH };
+            let mut far = self.far(&table, &question, meant.as_deref(), &scopes, depth).await?;
             far.retain(|found| may(&found.0.episode) && !mirror.index.has(&found.0.episode.id));
             let far = far.into_iter().map(|(found, alike)| {
                 let Found { episode, key, words, score } = found;
@@ -216,22 +218,26 @@ impl Memory {
         Ok(compared.filter(|found| !found.history.undone).collect())
     }
 
-    /// What a large table has that is like the question, by words and by meaning, with the cosine
-    /// where it is known.
+    /// What a large table has that is like the question, so much by words and so much by meaning,
+    /// with the cosine where it is known.
     async fn far(
         &self,
         table: &Table,
         question: &[String],
         meant: Option<&[f32]>,
         scopes: &[Scope],
+        depth: usize,
     ) -> Result<Vec<(Found, Option<f64>)>, Error> {
-        let mut alike: HashMap<String, f64> = HashMap::new();
-        if let Some(meant) = meant
-            && let Some(stored) = self.vectors(Some(meant.len())).await?
-        {
-            alike.extend(stored.nearest(meant, scopes, DEPTH).await?);
-        }
-        let mut found = table.search(question, scopes, DEPTH).await?;
+        let by_meaning = async {
+            let Some(meant) = meant else { return Ok(Vec::new()) };
+            match self.vectors(Some(meant.len())).await? {
+                Some(stored) => stored.nearest(meant, scopes, depth).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let by_words = table.search(question, scopes, depth);
+        let (alike, mut found) = tokio::try_join!(by_meaning, by_words)?;
+        let alike: HashMap<String, f64> = alike.into_iter().collect();
         let there: HashSet<&str> = found.iter().map(|found| found.episode.id.as_str()).collect();
         let others: Vec<&str> = alike.keys().map(String::as_str).filter(|id| !there.contains(id)).collect();
         let others = table.named(&others).await?;

@@ -944,6 +944,34 @@ async fn what_does_not_fit_into_ram_is_found_in_the_table() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_seen_takes_no_place_of_what_may() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let settings = Settings { rank: SETTINGS, value: RULE, tokens: 800, capacity: 0, room: 100 };
+    let words = Memory::new(store.clone(), &database.data(), settings);
+    let memory = Memory::new(store.clone(), &database.data(), settings).with_embedder(Arc::new(Few));
+    let row = |id: &str, scope: &str, told: &str| {
+        let mut row = serde_json::to_value(episode(id, told, "done")).unwrap();
+        row["scope"] = scope.into();
+        format!("{row}\n")
+    };
+    // More of somebody else's than are ever looked at, each better than what is mine.
+    let other = |number| row(&format!("e{number}"), "person:other", &format!("car and petrol {number}"));
+    let mut rows: String = (0..300).map(other).collect();
+    rows += &row("mine", "person:here", "bread for the long way, and petrol");
+    memory.import(&rows).await.unwrap();
+    for _ in 0..8 {
+        memory.settle().await.unwrap();
+    }
+    memory.flush().await.unwrap();
+    for (memory, asked) in [(&words, "car and petrol"), (&memory, "my automobile")] {
+        let found = memory.search(asked, &Reader::here("x"), 3).await.unwrap();
+        let ids: Vec<&str> = found.iter().map(|worth| worth.episode.id.as_str()).collect();
+        assert_eq!(ids, ["mine"], "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn poison_is_shown_as_what_it_is_and_stays_poor() {
     let database = Database::sqlite();
     let store = database.open().await;

@@ -153,7 +153,9 @@ impl Table {
     }
 
     /// At most `limit` episodes of these scopes that share words with the question, the best
-    /// first. Who may not see an episode does not make it rank lower: it is left out before.
+    /// first. What may not be seen takes no place of what may: where too much of the best is of
+    /// that kind it is left out before. To look through all of them for it takes longer than to
+    /// search, and mostly there is little.
     pub async fn search(
         &self,
         question: &[String],
@@ -169,9 +171,17 @@ impl Table {
         let query = FullTextSearchQuery::new(words.join(" "))
             .with_column(WORDS.to_owned())
             .map_err(|error| self.failed(error.into()))?;
+        let query = self.table.query().full_text_search(query);
+        let ahead = limit + limit / 2;
+        let mut found = self.read(query.clone().limit(ahead)).await?;
+        let is_all = found.len() < ahead;
+        found.retain(|found| found.episode.superseded.is_none() && scopes.contains(&found.episode.scope));
+        if is_all || found.len() >= limit {
+            found.truncate(limit);
+            return Ok(found);
+        }
         let scopes = listed(scopes.iter().map(ToString::to_string));
-        let found = self.table.query().full_text_search(query).limit(limit);
-        self.read(found.only_if(format!("scope IN ({scopes}) AND superseded IS NULL"))).await
+        self.read(query.limit(limit).only_if(format!("scope IN ({scopes}) AND superseded IS NULL"))).await
     }
 
     /// The episodes of these ids.

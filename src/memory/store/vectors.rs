@@ -13,7 +13,7 @@ use lancedb::DistanceType;
 use lancedb::index::Index;
 use lancedb::index::scalar::BitmapIndexBuilder;
 use lancedb::index::vector::IvfHnswSqIndexBuilder;
-use lancedb::query::{QueryBase, Select};
+use lancedb::query::{Query, QueryBase, Select};
 use lancedb::table::{OptimizeAction, OptimizeOptions};
 use sha2::{Digest, Sha256};
 
@@ -44,6 +44,13 @@ pub struct Meant<'a> {
     pub scope: &'a Scope,
     /// What it means.
     pub vector: &'a [f32],
+}
+
+/// What is near to a vector.
+struct Near {
+    id: String,
+    scope: String,
+    cosine: f64,
 }
 
 impl Vectors {
@@ -99,27 +106,44 @@ impl Vectors {
     }
 
     /// At most `limit` ids of these scopes whose vectors are nearest to this one, with the cosines,
-    /// the nearest first. What may not be seen is left out before.
+    /// the nearest first. What may not be seen takes no place of what may, as with
+    /// [`Table::search`].
     pub async fn nearest(
         &self,
         vector: &[f32],
         scopes: &[Scope],
         limit: usize,
     ) -> Result<Vec<(String, f64)>, Error> {
-        let scopes = listed(scopes.iter().map(ToString::to_string));
-        let query = self.table.table.query().only_if(format!("{SCOPE} IN ({scopes})")).limit(limit);
-        let query = query.select(Select::columns(&["id", DISTANCE])).nearest_to(vector);
+        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+        let ahead = limit + limit / 2;
+        let mut found = self.near(self.table.table.query().limit(ahead), vector).await?;
+        let is_all = found.len() < ahead;
+        found.retain(|near| scopes.contains(&near.scope));
+        if !is_all && found.len() < limit {
+            let query = self.table.table.query().only_if(format!("{SCOPE} IN ({})", listed(scopes)));
+            found = self.near(query.limit(limit), vector).await?;
+        }
+        found.truncate(limit);
+        Ok(found.into_iter().map(|near| (near.id, near.cosine)).collect())
+    }
+
+    async fn near(&self, query: Query, vector: &[f32]) -> Result<Vec<Near>, Error> {
+        let query = query.select(Select::columns(&["id", SCOPE, DISTANCE])).nearest_to(vector);
         let query = query.map_err(|error| self.table.failed(error))?;
         let query = query.column(VECTOR).distance_type(DistanceType::Cosine).refine_factor(REFINE);
         let mut found = Vec::new();
         for batch in &self.table.batches(query).await? {
             let unlike = |reason| Error::Table { place: self.table.place.to_string(), reason };
-            let ids = strings(batch, "id").map_err(unlike)?;
+            let (ids, scopes) = (strings(batch, "id"), strings(batch, SCOPE));
+            let (ids, scopes) = (ids.map_err(unlike)?, scopes.map_err(unlike)?);
             let distances =
                 batch.column_by_name(DISTANCE).and_then(|list| list.as_primitive_opt::<Float32Type>());
             let distances = distances.ok_or_else(|| unlike(format!("there is no `{DISTANCE}`")))?;
-            let row = |row: usize| (ids.value(row).to_owned(), 1.0 - f64::from(distances.value(row)));
-            found.extend((0..batch.num_rows()).map(row));
+            found.extend((0..batch.num_rows()).map(|row| Near {
+                id: ids.value(row).to_owned(),
+                scope: scopes.value(row).to_owned(),
+                cosine: 1.0 - f64::from(distances.value(row)),
+            }));
         }
         Ok(found)
     }
