@@ -146,10 +146,11 @@ impl Memory {
         let lease = self.lease().await?;
         let done = async {
             let mut table = self.table.lock().await;
-            if table.is_none() {
-                *table = Some(Table::create(&self.folder).await?);
-            }
-            let open = table.clone().expect("just made");
+            let open = match table.take() {
+                Some(open) => open,
+                None => Table::create(&self.folder).await?,
+            };
+            let open = table.insert(open.renewed().await?).clone();
             drop(table);
             work(&open).await
         };

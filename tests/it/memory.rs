@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use omni::agent::{Agent, outcome};
@@ -752,21 +753,75 @@ async fn what_is_put_twice_is_there_once() {
     assert_eq!(again.count().await.unwrap(), 1);
 }
 
+/// A table as it was when each part of an episode had a column; before things could cease to hold,
+/// where `until` is none.
+async fn older_table(folder: &Path, rows: &[Episode], until: bool) {
+    let text = |name: &str, of: &dyn Fn(&Episode) -> Option<String>| {
+        let column: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(of)));
+        (name.to_owned(), column)
+    };
+    let number = |of: &dyn Fn(&Episode) -> Option<i64>| -> ArrayRef {
+        Arc::new(Int64Array::from_iter(rows.iter().map(of)))
+    };
+    let pinned: ArrayRef = Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.pinned))));
+    let mut columns = vec![
+        text("id", &|row| Some(row.id.clone())),
+        text("kind", &|row| Some(row.kind.name().to_owned())),
+        text("scope", &|row| Some(row.scope.to_string())),
+        text("intent", &|row| Some(row.intent.clone())),
+        text("experience", &|row| Some(row.experience.clone())),
+        text("outcome", &|row| Some(row.outcome.name().to_owned())),
+        text("trust", &|row| Some(row.trust.name().to_owned())),
+        text("session", &|row| Some(row.session.clone())),
+        text("turn", &|row| Some(row.turn.clone())),
+        text("workspace", &|row| Some(row.workspace.clone())),
+        text("superseded", &|row| row.superseded.clone()),
+        text("key", &|row| Some(store::told(row).0)),
+        text("words", &|row| Some(store::told(row).1)),
+        ("created".to_owned(), number(&|row| Some(row.created.as_millisecond()))),
+        ("pinned".to_owned(), pinned),
+    ];
+    if until {
+        columns.push(("until".to_owned(), number(&|row| row.until.map(Timestamp::as_millisecond))));
+    }
+    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let connection = lancedb::connect(folder.to_str().unwrap()).execute().await.unwrap();
+    connection.create_table("episodes", batch).execute().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_table_of_an_older_program_is_used_and_not_lost() {
-    let (folder, table) = table().await;
-    table.put(&[episode("a", "deploy the shop", "it worked")]).await.unwrap();
-    drop(table);
-    // As it was before things could cease to hold.
-    let place = folder.path().join("memory");
-    let connection = lancedb::connect(place.to_str().unwrap()).execute().await.unwrap();
-    let old = connection.open_table("episodes").execute().await.unwrap();
-    old.drop_columns(&["until"]).await.unwrap();
-    let table = Table::open(&place).await.unwrap().expect("it is there");
-    assert_eq!(table.all().await.unwrap(), [episode("a", "deploy the shop", "it worked")]);
-    let held = Episode { until: Some(at(9)), ..episode("b", "bake bread", "slowly") };
-    table.put(std::slice::from_ref(&held)).await.unwrap();
-    assert_eq!(table.get(&["b"]).await.unwrap(), [held]);
+    let gone = Episode { superseded: Some("b".to_owned()), ..episode("a", "deploy the shop", "badly") };
+    let held = Episode { until: Some(at(9)), pinned: true, ..episode("b", "bake bread", "slowly") };
+    for until in [true, false] {
+        let database = Database::sqlite();
+        let place = database.data().join("memory");
+        let old = [gone.clone(), Episode { until: held.until.filter(|_| until), ..held.clone() }];
+        older_table(&place, &old, until).await;
+        // Whoever only reads leaves it as it is.
+        let table = Table::open(&place).await.unwrap().expect("it is there");
+        assert_eq!(table.get(&["a", "b"]).await.unwrap(), old);
+        let store = database.open().await;
+        let memory = memory(store.clone(), &database.data());
+        let found = async |asked: &str| -> Vec<Episode> {
+            let found = memory.search(asked, &Reader::here("x"), 9).await.unwrap();
+            found.into_iter().map(|worth| worth.episode).collect()
+        };
+        assert_eq!(found("bake bread").await, old[1..]);
+        // Whoever writes writes all of it anew.
+        let new = episode("c", "bake a cake", "quickly");
+        memory.import(&serde_json::to_string(&json!(new)).unwrap()).await.unwrap();
+        let new = Episode { trust: Trust::Foreign, ..new };
+        let all = [old[0].clone(), old[1].clone(), new.clone()];
+        let names = |of: Vec<Episode>| -> HashSet<String> { of.into_iter().map(|one| one.id).collect() };
+        assert_eq!(names(found("bake").await), HashSet::from(["b".to_owned(), "c".to_owned()]));
+        for table in [table, Table::open(&place).await.unwrap().expect("it is there")] {
+            assert_eq!(table.get(&["a", "b", "c"]).await.unwrap(), all, "by who had it open, and anew");
+        }
+        let connection = lancedb::connect(place.to_str().unwrap()).execute().await.unwrap();
+        let table = connection.open_table("episodes").execute().await.unwrap();
+        assert!(table.schema().await.unwrap().field_with_name("intent").is_err(), "as it is now");
+    }
 }
 
 /// Every byte below a folder.

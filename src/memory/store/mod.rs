@@ -1,5 +1,8 @@
 //! The table of episodes: a LanceDB folder, with a full-text index where it is large.
 //!
+//! A row is an episode, whole, as text, beside what it is searched by: to read a row costs as many
+//! looks at the disk as it has columns.
+//!
 //! The words are made here, once, when an episode is written, and the same way for a question:
 //! lower case, no accents, English stems, no stop words, pairs of letters where there are no
 //! spaces. An index takes them as they are, so what is searched and what is compared is the
@@ -8,6 +11,7 @@
 //! What changes often is not in here. Updated in place, values were measured to make a search
 //! six times slower and to leave hundreds of files.
 
+mod older;
 mod vectors;
 
 use std::collections::HashSet;
@@ -16,27 +20,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
+use arrow_array::types::Float32Type;
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use futures::TryStreamExt;
-use jiff::Timestamp;
+use lancedb::database::CreateTableMode;
 use lancedb::index::Index;
 use lancedb::index::scalar::{BTreeIndexBuilder, FtsIndexBuilder, FullTextSearchQuery};
 use lancedb::query::{ExecutableQuery, QueryBase, Select};
-use lancedb::table::{NewColumnTransform, OptimizeAction, tokenize};
-use serde::de::DeserializeOwned;
+use lancedb::table::{OptimizeAction, tokenize};
 
 use super::Error;
-use super::episode::{Episode, Kind, Outcome, Scope};
+use super::episode::{Episode, Kind, Scope};
 use super::text::spaced;
-use super::value::Trust;
 
 pub use vectors::{Meant, Vectors, erase_vectors};
 
 const TABLE: &str = "episodes";
 /// The column that is searched.
 const WORDS: &str = "words";
+/// The whole of it, as JSON.
+const EPISODE: &str = "episode";
+/// The words it is compared by.
+const KEY: &str = "key";
 /// Files after which they are put in order, and rows that an index may be behind.
 const FILES: usize = 16;
 const BEHIND: usize = 1024;
@@ -92,30 +98,29 @@ impl Table {
         let place: Arc<str> = folder.display().to_string().into();
         let connection = connect(&place).await?;
         match connection.open_table(TABLE).execute().await {
-            Ok(table) => Self { table, place }.migrated().await.map(Some),
+            Ok(table) => Ok(Some(Self { table, place })),
             // What a process that was killed while it made the table has left.
             Err(lancedb::Error::TableNotFound { .. }) => Ok(None),
             Err(error) => Err(failed(&place, error)),
         }
     }
 
-    /// The table with the columns that are younger than it is.
-    async fn migrated(self) -> Result<Self, Error> {
-        let lacks = async || {
-            let schema = self.table.schema().await.map_err(|error| self.failed(error))?;
-            Ok::<_, Error>(schema.field_with_name(until().name()).is_err())
-        };
-        if lacks().await? {
-            let new = NewColumnTransform::AllNulls(Arc::new(Schema::new(vec![until()])));
-            let added = self.table.add_columns().transform(new).execute().await;
-            // Another process may have been faster.
-            if let Err(error) = added
-                && lacks().await?
-            {
-                return Err(self.failed(error));
-            }
+    /// The table, written anew where an older program has made it. Only who may write may do so.
+    pub async fn renewed(self) -> Result<Self, Error> {
+        if !self.is_older().await? {
+            return Ok(self);
         }
-        Ok(self)
+        let all: Vec<Episode> = self.whole().await?.into_iter().map(|found| found.episode).collect();
+        let connection = connect(&self.place).await?;
+        // All at once: until then it is the old one.
+        let made = connection.create_table(TABLE, batch(&all)).mode(CreateTableMode::Overwrite);
+        let table = made.execute().await.map_err(|error| self.failed(error))?;
+        Ok(Self { table, ..self })
+    }
+
+    async fn is_older(&self) -> Result<bool, Error> {
+        let schema = self.table.schema().await.map_err(|error| self.failed(error))?;
+        Ok(schema.column_with_name(EPISODE).is_none())
     }
 
     /// Opens the table in `folder`, made if there is none.
@@ -173,7 +178,7 @@ impl Table {
             .map_err(|error| self.failed(error.into()))?;
         let query = self.table.query().full_text_search(query);
         let ahead = limit + limit / 2;
-        let mut found = self.read(query.clone().limit(ahead)).await?;
+        let mut found = self.read_with(query.clone().limit(ahead), &[SCORE]).await?;
         let is_all = found.len() < ahead;
         found.retain(|found| found.episode.superseded.is_none() && scopes.contains(&found.episode.scope));
         if is_all || found.len() >= limit {
@@ -181,7 +186,8 @@ impl Table {
             return Ok(found);
         }
         let scopes = listed(scopes.iter().map(ToString::to_string));
-        self.read(query.limit(limit).only_if(format!("scope IN ({scopes}) AND superseded IS NULL"))).await
+        let query = query.limit(limit).only_if(format!("scope IN ({scopes}) AND superseded IS NULL"));
+        self.read_with(query, &[SCORE]).await
     }
 
     /// The episodes of these ids.
@@ -327,6 +333,15 @@ impl Table {
     }
 
     async fn read(&self, query: lancedb::query::Query) -> Result<Vec<Found>, Error> {
+        self.read_with(query, &[]).await
+    }
+
+    /// The same, with columns that the query makes.
+    async fn read_with(&self, query: lancedb::query::Query, made: &[&str]) -> Result<Vec<Found>, Error> {
+        let query = match self.is_older().await? {
+            true => query,
+            false => query.select(Select::columns(&[&READ, made].concat())),
+        };
         let mut found = Vec::new();
         for batch in &self.batches(query).await? {
             let rows =
@@ -369,109 +384,57 @@ fn listed(texts: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     quoted.collect::<Vec<_>>().join(", ")
 }
 
-/// Texts of a row, in their order; `superseded` alone may be missing.
-const TEXTS: [&str; 13] = [
-    "id",
-    "kind",
-    "scope",
-    "intent",
-    "experience",
-    "outcome",
-    "trust",
-    "session",
-    "turn",
-    "workspace",
-    "superseded",
-    "key",
-    WORDS,
-];
+/// The columns, all of them text; `superseded` alone may be missing.
+const COLUMNS: [&str; 7] = ["id", "kind", "scope", "superseded", KEY, WORDS, EPISODE];
+/// Of these, what is read.
+const READ: [&str; 3] = [EPISODE, KEY, WORDS];
+const SCORE: &str = "_score";
 
 fn schema() -> Arc<Schema> {
-    let texts = TEXTS.map(|name| Field::new(name, DataType::Utf8, name == "superseded"));
-    let others = [
-        Field::new("created", DataType::Int64, false),
-        Field::new("pinned", DataType::Boolean, false),
-        until(),
-    ];
-    Arc::new(Schema::new(texts.into_iter().chain(others).collect::<Vec<_>>()))
-}
-
-/// Younger than the table: what was written before has none.
-fn until() -> Field {
-    Field::new("until", DataType::Int64, true)
+    let columns = COLUMNS.map(|name| Field::new(name, DataType::Utf8, name == "superseded"));
+    Arc::new(Schema::new(columns.to_vec()))
 }
 
 fn batch(episodes: &[Episode]) -> RecordBatch {
-    let texts: Vec<[Option<String>; 13]> = episodes.iter().map(texts).collect();
-    let text = |place: usize| -> ArrayRef {
-        Arc::new(StringArray::from_iter(texts.iter().map(|row| row[place].as_deref())))
+    let rows: Vec<[Option<String>; 7]> = episodes.iter().map(row).collect();
+    let column = |place: usize| -> ArrayRef {
+        Arc::new(StringArray::from_iter(rows.iter().map(|row| row[place].as_deref())))
     };
-    let created = episodes.iter().map(|episode| episode.created.as_millisecond());
-    let pinned = episodes.iter().map(|episode| Some(episode.pinned));
-    let until = episodes.iter().map(|episode| episode.until.map(Timestamp::as_millisecond));
-    let others: [ArrayRef; 3] = [
-        Arc::new(Int64Array::from_iter_values(created)),
-        Arc::new(BooleanArray::from_iter(pinned)),
-        Arc::new(Int64Array::from_iter(until)),
-    ];
-    let columns = (0..TEXTS.len()).map(text).chain(others).collect();
+    let columns = (0..COLUMNS.len()).map(column).collect();
     RecordBatch::try_new(schema(), columns).expect("the columns are those of the schema")
 }
 
-fn texts(episode: &Episode) -> [Option<String>; 13] {
-    let (key, all) = told(episode);
-    let Episode { id, scope, intent, experience, session, turn, workspace, .. } = episode;
+fn row(episode: &Episode) -> [Option<String>; 7] {
+    let (key, words) = told(episode);
     [
-        Some(id.clone()),
+        Some(episode.id.clone()),
         Some(episode.kind.name().to_owned()),
-        Some(scope.to_string()),
-        Some(intent.clone()),
-        Some(experience.clone()),
-        Some(episode.outcome.name().to_owned()),
-        Some(episode.trust.name().to_owned()),
-        Some(session.clone()),
-        Some(turn.clone()),
-        Some(workspace.clone()),
+        Some(episode.scope.to_string()),
         episode.superseded.clone(),
         Some(key),
-        Some(all),
+        Some(words),
+        Some(serde_json::to_string(episode).expect("an episode is JSON")),
     ]
 }
 
 /// The rows of a batch; an error says what is not as it was written.
 fn rows(batch: &RecordBatch) -> Result<Vec<Found>, String> {
-    let texts = TEXTS.iter().map(|name| strings(batch, name));
-    let texts: Vec<&StringArray> = texts.collect::<Result<_, _>>()?;
-    let created =
-        column(batch, "created")?.as_primitive_opt::<Int64Type>().ok_or("`created` is no number")?;
-    let pinned = column(batch, "pinned")?.as_boolean_opt().ok_or("`pinned` is no truth value")?;
-    let until = column(batch, "until")?.as_primitive_opt::<Int64Type>().ok_or("`until` is no number")?;
-    let moment = |at: i64| Timestamp::from_millisecond(at).map_err(|error| error.to_string());
-    let scores = batch.column_by_name("_score").and_then(|scores| scores.as_primitive_opt::<Float32Type>());
-    let row = |row: usize| -> Result<Found, String> {
-        let [id, kind, scope, intent, experience, outcome, trust, session, turn, workspace, _, key, words] =
-            std::array::from_fn(|place| texts[place].value(row).to_owned());
-        let superseded = texts[10];
-        let episode = Episode {
-            kind: named::<Kind>(&kind)?,
-            scope: Scope::try_from(scope)?,
-            outcome: named::<Outcome>(&outcome)?,
-            trust: named::<Trust>(&trust)?,
-            created: moment(created.value(row))?,
-            until: (!until.is_null(row)).then(|| moment(until.value(row))).transpose()?,
-            pinned: pinned.value(row),
-            superseded: (!superseded.is_null(row)).then(|| superseded.value(row).to_owned()),
-            id,
-            intent,
-            experience,
-            session,
-            turn,
-            workspace,
-        };
-        let score = scores.map_or(0.0, |scores| f64::from(scores.value(row)));
-        Ok(Found { episode, key, words, score })
+    let (keys, words) = (strings(batch, KEY)?, strings(batch, WORDS)?);
+    let scores = batch.column_by_name(SCORE).and_then(|scores| scores.as_primitive_opt::<Float32Type>());
+    let episodes: Vec<Episode> = match batch.column_by_name(EPISODE) {
+        Some(_) => {
+            let texts = strings(batch, EPISODE)?.iter().flatten();
+            texts.map(serde_json::from_str).collect::<Result<_, _>>().map_err(|error| error.to_string())?
+        }
+        None => older::episodes(batch)?,
     };
-    (0..batch.num_rows()).map(row).collect()
+    let found = episodes.into_iter().enumerate().map(|(row, episode)| Found {
+        episode,
+        key: keys.value(row).to_owned(),
+        words: words.value(row).to_owned(),
+        score: scores.map_or(0.0, |scores| f64::from(scores.value(row))),
+    });
+    Ok(found.collect())
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
@@ -480,8 +443,4 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String
 
 fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String> {
     column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| format!("the column `{name}` is no text"))
-}
-
-fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }

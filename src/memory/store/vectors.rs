@@ -12,7 +12,7 @@ use arrow_schema::{DataType, Field, Schema};
 use lancedb::DistanceType;
 use lancedb::index::Index;
 use lancedb::index::scalar::BitmapIndexBuilder;
-use lancedb::index::vector::IvfHnswSqIndexBuilder;
+use lancedb::index::vector::IvfSqIndexBuilder;
 use lancedb::query::{Query, QueryBase, Select};
 use lancedb::table::{OptimizeAction, OptimizeOptions};
 use sha2::{Digest, Sha256};
@@ -188,8 +188,9 @@ impl Vectors {
         let indices = self.table.table.list_indices().await.map_err(|error| self.table.failed(error))?;
         let has = |column: &str| indices.iter().any(|index| index.columns == [column]);
         if !has(VECTOR) {
-            let near = IvfHnswSqIndexBuilder::default().distance_type(DistanceType::Cosine);
-            let made = self.table.table.create_index(&[VECTOR], Index::IvfHnswSq(near)).execute().await;
+            // A million are in it within seconds; a graph of them takes a quarter of an hour.
+            let near = IvfSqIndexBuilder::default().distance_type(DistanceType::Cosine);
+            let made = self.table.table.create_index(&[VECTOR], Index::IvfSq(near)).execute().await;
             made.map_err(|error| self.table.failed(error))?;
         }
         if !has(SCOPE) {
