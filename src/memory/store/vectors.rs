@@ -24,7 +24,9 @@ const VECTORS: &str = "vectors_";
 const VECTOR: &str = "vector";
 const SCOPE: &str = "scope";
 /// Candidates of the index for each that is wanted, which are then compared as they are.
-const REFINE: u32 = 4;
+const REFINE: u32 = 2;
+/// Lists of the index that are looked into: one in six among a million.
+const LISTS: usize = 20;
 
 /// The vectors of one embedder, by the ids of episodes. Each embedder and length has a table of
 /// its own: what cannot be compared is never in one.
@@ -129,7 +131,7 @@ impl Vectors {
 
     async fn near(&self, query: Query, vector: &[f32]) -> Result<Vec<Near>, Error> {
         let query = query.select(Select::columns(&["id", SCOPE, DISTANCE])).nearest_to(vector);
-        let query = query.map_err(|error| self.table.failed(error))?;
+        let query = query.and_then(|query| query.nprobes(LISTS)).map_err(|error| self.table.failed(error))?;
         let query = query.column(VECTOR).distance_type(DistanceType::Cosine).refine_factor(REFINE);
         let mut found = Vec::new();
         for batch in &self.table.batches(query).await? {
