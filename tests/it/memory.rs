@@ -8,6 +8,9 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use lancedb::DistanceType;
+use lancedb::index::vector::IvfHnswSqIndexBuilder;
+use lancedb::index::{Index as Kinds, IndexType};
 use omni::agent::{Agent, outcome};
 use omni::hub::Hub;
 use omni::llm::embed::Embedder;
@@ -19,7 +22,7 @@ use omni::memory::locomo;
 use omni::memory::plot;
 use omni::memory::rank::{self, Candidate};
 use omni::memory::recall::{self, Picked};
-use omni::memory::store::{self, Table};
+use omni::memory::store::{self, Meant, Table, Vectors};
 use omni::memory::text::{SECRETS, spaced, without_secrets};
 use omni::memory::value::{RULE, SOURCES, verdict};
 use omni::memory::{
@@ -1023,6 +1026,32 @@ async fn what_may_not_be_seen_takes_no_place_of_what_may() {
         let found = memory.search(asked, &Reader::here("x"), 3).await.unwrap();
         let ids: Vec<&str> = found.iter().map(|worth| worth.episode.id.as_str()).collect();
         assert_eq!(ids, ["mine"], "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn the_graph_of_an_older_program_is_replaced() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scope = Scope::Person("here".to_owned());
+    let texts: Vec<String> = (0..400).map(|number| format!("the car of number {number}")).collect();
+    let all = Few.embed(&texts).await.expect("vectors");
+    let meant: Vec<_> =
+        texts.iter().zip(&all).map(|(id, vector)| Meant { id, scope: &scope, vector }).collect();
+    let vectors = Vectors::open(folder.path(), "few", 16).await.unwrap();
+    vectors.put(&meant[..300], false).await.unwrap();
+    let connection = lancedb::connect(folder.path().to_str().unwrap()).execute().await.unwrap();
+    let name = connection.table_names().execute().await.unwrap().remove(0);
+    let table = connection.open_table(&name).execute().await.unwrap();
+    let graph = Kinds::IvfHnswSq(IvfHnswSqIndexBuilder::default().distance_type(DistanceType::Cosine));
+    table.create_index(&["vector"], graph).execute().await.unwrap();
+    vectors.put(&meant[300..], true).await.unwrap();
+    table.checkout_latest().await.unwrap();
+    let kinds: Vec<IndexType> =
+        table.list_indices().await.unwrap().into_iter().map(|index| index.index_type).collect();
+    assert!(kinds.contains(&IndexType::IvfSq) && !kinds.contains(&IndexType::IvfHnswSq), "{kinds:?}");
+    for number in [7, 350] {
+        let found = vectors.nearest(&all[number], std::slice::from_ref(&scope), 1).await.unwrap();
+        assert_eq!(found[0].0, texts[number]);
     }
 }
 

@@ -10,9 +10,9 @@ use arrow_array::types::Float32Type;
 use arrow_array::{FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use lancedb::DistanceType;
-use lancedb::index::Index;
 use lancedb::index::scalar::BitmapIndexBuilder;
 use lancedb::index::vector::IvfSqIndexBuilder;
+use lancedb::index::{Index, IndexType};
 use lancedb::query::{Query, QueryBase, Select};
 use lancedb::table::{OptimizeAction, OptimizeOptions};
 use sha2::{Digest, Sha256};
@@ -188,14 +188,17 @@ impl Vectors {
     /// Makes the indexes if there are none, and brings them up to date.
     async fn index(&self) -> Result<(), Error> {
         let indices = self.table.table.list_indices().await.map_err(|error| self.table.failed(error))?;
-        let has = |column: &str| indices.iter().any(|index| index.columns == [column]);
-        if !has(VECTOR) {
-            // A million are in it within seconds; a graph of them takes a quarter of an hour.
+        let has = |column: &str, kind: IndexType| {
+            indices.iter().any(|index| index.columns == [column] && index.index_type == kind)
+        };
+        // A million are in it within seconds. A graph of them, which older programs made, takes a
+        // quarter of an hour; it is replaced.
+        if !has(VECTOR, IndexType::IvfSq) {
             let near = IvfSqIndexBuilder::default().distance_type(DistanceType::Cosine);
             let made = self.table.table.create_index(&[VECTOR], Index::IvfSq(near)).execute().await;
             made.map_err(|error| self.table.failed(error))?;
         }
-        if !has(SCOPE) {
+        if !has(SCOPE, IndexType::Bitmap) {
             let scopes = Index::Bitmap(BitmapIndexBuilder::default());
             let made = self.table.table.create_index(&[SCOPE], scopes).execute().await;
             made.map_err(|error| self.table.failed(error))?;
